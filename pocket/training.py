@@ -1,0 +1,371 @@
+"""What every training script shares: devices, schedules, averages, checkpoints, logs and half-precision files.
+
+stage = Stage("vae", {"vae": vae}, options, seconds=220, rate=1.2e-3, ema=0.999)
+for progress in stage:                      # progress in [0, 1]
+    stage.descend(loss, psnr=...)           # gradients averaged over processes, step, EMA, log
+stage.finish()                              # the modules now hold their averages
+"""
+
+import argparse
+import csv
+import io
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
+
+MODELS = Path(__file__).parent / "models"
+LOGS = Path(__file__).parent / "logs"
+SEED = 20260
+
+# Compiling, and whatever else only the first steps pay for, stays out of a schedule in seconds.
+FREE_STEPS = 3
+# Processes agree on the time this often (steps): a broadcast a step would stall the GPU.
+TICK = 10
+# A checkpoint is cut into parts of at most this many bytes, for media that limit a single file.
+PART = 15 * 2**20
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a script's command line says."""
+
+    smoke: bool
+    seconds: float | None
+    slice: float | None
+    checkpoints: Path
+    models: Path
+
+
+def options(description: str | None) -> Options:
+    """Parse the command line that all scripts share, and make the process ready to train."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--smoke", action="store_true", help="a few tiny steps, seconds on a CPU")
+    parser.add_argument("--seconds", type=float, help="the schedule's length, else the script's")
+    parser.add_argument("--slice", type=float, help="stop (and keep a checkpoint) after so long")
+    parser.add_argument("--checkpoints", type=Path, default=Path("outputs/pocket"))
+    parser.add_argument("--models", type=Path, default=MODELS)
+    said = Options(**vars(parser.parse_args()))
+    prepare()
+    return said
+
+
+def prepare(seed: int = SEED) -> None:
+    """Choose this process's GPU, join the others that torchrun started, seed, and set switches."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        # cuDNN's attention backward fails at head widths of 32 (torch 2.11, H200).
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        import torch._dynamo
+
+        # A second text length must not become a dynamic one: inductor's backward breaks on it.
+        torch._dynamo.config.automatic_dynamic_shapes = False  # pyright: ignore[reportAttributeAccessIssue]
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    torch.manual_seed(seed + rank())
+
+
+def device() -> torch.device:
+    """The current GPU, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def rank() -> int:
+    """This process's number, 0 when it is alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def autocast() -> torch.autocast:
+    """Bfloat16 on CUDA; nothing on a CPU, where it is slow."""
+    return torch.autocast(device().type, torch.bfloat16, enabled=device().type == "cuda")
+
+
+def compiled(module: nn.Module) -> Any:
+    """The module compiled on CUDA, itself on a CPU (the weights are shared either way)."""
+    return torch.compile(module) if device().type == "cuda" else module
+
+
+def average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Average gradients over processes, in one all_reduce of one flat buffer."""
+    if not dist.is_initialized():
+        return
+    grads = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in grads])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+        grad.copy_(mean.view_as(grad))
+
+
+def share_weights(parameters: list[nn.Parameter]) -> None:
+    """Give every process the weights of process 0."""
+    if dist.is_initialized():
+        for p in parameters:
+            dist.broadcast(p.data, 0)
+
+
+class EMA:
+    """An exponential moving average of parameters, in float32, with a short start."""
+
+    def __init__(self, parameters: list[nn.Parameter], decay: float):
+        self.parameters, self.decay, self.count = parameters, decay, 0
+        self.means = [p.detach().clone().float() for p in parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self.count += 1
+        decay = min(self.decay, (1 + self.count) / (10 + self.count))
+        torch._foreach_lerp_(self.means, [p.detach() for p in self.parameters], 1 - decay)
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        for parameter, mean in zip(self.parameters, self.means, strict=True):
+            parameter.copy_(mean)
+
+
+class Log:
+    """Rows of figures in a CSV file, and a picture of the curves beside it."""
+
+    def __init__(self, path: Path, *, resume: bool):
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            path.unlink(missing_ok=True)
+
+    def row(self, **figures: float) -> None:
+        new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(figures)
+            writer.writerow(f"{value:.6g}" for value in figures.values())
+        print(self.path.stem, *(f"{k} {v:.5g}" for k, v in figures.items()), flush=True)
+
+    def picture(self) -> None:
+        """Draw every column against the step; beside the CSV, as PNG."""
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+
+        with self.path.open() as file:
+            rows = list(csv.DictReader(file))
+        names = [n for n in rows[0] if n not in ("step", "seconds", "rate")]
+        figure, axes = plt.subplots(1, len(names), figsize=(3 * len(names), 2.4), squeeze=False)
+        steps = [float(r["step"]) for r in rows]
+        for axis, name in zip(axes[0], names, strict=True):
+            axis.plot(steps, [float(r[name]) for r in rows])
+            axis.set(title=name, xlabel="step")
+        figure.tight_layout()
+        figure.savefig(self.path.with_suffix(".png"), dpi=80)
+        plt.close(figure)
+
+
+def learning_rate(progress: float, peak: float, warm: float = 0.03, floor: float = 0.02) -> float:
+    """A linear warm-up over the share `warm` of the schedule, then a cosine down to the floor."""
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return peak * min(1.0, progress / warm + 0.01) * (floor + (1 - floor) * cosine)
+
+
+class Stage:
+    """One training run: iterate for the progress, `descend` on a loss, `finish`.
+
+    `seconds` is the schedule's whole length, spent over as many processes as it takes: a checkpoint
+    (`options.checkpoints/name.*.part`) keeps weights, averages, moments, random state and the
+    seconds used, and is found again by itself. `steps` schedules by steps instead. A smoke run is
+    three steps without checkpoints. `compact` checkpoints hold half-precision weights and averages
+    only, and Adam's moments start anew.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        modules: Mapping[str, nn.Module],
+        said: Options,
+        *,
+        rate: float,
+        seconds: float | None = None,
+        steps: int | None = None,
+        ema: float | None = None,
+        betas: tuple[float, float] = (0.9, 0.98),
+        decay: float = 0.01,
+        warm: float = 0.03,
+        clip: float = 1.0,
+        every: int = 50,
+        save_seconds: float = 120.0,
+        compact: bool = False,
+    ):
+        self.name, self.modules, self.said = name, nn.ModuleDict(dict(modules)), said
+        self.rate, self.warm, self.clip, self.every = rate, warm, clip, every
+        self.seconds, self.steps = said.seconds or seconds, 3 if said.smoke else steps
+        self.save_seconds, self.compact = save_seconds, compact
+        self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
+        share_weights(self.parameters)
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, rate, betas=betas, weight_decay=decay, fused=device().type == "cuda"
+        )
+        self.ema = EMA(self.parameters, ema) if ema else None
+        self.step, self.used, self.done = 0, 0.0, False
+        resumed = not said.smoke and self._restore()
+        where = said.checkpoints if said.smoke else LOGS
+        self.log = Log(where / f"{name}.csv", resume=resumed)
+
+    def __iter__(self) -> Iterator[float]:
+        begun, saved, started = self.step, time.monotonic(), time.monotonic()
+        before, progress = self.used, 0.0
+        while True:
+            here = self.step - begun
+            if here == FREE_STEPS:
+                self._synchronise()
+                saved = started = time.monotonic()
+            spent = time.monotonic() - started if here >= FREE_STEPS else 0.0
+            self.used = before + spent
+            if here % TICK == 0 or here <= FREE_STEPS:
+                progress = self._agree(self._progress())
+            if progress >= 1:
+                self.done = True
+                return
+            if self.said.slice is not None and self._agree(spent) > self.said.slice:
+                self._save()
+                return
+            if not self.said.smoke and time.monotonic() - saved > self.save_seconds:
+                self._save()
+                saved = time.monotonic()
+            for group in self.optimiser.param_groups:
+                group["lr"] = learning_rate(progress, self.rate, self.warm)
+            self.step += 1
+            yield progress
+
+    def descend(self, loss: Tensor, **figures: Tensor | float) -> None:
+        """One step down the loss; every so often a row of the log (the loss and the figures)."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        average_gradients(self.parameters)
+        nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.optimiser.step()
+        if self.ema:
+            self.ema.update()
+        if rank() == 0 and (self.step % self.every == 0 or self.step <= FREE_STEPS):
+            told = {k: float(v) for k, v in figures.items()}
+            self.log.row(step=self.step, seconds=self.used, loss=float(loss), **told)
+
+    def finish(self) -> None:
+        """Keep a last checkpoint, put the averages in place of the weights, draw the curves."""
+        if not self.said.smoke:
+            self._save()
+        if self.ema:
+            self.ema.apply()
+        if rank() == 0:
+            self.log.picture()
+            print(f"{self.name}: {self.step} steps, {self.used:.0f} s", flush=True)
+
+    def _progress(self) -> float:
+        if self.steps is not None:
+            return self.step / self.steps
+        if self.seconds is None:
+            raise ValueError(f"stage {self.name!r} needs seconds or steps")
+        return self.used / self.seconds
+
+    def _agree(self, value: float) -> float:
+        if not dist.is_initialized():
+            return value
+        shared = torch.tensor(value, dtype=torch.float64, device=device())
+        dist.broadcast(shared, 0)
+        return float(shared)
+
+    def _synchronise(self) -> None:
+        if device().type == "cuda":
+            torch.cuda.synchronize()
+
+    def _save(self) -> None:
+        if rank() != 0:
+            return
+        size = torch.float16 if self.compact else torch.float32
+        state: dict[str, Any] = {
+            "step": self.step,
+            "used": self.used,
+            "weights": _cast(self.modules.state_dict(), size),
+            "means": [m.to(size) for m in self.ema.means] if self.ema else [],
+            "count": self.ema.count if self.ema else 0,
+            "random": torch.get_rng_state(),
+            "moments": None if self.compact else self.optimiser.state_dict(),
+        }
+        if device().type == "cuda":
+            state["random_cuda"] = torch.cuda.get_rng_state()
+        write_parts(self.said.checkpoints / self.name, state)
+
+    def _restore(self) -> bool:
+        state = read_parts(self.said.checkpoints / self.name)
+        if state is None:
+            return False
+        self.modules.load_state_dict(state["weights"])
+        if self.ema:
+            self.ema.count = state["count"]
+            for mean, kept in zip(self.ema.means, state["means"], strict=True):
+                mean.copy_(kept)
+        if state["moments"] is not None:
+            self.optimiser.load_state_dict(state["moments"])
+        self.step, self.used = state["step"], state["used"]
+        if rank() == 0:
+            torch.set_rng_state(state["random"].cpu())
+            if "random_cuda" in state and device().type == "cuda":
+                torch.cuda.set_rng_state(state["random_cuda"].cpu())
+        else:
+            torch.manual_seed(SEED + rank() + 1000 * self.step)
+        print(f"{self.name}: resumed at step {self.step}, {self.used:.0f} s used", flush=True)
+        return True
+
+
+def write_parts(path: Path, state: Mapping[str, Any]) -> None:
+    """Save a state as `path.0.part`, `path.1.part`, ... of at most PART bytes each."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    data = buffer.getvalue()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f"{path.name}.*.part"):
+        stale.unlink()
+    for i in range(0, len(data), PART):
+        (path.parent / f"{path.name}.{i // PART}.part").write_bytes(data[i : i + PART])
+
+
+def read_parts(path: Path) -> dict[str, Any] | None:
+    """The state that write_parts saved, on the current device; None where there is none."""
+    parts = sorted(path.parent.glob(f"{path.name}.*.part"), key=lambda p: int(p.suffixes[-2][1:]))
+    if not parts:
+        return None
+    data = b"".join(p.read_bytes() for p in parts)
+    return torch.load(io.BytesIO(data), map_location=device(), weights_only=True)
+
+
+def save_half(module: nn.Module, path: Path) -> None:
+    """Write a module's state as float16 safetensors (integers stay as they are)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(_cast(module.state_dict(), torch.float16), path)
+
+
+def load_half(module: M, path: Path) -> M:
+    """Fill a module from save_half's file: float32, on the current device, frozen, in eval mode."""
+    state = _cast(load_file(path), torch.float32)
+    module.load_state_dict(state)
+    return module.to(device()).eval().requires_grad_(False)
+
+
+def _cast(state: Mapping[str, Tensor], size: torch.dtype) -> dict[str, Tensor]:
+    return {
+        k: (v.detach().to(size) if v.is_floating_point() else v.detach()).contiguous().cpu()
+        for k, v in state.items()
+    }
