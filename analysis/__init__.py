@@ -1,0 +1,1 @@
+"""Past tense: the transformer is gone and only the record is left."""

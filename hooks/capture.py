@@ -1,0 +1,33 @@
+"""What to record, as a value."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from hooks.errors import StepscopeError, nearest
+
+Level = Literal["norms", "tokens", "full"]
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What is recorded of each sample; latents, x0 estimates, timings and the image always are.
+
+    level: `norms` keeps one number per block, stream and step; `tokens` keeps a map over the image
+        tokens besides; `full` keeps the whole tensors of `sites` besides the norms.
+    velocity: keep the denoiser's raw output of every branch.
+    sites: shell-style patterns of site names (`double.*.attention.image`), for level `full`.
+    """
+
+    level: Level = "norms"
+    velocity: bool = False
+    sites: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sites", tuple(self.sites))
+        if self.level not in get_args(Level):
+            raise StepscopeError(f"no level {self.level!r}; {nearest(self.level, get_args(Level))}")
+        if (self.level == "full") != bool(self.sites):
+            raise StepscopeError(
+                "record.sites goes with level 'full', and 'full' needs it: "
+                f"got level {self.level!r} with sites {list(self.sites)}"
+            )

@@ -1,0 +1,212 @@
+"""The public verb: `with record(pipe, "run.zarr"): pipe(...)`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hooks.assemble import Parts, assemble
+from hooks.call import Call, follow
+from hooks.capture import Capture
+from hooks.clock import Tick, denoiser_of, ticking
+from hooks.contribution import Residuals
+from hooks.errors import RunError, UnsupportedPipelineError
+from hooks.estimate import SCHEDULERS, refusal
+from hooks.layout import Layout
+from hooks.observe import Observer
+from hooks.patch import replaced
+from hooks.provenance import provenance
+from hooks.sites import blocks_of, select
+from hooks.stopwatch import Stopwatch
+from hooks.store import Label, Run
+from hooks.writer import Writer
+
+
+class Recording:
+    """A pipeline under hooks; what `record` yields.
+
+    Call the pipeline as usual: each call adds its batch to the run. `place` says beforehand which
+    samples of a run the next call makes; `label` what its samples are.
+    """
+
+    def __init__(self, pipe: Any, run: Run | Path, capture: Capture, writer: Writer) -> None:
+        self.pipe, self.capture = pipe, capture
+        self.parts = observers(pipe, capture)
+        self._run, self._writer = run, writer
+        self._labels: Sequence[Label] | None = None
+        self._places: Sequence[int | None] | None = None
+        self._face_seconds = float("nan")
+        self._call = self._fresh()
+
+    def label(self, labels: Sequence[Label]) -> None:
+        """What the next call's samples are: for each a mapping with any of face, prompt, seed.
+
+        Without it, prompt and seed are those that the pipeline was seen to use.
+        """
+        self._labels = labels
+
+    def place(self, samples: Sequence[int | None], *, face_seconds: float = float("nan")) -> None:
+        """Which samples of the run the next call makes, in batch order; None is not kept.
+
+        face_seconds: what finding and embedding the batch's faces took, for `stage_seconds`.
+        """
+        self._places, self._face_seconds = samples, face_seconds
+
+    def _fresh(self) -> Call:
+        return Call(Stopwatch(torch.device(getattr(self.pipe, "_execution_device", "cpu"))))
+
+    def _start(self) -> None:
+        self.parts.denoiser.rewind()
+        for part in (self.parts.adapter, self.parts.residuals):
+            if part is not None:
+                part.rewind()
+        self._call.ticks.clear()
+        self._call.moments[:] = [self._call.watch.now()]
+
+    def _tick(self, tick: Tick) -> None:
+        self._call.ticks.append(tick)
+        self._call.moments.append(self._call.watch.now())
+
+    def _end(self) -> None:
+        """Collect the finished call on the host and hand it to the writer."""
+        call, self._call = self._call, self._fresh()
+        labels, self._labels = self._labels, None
+        places, self._places = self._places, None
+        if not call.ticks:
+            return
+        made = assemble(self.pipe, call, self.parts, self.capture, self._face_seconds)
+        batch = len(made.samples["latents"])
+        if places is None:
+            places = self._grow(made.layout, _labels(call, labels, batch))
+        run = self._run
+        if not isinstance(run, Run) or len(places) != batch:
+            raise RunError(f"place() named {len(places)} samples and the call made {batch}")
+
+        def write() -> None:
+            run.write_steps(made.steps)
+            for i, place in enumerate(places):
+                if place is not None:
+                    run.write(place, {name: values[i] for name, values in made.samples.items()})
+
+        self._writer.put(write)
+
+    def _grow(self, layout: Layout, labels: Sequence[Label]) -> list[int]:
+        if isinstance(self._run, Path):
+            path = self._run
+            self._run = (
+                Run.open(path)
+                if path.exists()
+                else Run.create(path, layout, [], provenance(self.pipe, self.capture))
+            )
+        run, found = self._run, []
+        self._writer.wait()  # resizing and writing at once would race for the arrays' metadata
+        found.extend(run.extend(labels))
+        return found
+
+
+@contextmanager
+def record(pipe: Any, out: str | Path | Run, capture: Capture | None = None) -> Iterator[Recording]:
+    """Record every call of a diffusers pipeline into a Zarr run, for as long as the `with` lasts.
+
+    pipe: a pipeline whose denoiser is a FLUX transformer or a U-Net. Its outputs are bit for bit
+        those without recording, and it is left as it was found.
+    out: path of the run, which is made or added to; or a `Run` that has places for the samples.
+    capture: what to keep; latents, x0, norms, timings and the image by default.
+
+    Raises UnsupportedPipelineError for a pipeline, scheduler or compiled state that cannot be
+    recorded truthfully, and from inside the pipeline's call NonFiniteError, RunError and disk
+    errors. After any exception the hooks are gone and the samples finished so far are readable.
+    """
+    refuse_compiled(pipe)
+    if not isinstance(pipe.scheduler, tuple(SCHEDULERS)):
+        raise UnsupportedPipelineError(refusal(pipe.scheduler))
+    run = out if isinstance(out, Run) else Path(out)
+    with Writer() as writer, ExitStack() as hooks:
+        recording = Recording(pipe, run, capture or Capture(), writer)
+        _lay_hooks(hooks, recording)
+        yield recording
+
+
+def observers(pipe: Any, capture: Capture) -> Parts:
+    """Observers for a pipeline's denoiser and, if it has one, its ControlNet; not yet attached.
+
+    Raises StepscopeError if `capture.sites` names a site that the denoiser does not have.
+    """
+    blocks = blocks_of(denoiser_of(pipe))
+    denoiser = Observer(
+        blocks,
+        maps=capture.level == "tokens",
+        whole=select(capture.sites, blocks),
+        keep_output=capture.velocity,
+    )
+    network = getattr(pipe, "controlnet", None)
+    if network is None:
+        return Parts(denoiser, None, None, "text")
+    inside = [
+        replace(block, sites=tuple(s for s in block.sites if s.quantity == "attention"))
+        for block in blocks_of(network)
+    ]
+    kinds = [block.kind for block in blocks]
+    residuals = Residuals(kinds.count("double"), kinds.count("single")) if "double" in kinds else None
+    context = getattr(network, "context_stream", "text")
+    return Parts(denoiser, Observer(inside, may_skip=True), residuals, context)
+
+
+def refuse_compiled(pipe: Any) -> None:
+    """Raise UnsupportedPipelineError if hooks laid now would not be seen by compiled code.
+
+    Dynamo guards no hooks of modules that it compiled earlier (`skip_nnmodule_hook_guards`), so
+    what was compiled before recording would run without them.
+    """
+    for part in ("transformer", "unet", "controlnet"):
+        model = getattr(pipe, part, None)
+        for name, module in model.named_modules() if model is not None else ():
+            whole = isinstance(module, torch._dynamo.OptimizedModule)
+            if whole or module._compiled_call_impl is not None:
+                where = f"{part}.{name}" if name else part
+                raise UnsupportedPipelineError(
+                    f"pipe.{where} was compiled before recording, so hooks inside it would stay "
+                    "silent: record the pipeline before compiling it"
+                )
+
+
+def _lay_hooks(stack: ExitStack, recording: Recording) -> None:
+    """Everything that watches the pipeline, each removed when `stack` closes."""
+    pipe, parts = recording.pipe, recording.parts
+    networks = {"denoiser": denoiser_of(pipe)}
+    if parts.adapter is not None:
+        networks["adapter"] = pipe.controlnet
+    clock = stack.enter_context(ticking(pipe, recording._start, recording._tick))
+    handles = parts.denoiser.attach(clock, networks["denoiser"])
+    if parts.adapter is not None:
+        handles += parts.adapter.attach(clock, networks["adapter"])
+    if parts.residuals is not None:
+        handles.append(parts.residuals.attach(clock, networks["denoiser"]))
+    for handle in handles:
+        stack.callback(handle.remove)
+    follow(stack, pipe, lambda: recording._call, networks)
+
+    def end(original: Callable[[], None]) -> None:
+        clock.running = False
+        recording._end()
+        original()
+
+    # The last thing that every diffusers pipeline does in a call.
+    stack.enter_context(replaced(pipe, "maybe_free_model_hooks", end))
+
+
+def _labels(call: Call, given: Sequence[Label] | None, batch: int) -> list[Label]:
+    labels = [dict(label) for label in given] if given is not None else [{} for _ in range(batch)]
+    if len(labels) != batch:
+        raise RunError(f"label() named {len(labels)} samples and the call made {batch}")
+    for i, label in enumerate(labels):
+        # num_images_per_prompt repeats each prompt and keeps the repeats together
+        if call.prompts:
+            label.setdefault("prompt", call.prompts[i * len(call.prompts) // batch])
+        if call.seeds:
+            label.setdefault("seed", call.seeds[i * len(call.seeds) // batch])
+        label["batch_size"] = batch
+    return labels
