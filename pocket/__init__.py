@@ -1,1 +1,1 @@
-"""The workshop: a procedural world and the small models trained on it, in the layouts of the real ones."""
+"""The workshop: a procedural world, and the small models trained on it in published layouts."""

@@ -1,4 +1,4 @@
-"""What every training script shares: devices, schedules, averages, checkpoints, logs and half-precision files.
+"""What every training script shares: devices, schedules, averages, checkpoints and logs.
 
 stage = Stage("vae", {"vae": vae}, options, seconds=220, rate=1.2e-3, ema=0.999)
 for progress in stage:                      # progress in [0, 1]
@@ -70,10 +70,10 @@ def prepare(seed: int = SEED) -> None:
         torch.backends.cuda.enable_cudnn_sdp(False)
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
-        import torch._dynamo
+        from torch import _dynamo
 
         # A second text length must not become a dynamic one: inductor's backward breaks on it.
-        torch._dynamo.config.automatic_dynamic_shapes = False  # pyright: ignore[reportAttributeAccessIssue]
+        _dynamo.config.automatic_dynamic_shapes = False  # pyright: ignore[reportAttributeAccessIssue]
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     torch.manual_seed(seed + rank())
