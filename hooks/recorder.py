@@ -1,11 +1,12 @@
 """The public verb: `with record(pipe, "run.zarr"): pipe(...)`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from hooks.assemble import Parts, assemble
@@ -39,6 +40,7 @@ class Recording:
         self._labels: Sequence[Label] | None = None
         self._places: Sequence[int | None] | None = None
         self._face_seconds = float("nan")
+        self._extras: Sequence[Mapping[str, np.ndarray]] | None = None
         self._call = self._fresh()
 
     def label(self, labels: Sequence[Label]) -> None:
@@ -48,12 +50,20 @@ class Recording:
         """
         self._labels = labels
 
-    def place(self, samples: Sequence[int | None], *, face_seconds: float = float("nan")) -> None:
+    def place(
+        self,
+        samples: Sequence[int | None],
+        *,
+        face_seconds: float = float("nan"),
+        extras: Sequence[Mapping[str, np.ndarray]] | None = None,
+    ) -> None:
         """Which samples of the run the next call makes, in batch order; None is not kept.
 
         face_seconds: what finding and embedding the batch's faces took, for `stage_seconds`.
+        extras: further variables of each sample, declared in the run's layout.
         """
         self._places, self._face_seconds = samples, face_seconds
+        self._extras = extras
 
     def _fresh(self) -> Call:
         return Call(Stopwatch(torch.device(getattr(self.pipe, "_execution_device", "cpu"))))
@@ -79,6 +89,7 @@ class Recording:
             return
         made = assemble(self.pipe, call, self.parts, self.capture, self._face_seconds)
         batch = len(made.samples["latents"])
+        extras = self._extras or [{}] * batch
         if places is None:
             places = self._grow(made.layout, _labels(call, labels, batch))
         run = self._run
@@ -89,7 +100,8 @@ class Recording:
             run.write_steps(made.steps)
             for i, place in enumerate(places):
                 if place is not None:
-                    run.write(place, {name: values[i] for name, values in made.samples.items()})
+                    sample = {name: values[i] for name, values in made.samples.items()}
+                    run.write(place, {**sample, **extras[i]})
 
         self._writer.put(write)
 

@@ -1,0 +1,138 @@
+"""What a run will cost, from configurations alone: nothing is loaded, nothing is run."""
+
+import shutil
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, FluxControlNetModel, FluxTransformer2DModel
+
+from hooks.errors import StepscopeError
+from hooks.layout import Layout, layout
+from hooks.sites import blocks_of, select
+from hooks.vocabulary import Variable
+from probes.infusenet import adapter_folder
+from probes.study import Study
+from probes.weights import explained, folder
+
+# What probes add to every sample, so that a run tells who was asked for.
+EXTRAS = {
+    "face_embedding": Variable(
+        ("sample", "embedding"),
+        "float32",
+        "1",
+        "unit-norm embedding of the conditioning face by the conditioning encoder; NaN without one",
+    ),
+    "face_crop": Variable(
+        ("sample", "crop_row", "crop_column", "rgb"),
+        "uint8",
+        "1",
+        "the conditioning face, aligned to 112 x 112 by its five keypoints; 0 where only an embedding "
+        "was given",
+    ),
+}
+_EXTRA_SHAPES = {"face_embedding": (512,), "face_crop": (112, 112, 3)}
+
+
+class DiskError(StepscopeError):
+    """The run does not fit on the disk."""
+
+
+def outline(study: Study) -> Layout:
+    """The layout of the study's run. Raises WeightsError if a configuration is not to be had."""
+    what = f"backbone {study.backbone.name}"
+    path = folder(study.backbone.path, what, ["*.json", "**/*.json"])
+    with explained(study.backbone.path, what), torch.device("meta"):
+        config: Any = FluxTransformer2DModel.load_config(path / "transformer")
+        transformer: Any = FluxTransformer2DModel.from_config(config)
+        vae: Any = AutoencoderKL.load_config(path / "vae")
+    adapter_blocks = []
+    if study.adapter is not None:
+        with explained(study.adapter.path, "adapter"), torch.device("meta"):
+            network: Any = FluxControlNetModel.from_config(
+                FluxControlNetModel.load_config(adapter_folder(study.adapter) / "InfuseNetModel")
+            )
+        adapter_blocks = blocks_of(network)
+    y, x = latent_sides(study, len(vae["block_out_channels"]))
+    tokens = {"image": (y // 2) * (x // 2), "text": study.max_sequence_length}
+    blocks = blocks_of(transformer)
+    found = layout(
+        blocks,
+        adapter_blocks,
+        study.capture,
+        context="identity",
+        steps=study.steps,
+        branches=study.branches,
+        latent=(transformer.config.in_channels // 4, y, x),
+        image=tuple(side * 2 ** (len(vae["block_out_channels"]) - 1) for side in (y, x)),
+        grid=(y // 2, x // 2),
+        full={
+            site: (tokens[site.rsplit(".", 1)[1]], transformer.inner_dim)
+            for site in select(study.capture.sites, blocks)
+        },
+    )
+    extras = {name: (declared, _EXTRA_SHAPES[name]) for name, declared in EXTRAS.items()}
+    return replace(found, variables=found.variables | extras)
+
+
+def latent_sides(study: Study, vae_levels: int) -> tuple[int, int]:
+    """(y, x) of the unpacked latents: FLUX rounds down to whole 2 x 2 patches."""
+    factor = 2 ** (vae_levels - 1)
+    y, x = (2 * (side // (2 * factor)) for side in (study.height, study.width))
+    return y, x
+
+
+def latent_shape(found: Layout) -> tuple[int, int, int]:
+    """(channel, y, x) of a layout's latents."""
+    channel, y, x = found.variables["final_latents"][1]
+    return channel, y, x
+
+
+def describe(study: Study, found: Layout, samples: int, left: int, out: Path) -> str:
+    """The plan as text: cells, steps, bytes of each variable, total and free disk."""
+    sizes = found.bytes_per_sample()
+    adapter = study.adapter.name if study.adapter is not None else "no adapter"
+    lines = [
+        f"{study.backbone.name}, {adapter}: {samples} samples ({left} to make), {study.steps} steps, "
+        f"{study.height} x {study.width}, {study.branches} branch(es), batches of {study.batch_size}",
+        f"into {out}",
+    ]
+    for name, (declared, shape) in found.variables.items():
+        if name in sizes:
+            dims = " x ".join(
+                f"{d} {n}" for d, n in zip(declared.dims[1:], shape, strict=True)
+            )
+            lines.append(f"  {name:<26}{_bytes(sizes[name] * samples):>10}   {dims}")
+    needed = sum(sizes.values()) * left
+    lines.append(f"  {'to write, uncompressed':<26}{_bytes(needed):>10}   free: {_bytes(_free(out))}")
+    return "\n".join(lines)
+
+
+def refuse_too_large(found: Layout, left: int, out: Path) -> None:
+    """Raise DiskError if what is left to write may not fit (compression is not counted on)."""
+    needed, free = sum(found.bytes_per_sample().values()) * left, _free(out)
+    if needed > free:
+        raise DiskError(
+            f"this run may need {_bytes(needed)} and {out} has {_bytes(free)} free: fewer samples, "
+            "record=norms, or another out="
+        )
+
+
+def parameters(model: torch.nn.Module) -> int:
+    """Number of weights of a model."""
+    return sum(prod(p.shape) for p in model.parameters())
+
+
+def _free(out: Path) -> int:
+    existing = next(p for p in (out, *out.absolute().parents) if p.exists())
+    return shutil.disk_usage(existing).free
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,145 @@
+"""The schema of a probe run: plain values, checked where they are made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from hooks.capture import Capture
+from hooks.errors import StepscopeError, nearest
+
+WindowUnit = Literal["fraction", "step", "sigma"]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A FLUX model: its name in figures, a hub id or a local folder in diffusers' layout, its dtype."""
+
+    name: str
+    path: str
+    dtype: Literal["float32", "bfloat16", "float16"]
+
+    def __post_init__(self) -> None:
+        _one_of("backbone.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """InfuseNet, and what finds and embeds the face that it reads.
+
+    path: hub id or local folder in the published layout; variant: subfolder of the published
+        repository (`aes_stage2`, `sim_stage1`), used if `path` does not hold `InfuseNetModel/` itself.
+    scale: alpha, the factor of every residual. window: where it is active, (start, end) in
+        `window_unit`: `fraction` of the run as InfiniteYou counts it, `step` with start <= step < end,
+        or `sigma` with start >= sigma > end.
+    guidance: InfuseNet's own guidance embedding (published: 1.0).
+    heads: attention heads of the projection (published: 20).
+    encoder: the conditioning recogniser, IR-SE50's `.pth` or an ArcFace-form `.onnx` file.
+    detector: an insightface pack, by name under `detector_root` or by folder.
+    """
+
+    name: str
+    path: str
+    scale: float
+    window: tuple[float, float]
+    encoder: str
+    detector: str
+    detector_root: str = "~/.insightface"
+    variant: str = "aes_stage2"
+    window_unit: WindowUnit = "fraction"
+    guidance: float = 1.0
+    heads: int = 20
+
+    def __post_init__(self) -> None:
+        _one_of("adapter.window_unit", self.window_unit, get_args(WindowUnit))
+        if len(self.window) != 2:
+            raise StepscopeError(f"adapter.window is a start and an end, got {list(self.window)}")
+        start, end = self.window
+        object.__setattr__(self, "window", (start, end))
+        if (start < end) if self.window_unit == "sigma" else (start > end):
+            raise StepscopeError(
+                f"adapter.window={[start, end]} is empty in {self.window_unit}: sigma falls along a run, "
+                "steps and fractions rise"
+            )
+
+
+@dataclass(frozen=True)
+class Study:
+    """A grid face x prompt x seed under one backbone and adapter.
+
+    faces: images, folders of images, or `.npy` embeddings of shape (512,). prompts: texts, or one
+    path of a text file with a prompt a line. guidance: the backbone's guidance embedding, None if it
+    has none. true_cfg: classifier-free guidance scale; above 1 it needs a second pass a step.
+    height, width: pixels. initial_latents: `.npy`, unpacked, (channel, y, x) or (sample, channel,
+    y, x) in grid order; None draws them from the seeds. out: the run's path, None for one named
+    after the configuration.
+    """
+
+    backbone: Backbone
+    adapter: Adapter | None
+    capture: Capture
+    faces: tuple[str, ...]
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    steps: int
+    guidance: float | None
+    true_cfg: float
+    negative_prompt: str | None
+    height: int
+    width: int
+    max_sequence_length: int
+    control_image: str | None
+    initial_latents: str | None
+    batch_size: int
+    device: str
+    out: str | None
+    dry: bool
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "height", "width", "max_sequence_length"):
+            if getattr(self, name) < 1:
+                raise StepscopeError(f"{name}={getattr(self, name)} is not positive")
+        for name in ("prompts", "seeds"):
+            if not getattr(self, name):
+                raise StepscopeError(f"{name} is empty: name at least one")
+        if self.adapter is not None and not self.faces:
+            raise StepscopeError(
+                f"adapter={self.adapter.name} needs a face: faces=[portrait.jpg], a folder or a .npy"
+            )
+        if len(set(self.seeds)) != len(self.seeds):
+            raise StepscopeError(f"seeds={list(self.seeds)} names one twice")
+
+    @property
+    def branches(self) -> int:
+        """2 with classifier-free guidance, else 1."""
+        return 2 if self.true_cfg > 1 else 1
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """From a resolved configuration of plain values, as the entry modules make it."""
+        values = dict(config)
+        values.pop("experiment", None)
+        adapter = dict(values["adapter"])
+        for name in ("faces", "prompts", "seeds"):
+            listed = values[name]
+            values[name] = tuple(listed if isinstance(listed, list) else [listed])
+        values["backbone"] = Backbone(**values["backbone"])
+        values["adapter"] = None if adapter["name"] == "none" else Adapter(**adapter)
+        values["capture"] = Capture(**values.pop("record"))
+        return cls(**{field.name: values.pop(field.name) for field in fields(cls)}, **values)
+
+
+def prompts_of(study: Study) -> list[str]:
+    """The study's prompts; the lines of a text file where one is named. Empty lines are left out."""
+    if len(study.prompts) == 1 and study.prompts[0].endswith(".txt"):
+        path = Path(study.prompts[0])
+        if not path.is_file():
+            raise StepscopeError(f"no prompt file {str(path)!r}")
+        lines = [line.strip() for line in path.read_text().splitlines()]
+        return [line for line in lines if line]
+    return list(study.prompts)
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise StepscopeError(f"{name}={value!r}; {nearest(value, known)}")

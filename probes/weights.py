@@ -1,0 +1,77 @@
+"""Where weights come from, what identifies them, and what to do when they are not to be had."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import errors as hub
+from huggingface_hub import snapshot_download
+
+from hooks.errors import StepscopeError
+
+WEIGHT_FILES = (".safetensors", ".bin", ".pth", ".pt", ".onnx")
+
+
+class WeightsError(StepscopeError):
+    """Weights that are missing, gated or unreadable."""
+
+
+@contextmanager
+def explained(path: str, what: str) -> Iterator[None]:
+    """Turn the hub's and diffusers' errors into one line: what to accept, log in to, or download."""
+    page = f"its page on the hub ({path})"
+    try:
+        yield
+    except hub.GatedRepoError as error:
+        raise WeightsError(
+            f"{what} {path!r} is gated: accept its licence on {page}, then `hf auth login`"
+        ) from error
+    except hub.RepositoryNotFoundError as error:
+        raise WeightsError(
+            f"{what} {path!r} is neither a local folder nor a public model of the hub; a private or "
+            "gated one needs a token: `hf auth login`"
+        ) from error
+    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled) as error:
+        raise WeightsError(
+            f"{what} {path!r} is not on this machine and the hub was not reached: download it with "
+            f"`hf download {path}` where there is a network, or name a local folder"
+        ) from error
+    except (OSError, hub.HFValidationError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        first = str(error).strip().splitlines()[0]
+        raise WeightsError(f"{what} {path!r} cannot be read: {first}") from error
+
+
+def folder(path: str, what: str, patterns: list[str] | None = None) -> Path:
+    """A local folder as it is, or the snapshot of a hub repository.
+
+    Raises WeightsError with what to do if it is not there, or gated.
+    """
+    local = Path(path).expanduser()
+    if local.exists():
+        return local
+    if local.is_absolute() or path.startswith(".") or len(local.parts) != 2:
+        raise WeightsError(f"{what}: no folder {path!r}")
+    with explained(path, what):
+        return Path(snapshot_download(path, allow_patterns=patterns))
+
+
+def weight_files(path: str | Path) -> dict[str, Path]:
+    """Every weight file of a folder (or the file itself) by its path within."""
+    path = Path(path).expanduser()
+    if path.is_file():
+        return {path.name: path}
+    found = (f for f in sorted(path.rglob("*")) if f.suffix in WEIGHT_FILES and f.is_file())
+    return {str(f.relative_to(path)): f for f in found}
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file; the hub's cache already names its blobs so."""
+    real = path.resolve()
+    if re.fullmatch(r"[0-9a-f]{64}", real.name):
+        return real.name
+    with real.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
