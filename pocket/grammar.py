@@ -34,9 +34,6 @@ ACCESSORY = {
     "beanie": "with a beanie",
     "headphones": "with headphones",
 }
-# Words that people write around the grammar's own; they carry no attribute.
-FILLERS = ("and", "the", "an", "face", "man", "woman", "their", "very")
-
 # From simple to style-conflicting, as in the paper's figure 5; every word is in the vocabulary.
 COMPLEXITY: dict[str, tuple[str, ...]] = {
     "simple": (SIMPLEST, "close-up photo of a person", "half-body photo of a person"),
@@ -96,7 +93,7 @@ def split(text: str) -> list[str]:
 def _vocabulary() -> tuple[str, ...]:
     phrases = [*STYLE.values(), *SCENE.values(), *EXPRESSION.values(), *ACCESSORY.values()]
     phrases += [*ATTRIBUTES["shot"], *ATTRIBUTES["clothing"], *ATTRIBUTES["colour"]]
-    phrases += ["wearing a", SIMPLEST, *FILLERS]
+    phrases += ["wearing a", SIMPLEST]
     return tuple(sorted({word for phrase in phrases for word in split(phrase)}))
 
 
