@@ -1,4 +1,4 @@
-"""Present tense: what must happen while the model runs. Forward hooks, one clock, and the Zarr run they fill."""
+"""Present tense: what happens while the model runs. Hooks, one clock, and the run they fill."""
 
 from hooks.capture import Capture
 from hooks.recorder import Recording, record

@@ -40,7 +40,9 @@ class Assembled:
     steps: Mapping[str, np.ndarray]
 
 
-def assemble(pipe: Any, call: Call, parts: Parts, capture: Capture, face_seconds: float) -> Assembled:
+def assemble(
+    pipe: Any, call: Call, parts: Parts, capture: Capture, face_seconds: float
+) -> Assembled:
     """Collect a finished call on the host. Raises NonFiniteError if a latent is not finite."""
     latents = torch.stack([tick.before for tick in call.ticks])
     outputs = torch.stack([tick.output for tick in call.ticks])
@@ -127,12 +129,13 @@ def _spread(norms: torch.Tensor, have: Sequence[str], want: Sequence[str]) -> to
     return spread
 
 
-def _by_branch(passes: Sequence[torch.Tensor], batch: int) -> torch.Tensor:
+def _by_branch(values: Mapping[int, torch.Tensor], batch: int) -> torch.Tensor:
     """(step, slot, pass batch, ...) of each pass to (sample, step, branch, slot, ...).
 
     Two passes are positive, negative. One pass over twice the samples is a U-Net's classifier-free
     guidance: negative first (StableDiffusionPipeline: torch.cat([negative, positive])).
     """
+    passes = list(values.values())
     if len(passes) == 1 and passes[0].shape[2] == 2 * batch:
         negative, positive = passes[0].chunk(2, dim=2)
         passes = [positive, negative]
@@ -141,7 +144,7 @@ def _by_branch(passes: Sequence[torch.Tensor], batch: int) -> torch.Tensor:
             f"the denoiser ran on {passes[0].shape[2]} samples for {batch} latents: only one pass a "
             "branch, or both branches in one batch, is known"
         )
-    return rearrange(list(passes), "branch step slot sample ... -> sample step branch slot ...")
+    return rearrange(passes, "branch step slot sample ... -> sample step branch slot ...")
 
 
 def _stack_passes(
@@ -179,7 +182,11 @@ def _samples_first(latents: torch.Tensor) -> torch.Tensor:
 
 
 def _refuse_non_finite(
-    latents: torch.Tensor, final: torch.Tensor, norms: torch.Tensor, observer: Observer, level: Levels
+    latents: torch.Tensor,
+    final: torch.Tensor,
+    norms: torch.Tensor,
+    observer: Observer,
+    level: Levels,
 ) -> None:
     """Raise NonFiniteError that names the first step and block where something was not finite."""
     after = torch.cat([latents[:, 1:], final[:, None]], 1)
@@ -189,7 +196,11 @@ def _refuse_non_finite(
     step = int(bad.any(0).nonzero()[0])
     residual = norms[:, step, :, 1, :, 0]  # (sample, branch, block) of the image stream
     blocks = (~torch.isfinite(residual)).any(0).any(0).nonzero()
-    where = f"block {observer.blocks[int(blocks[0])].name}" if len(blocks) else "no block (the output alone)"
+    where = (
+        f"block {observer.blocks[int(blocks[0])].name}"
+        if len(blocks)
+        else "no block (the output alone)"
+    )
     raise NonFiniteError(
         f"latents are not finite after step {step} (sigma {float(level.sigma[step]):.3f}), in batch "
         f"places {bad[:, step].nonzero().flatten().tolist()}; first in {where}. "

@@ -41,10 +41,14 @@ class Call:
 
     def step_seconds(self) -> list[float]:
         """Seconds of each step, the adapter's network and both branches included."""
-        return [self.watch.seconds(a, b) for a, b in zip(self.moments, self.moments[1:], strict=False)]
+        return [
+            self.watch.seconds(a, b) for a, b in zip(self.moments, self.moments[1:], strict=False)
+        ]
 
 
-def follow(stack: ExitStack, pipe: Any, call: Callable[[], Call], networks: dict[str, nn.Module]) -> None:
+def follow(
+    stack: ExitStack, pipe: Any, call: Callable[[], Call], networks: dict[str, nn.Module]
+) -> None:
     """Keep `call()` up to date by listening to the pipeline's own methods, until `stack` closes.
 
     networks: stage -> the network that it runs.
@@ -85,7 +89,9 @@ def follow(stack: ExitStack, pipe: Any, call: Callable[[], Call], networks: dict
         _time_network(stack, stage, network, call)
 
 
-def _time_network(stack: ExitStack, stage: str, network: nn.Module, call: Callable[[], Call]) -> None:
+def _time_network(
+    stack: ExitStack, stage: str, network: nn.Module, call: Callable[[], Call]
+) -> None:
     starts: list[Moment] = []
 
     def before(module: nn.Module, args: Any) -> None:

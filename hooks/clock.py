@@ -96,12 +96,19 @@ def ticking(
         on_start()
 
     def step(
-        original: Callable[..., Any], model_output: Any, timestep: Any, sample: Any, *args: Any, **kw: Any
+        original: Callable[..., Any],
+        model_output: Any,
+        timestep: Any,
+        sample: Any,
+        *args: Any,
+        **kw: Any,
     ) -> Any:
         result = original(model_output, timestep, sample, *args, **kw)
         counted = getattr(scheduler, "step_index", None)  # moved on by the step just taken
         after = result[0] if isinstance(result, tuple) else result.prev_sample
-        on_tick(Tick(None if counted is None else counted - 1, timestep, model_output, sample, after))
+        on_tick(
+            Tick(None if counted is None else counted - 1, timestep, model_output, sample, after)
+        )
         clock.tick()
         return result
 

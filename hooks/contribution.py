@@ -58,7 +58,7 @@ class Residuals:
         image_norms: (sample, step, branch, block). The ratio is 0 where nothing was handed over.
         """
         ratio = torch.zeros_like(image_norms)
-        given = dict(zip(sorted({b for b, _ in self._given}), self._tape.read(image_norms.shape[1])))
+        given = self._tape.read(image_norms.shape[1])
         sources = self._sources()
         for branch, step in self._given:
             norms = given[branch][step]  # (residual, sample)

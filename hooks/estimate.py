@@ -66,10 +66,10 @@ SCHEDULERS: dict[type, Callable[[Any, list[int], torch.Tensor], Levels]] = {
 """Schedulers whose steps can be read; one tick of theirs is one step of the run."""
 
 
-def levels(
-    scheduler: Any, indices: Sequence[int | None], timesteps: torch.Tensor
-) -> Levels:
-    """Levels of the steps taken: their indices into `scheduler.sigmas` (where it counts them) and timesteps.
+def levels(scheduler: Any, indices: Sequence[int | None], timesteps: torch.Tensor) -> Levels:
+    """Levels of the steps taken, from their places in `scheduler.sigmas` and their timesteps.
+
+    A scheduler that does not count its steps has None for the places.
 
     Raises UnsupportedPipelineError for a scheduler that is not in `SCHEDULERS`.
     """

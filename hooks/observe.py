@@ -15,7 +15,10 @@ from hooks.sites import Block, Site
 from hooks.tape import Tape, norm_into, token_norm_into
 
 QUANTITIES = ("attention", "residual")
-PASS_STREAMS = ("image", "text")  # a block's two streams; inside an adapter the second may be a face
+PASS_STREAMS = (
+    "image",
+    "text",
+)  # a block's two streams; inside an adapter the second may be a face
 
 
 class Observer:
@@ -76,11 +79,12 @@ class Observer:
         def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
             if not clock.running:
                 return
-            latents = args[0] if args else kwargs.get("hidden_states", kwargs.get("sample"))
+            # A U-Net gets its latents by position, a FLUX transformer by name.
+            latents: torch.Tensor = args[0] if args else kwargs["hidden_states"]
             context = kwargs.get("encoder_hidden_states")
             self.text_tokens = 0 if context is None else context.shape[1]
             packed = latents.ndim == 3  # FLUX: (batch, token, channel); a U-Net has y and x
-            self.grid = None if packed else tuple(latents.shape[2:])
+            self.grid = None if packed else (latents.shape[2], latents.shape[3])
             self.image_ids = kwargs.get("img_ids")
             # A ControlNet runs before the step's first pass, when the branch is not yet begun.
             where = max(clock.branch, 0), clock.step

@@ -162,7 +162,9 @@ def observers(pipe: Any, capture: Capture) -> Parts:
         for block in blocks_of(network)
     ]
     kinds = [block.kind for block in blocks]
-    residuals = Residuals(kinds.count("double"), kinds.count("single")) if "double" in kinds else None
+    residuals = (
+        Residuals(kinds.count("double"), kinds.count("single")) if "double" in kinds else None
+    )
     context = getattr(network, "context_stream", "text")
     return Parts(denoiser, Observer(inside, may_skip=True), residuals, context)
 
@@ -210,8 +212,8 @@ def _lay_hooks(stack: ExitStack, recording: Recording) -> None:
     stack.enter_context(replaced(pipe, "maybe_free_model_hooks", end))
 
 
-def _labels(call: Call, given: Sequence[Label] | None, batch: int) -> list[Label]:
-    labels = [dict(label) for label in given] if given is not None else [{} for _ in range(batch)]
+def _labels(call: Call, given: Sequence[Label] | None, batch: int) -> Sequence[Label]:
+    labels: list[dict[str, Any]] = [dict(label) for label in given or [{}] * batch]
     if len(labels) != batch:
         raise RunError(f"label() named {len(labels)} samples and the call made {batch}")
     for i, label in enumerate(labels):

@@ -45,11 +45,15 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._group = zarr.open_group(path, mode="r+")
-        self._arrays = {name: array for name, array in self._group.arrays()}
+        self._arrays = dict(self._group.arrays())
 
     @classmethod
     def create(
-        cls, path: str | Path, layout: Layout, labels: Sequence[Label], attributes: Mapping[str, Any]
+        cls,
+        path: str | Path,
+        layout: Layout,
+        labels: Sequence[Label],
+        attributes: Mapping[str, Any],
     ) -> "Run":
         """A new run with a place for every label, none of them done.
 
@@ -61,7 +65,9 @@ class Run:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        group = zarr.create_group(partial, zarr_format=3, attributes=_attributes(layout, attributes))
+        group = zarr.create_group(
+            partial, zarr_format=3, attributes=_attributes(layout, attributes)
+        )
         for name, (declared, shape) in layout.variables.items():
             _create(group, name, declared, shape, len(labels))
         for name, declared in SAMPLE_COORDINATES.items():
@@ -144,7 +150,7 @@ class Run:
         old = len(self.done)
         size = old + len(labels)
         for array in self._arrays.values():
-            if array.metadata.dimension_names[0] == "sample":  # pyright: ignore[reportOptionalSubscript]
+            if _axes(array)[0] == "sample":
                 array.resize((size, *array.shape[1:]))
         for name, declared in SAMPLE_COORDINATES.items():
             self._arrays[name][old:] = _column(labels, name, declared)
@@ -153,9 +159,12 @@ class Run:
         return list(range(old, size))
 
 
+def _axes(array: Any) -> tuple[str, ...]:
+    return array.metadata.dimension_names
+
+
 def _is_recorded(name: str, array: Any) -> bool:
-    along_sample = array.metadata.dimension_names[0] == "sample"
-    return along_sample and name not in (*SAMPLE_COORDINATES, "sample", "done")
+    return _axes(array)[0] == "sample" and name not in (*SAMPLE_COORDINATES, "sample", "done")
 
 
 def _attributes(layout: Layout, attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,9 +37,9 @@ class Tape:
             self._used.add(branch)
         self.row = buffer[step].unbind(0)
 
-    def read(self, steps: int) -> list[torch.Tensor]:
+    def read(self, steps: int) -> dict[int, torch.Tensor]:
         """The values of each branch used, (step, slot, batch, ...), still on the device."""
-        return [self._buffers[branch][:steps] for branch in sorted(self._used)]
+        return {branch: self._buffers[branch][:steps] for branch in sorted(self._used)}
 
 
 def norm_into(row: torch.Tensor, stream: torch.Tensor) -> None:

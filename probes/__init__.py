@@ -1,1 +1,1 @@
-"""Imperative: what will run. Backbones, adapters, faces, and the grid of samples, on top of `hooks.record`."""
+"""Imperative: what will run. Backbones, adapters, faces and the grid, on top of `record`."""

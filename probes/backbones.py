@@ -60,7 +60,7 @@ def schedule(pipe: Any, steps: int, height: int, width: int) -> torch.Tensor:
         config.get("base_shift", 0.5),
         config.get("max_shift", 1.15),
     )
-    sigmas = torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64).numpy()
+    sigmas = torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64).tolist()
     retrieve_timesteps(scheduler, steps, "cpu", sigmas=sigmas, mu=mu)
     return scheduler.sigmas[:-1]
 

@@ -21,7 +21,9 @@ def guarded(main: Callable[[], None]) -> int:
     try:
         main()
     except KeyboardInterrupt:
-        return _say("stopped; the samples finished so far are kept: the same command continues", INTERRUPTED)
+        return _say(
+            "stopped; the samples finished so far are kept: the same command continues", INTERRUPTED
+        )
     except StepscopeError as error:
         return _say(str(error))
     except torch.OutOfMemoryError:

@@ -190,4 +190,6 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def _providers(device: str) -> list[str]:
-    return (["CUDAExecutionProvider"] if device.startswith("cuda") else []) + ["CPUExecutionProvider"]
+    return (["CUDAExecutionProvider"] if device.startswith("cuda") else []) + [
+        "CPUExecutionProvider"
+    ]

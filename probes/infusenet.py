@@ -160,7 +160,9 @@ def positive_only(pipe: Any) -> Iterator[None]:
             handle.remove()
 
 
-def window_fractions(adapter: Adapter, sigmas: Float[Tensor, " step"]) -> tuple[float, float] | None:
+def window_fractions(
+    adapter: Adapter, sigmas: Float[Tensor, " step"]
+) -> tuple[float, float] | None:
     """The adapter's window as diffusers' control_guidance_start and _end; None if no step is inside.
 
     diffusers keeps step i of n if start <= i / n and (i + 1) / n <= end, so a run of whole steps

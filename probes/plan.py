@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +43,13 @@ def outline(study: Study) -> Layout:
     """The layout of the study's run. Raises WeightsError if a configuration is not to be had."""
     what = f"backbone {study.backbone.name}"
     path = folder(study.backbone.path, what, ["*.json", "**/*.json"])
-    with explained(study.backbone.path, what), torch.device("meta"):
-        config: Any = FluxTransformer2DModel.load_config(path / "transformer")
-        transformer: Any = FluxTransformer2DModel.from_config(config)
+    with explained(study.backbone.path, what):
+        transformer = _meta(FluxTransformer2DModel, path / "transformer")
         vae: Any = AutoencoderKL.load_config(path / "vae")
     adapter_blocks = []
     if study.adapter is not None:
-        with explained(study.adapter.path, "adapter"), torch.device("meta"):
-            network: Any = FluxControlNetModel.from_config(
-                FluxControlNetModel.load_config(adapter_folder(study.adapter) / "InfuseNetModel")
-            )
+        with explained(study.adapter.path, "adapter"):
+            network = _meta(FluxControlNetModel, adapter_folder(study.adapter) / "InfuseNetModel")
         adapter_blocks = blocks_of(network)
     y, x = latent_sides(study, len(vae["block_out_channels"]))
     tokens = {"image": (y // 2) * (x // 2), "text": study.max_sequence_length}
@@ -75,6 +71,12 @@ def outline(study: Study) -> Layout:
     )
     extras = {name: (declared, _EXTRA_SHAPES[name]) for name, declared in EXTRAS.items()}
     return replace(found, variables=found.variables | extras)
+
+
+def _meta(kind: Any, path: Path) -> Any:
+    """A network of that class without weights."""
+    with torch.device("meta"):
+        return kind.from_config(kind.load_config(path))
 
 
 def latent_sides(study: Study, vae_levels: int) -> tuple[int, int]:
@@ -101,12 +103,12 @@ def describe(study: Study, found: Layout, samples: int, left: int, out: Path) ->
     ]
     for name, (declared, shape) in found.variables.items():
         if name in sizes:
-            dims = " x ".join(
-                f"{d} {n}" for d, n in zip(declared.dims[1:], shape, strict=True)
-            )
+            dims = " x ".join(f"{d} {n}" for d, n in zip(declared.dims[1:], shape, strict=True))
             lines.append(f"  {name:<26}{_bytes(sizes[name] * samples):>10}   {dims}")
     needed = sum(sizes.values()) * left
-    lines.append(f"  {'to write, uncompressed':<26}{_bytes(needed):>10}   free: {_bytes(_free(out))}")
+    lines.append(
+        f"  {'to write, uncompressed':<26}{_bytes(needed):>10}   free: {_bytes(_free(out))}"
+    )
     return "\n".join(lines)
 
 
@@ -118,11 +120,6 @@ def refuse_too_large(found: Layout, left: int, out: Path) -> None:
             f"this run may need {_bytes(needed)} and {out} has {_bytes(free)} free: fewer samples, "
             "record=norms, or another out="
         )
-
-
-def parameters(model: torch.nn.Module) -> int:
-    """Number of weights of a model."""
-    return sum(prod(p.shape) for p in model.parameters())
 
 
 def _free(out: Path) -> int:

@@ -45,7 +45,9 @@ def _lines(total: int, console: Console) -> Advance:
         state["said"] = now
         left = (now - start) / state["done"] * (total - state["done"])
         console.print(
-            f"{state['done']}/{total} steps, {left:.0f} s left, {text}", highlight=False, soft_wrap=True
+            f"{state['done']}/{total} steps, {left:.0f} s left, {text}",
+            highlight=False,
+            soft_wrap=True,
         )
 
     return advance

@@ -118,8 +118,12 @@ def denoise(
         for batch in work:
             asked = [faces.get(c.face) for c in batch]
             if adapter is not None:
-                embeddings = torch.from_numpy(np.stack([f.embedding for f in asked if f is not None]))
-                adapter[0].identity = infusenet.identity_tokens(adapter[1], embeddings.to(pipe.device))
+                embeddings = torch.from_numpy(
+                    np.stack([f.embedding for f in asked if f is not None])
+                )
+                adapter[0].identity = infusenet.identity_tokens(
+                    adapter[1], embeddings.to(pipe.device)
+                )
             where = f"sample {batch[0].index + 1} of {len(cells)}"
             recording.place(
                 [None if done[c.index] else c.index for c in batch],
@@ -127,7 +131,9 @@ def denoise(
                 extras=[extras(face) for face in asked],
             )
 
-            def on_step(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+            def on_step(
+                pipe: Any, step: int, timestep: Any, values: dict[str, Any]
+            ) -> dict[str, Any]:
                 advance(where)  # noqa: B023
                 return {}
 
