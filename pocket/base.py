@@ -1,0 +1,55 @@
+"""Train the base rectified flow jointly with its text encoders: `python -m pocket.base`.
+
+Nothing of it ships but the text encoders: guidance.py turns it into dev.
+"""
+
+from torch import nn
+
+from pocket import album, folders, text
+from pocket.flow import copy_weights, draw_sigmas, noised, transformer, velocity
+from pocket.muon import Muon, split
+from pocket.training import Options, Stage, options
+
+SECONDS = 900.0
+BATCH = 512
+RATE = 1.2e-3
+SIGMA_MEAN = 0.3
+DROPPED = 0.1
+
+
+def make(said: Options) -> None:
+    """Train (or go on training) and keep `base` among the checkpoints."""
+    shelf = album.load(said)
+    model, words = transformer(guidance=False), text.new()
+    if said.onward:
+        copy_weights(folders.fixed_guidance(folders.load_dev(said.models), 1.0), model)
+        copy_weights(folders.load_text(said.models), words)
+    else:
+        silence(model)
+    modules = nn.ModuleDict({"transformer": model, "text": words})
+    stage = Stage(
+        "base", modules, said, rate=RATE, seconds=SECONDS, ema=0.9985, compact=True, every=100
+    )
+    stage.optimiser = Muon(*split(modules), RATE)
+    size = 4 if said.smoke else BATCH
+    for _ in stage:
+        batch = shelf.draw(size, dropped=DROPPED)
+        sigma = draw_sigmas(size, SIGMA_MEAN)
+        x = noised(batch.clean, batch.noise, sigma)
+        found = velocity(model, x, sigma, words(batch.clip_ids, batch.t5_ids))
+        stage.descend(((found - (batch.noise - batch.clean)) ** 2).mean())
+    stage.finish()
+    folders.save_base(said.checkpoints, model, words)
+
+
+def silence(model: nn.Module) -> None:
+    """Zero all modulations and the output, so that every block starts as the identity (DiT)."""
+    for name, layer in model.named_modules():
+        modulation = name.endswith(("norm1.linear", "norm1_context.linear", "norm.linear"))
+        if isinstance(layer, nn.Linear) and (modulation or name == "proj_out"):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+if __name__ == "__main__":
+    make(options(__doc__))

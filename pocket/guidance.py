@@ -1,0 +1,79 @@
+"""Distil the base flow's true guidance into dev's guidance embedding: `python -m pocket.guidance`.
+
+The student starts as the base with a silent embedding and matches, at guidance g, the teacher's
+u + g (c - u) of two passes (Meng et al. 2023), as FLUX.1-dev is said to have been made.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from pocket import album, folders
+from pocket.flow import Words, copy_weights, draw_sigmas, noised, transformer, velocity
+from pocket.muon import Muon, split
+from pocket.training import Options, Stage, device, options, rank
+
+SECONDS = 150.0
+BATCH = 256
+RATE = 5e-4
+SIGMA_MEAN = 0.3
+LOWEST, HIGHEST = 1.0, 4.0
+# Rows at guidance 1 exactly, where the adapter is trained, and sentences dropped.
+ONES, DROPPED = 0.2, 0.05
+
+
+def make(said: Options) -> None:
+    """Train (or go on training) and write flux-dev."""
+    shelf = album.load(said)
+    base, words = folders.trained_base(said.checkpoints)
+    dev = start(base, said)
+    stage = Stage(
+        "guidance", {"dev": dev}, said, rate=RATE, seconds=SECONDS, ema=0.995, compact=True
+    )
+    stage.optimiser = Muon(*split(stage.modules), RATE, decay=0.0)
+    size = 4 if said.smoke else BATCH
+    nothing = words(*album.nothing_said())
+    for _ in stage:
+        batch = shelf.draw(size, dropped=DROPPED)
+        sigma = draw_sigmas(size, SIGMA_MEAN)
+        x = noised(batch.clean, batch.noise, sigma)
+        told = words(batch.clip_ids, batch.t5_ids)
+        guidance = scales(size)
+        conditional, wanted = guided(base, x, sigma, told, nothing, guidance)
+        loss = ((velocity(dev, x, sigma, told, guidance) - wanted) ** 2).mean()
+        stage.descend(loss, effect=((wanted - conditional) ** 2).mean())
+    stage.finish()
+    if rank() == 0:
+        folders.save_dev(said.models, dev, words)
+
+
+def start(base: nn.Module, said: Options) -> nn.Module:
+    """The student: shipped dev, or the base with a guidance embedding that adds nothing yet."""
+    dev = copy_weights(base, transformer(guidance=True))
+    if said.onward:
+        return copy_weights(folders.load_dev(said.models), dev)
+    last = dev.time_text_embed.guidance_embedder.linear_2
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return dev
+
+
+def scales(count: int) -> Tensor:
+    """Random guidance (count,), a share of them exactly 1."""
+    scale = LOWEST + (HIGHEST - LOWEST) * torch.rand(count, device=device())
+    return torch.where(torch.rand(count, device=device()) < ONES, 1.0, scale)
+
+
+@torch.no_grad()
+def guided(
+    base: nn.Module, x: Tensor, sigma: Tensor, told: Words, nothing: Words, guidance: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The teacher's conditional velocity, and its velocity under true guidance."""
+    conditional = velocity(base, x, sigma, told)
+    silent = Words(*(part.expand(len(x), *part.shape[1:]).contiguous() for part in nothing))
+    unconditional = velocity(base, x, sigma, silent)
+    scale = guidance[:, None, None]
+    return conditional, unconditional + scale * (conditional - unconditional)
+
+
+if __name__ == "__main__":
+    make(options(__doc__))
