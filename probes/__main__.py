@@ -3,6 +3,8 @@
 import sys
 from typing import Any
 
+import probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
+
 import hydra
 from omegaconf import DictConfig, OmegaConf
 

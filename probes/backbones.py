@@ -22,11 +22,9 @@ def load(backbone: Backbone, device: str, controlnet: Any = None) -> Any:
     path = folder(backbone.path, f"backbone {backbone.name}")
     with explained(backbone.path, f"backbone {backbone.name}"):
         if controlnet is None:
-            pipe = FluxPipeline.from_pretrained(path, torch_dtype=dtype)
+            pipe = FluxPipeline.from_pretrained(path, dtype=dtype)
         else:
-            pipe = FluxControlNetPipeline.from_pretrained(
-                path, controlnet=controlnet, torch_dtype=dtype
-            )
+            pipe = FluxControlNetPipeline.from_pretrained(path, controlnet=controlnet, dtype=dtype)
     refuse_mixture(pipe.transformer.config, pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)

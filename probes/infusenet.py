@@ -58,7 +58,7 @@ def load_infusenet(adapter: Adapter, dtype: torch.dtype) -> tuple[InfuseNet, nn.
     """
     path = adapter_folder(adapter)
     with explained(adapter.path, "adapter"):
-        network = InfuseNet.from_pretrained(path / "InfuseNetModel", torch_dtype=dtype)
+        network = InfuseNet.from_pretrained(path / "InfuseNetModel", dtype=dtype)
     network.guidance = adapter.guidance
     projection = load_projection(path / "image_proj_model.bin", adapter.heads).to(dtype)
     return network, projection

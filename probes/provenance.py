@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hooks.capture import Capture
 from hooks.provenance import provenance
 from probes.faces import Face
 from probes.infusenet import adapter_folder
@@ -47,11 +46,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], under: str = "")
 
 
 def attributes(
-    study: Study, pipe: Any, capture: Capture, faces: Iterable[Face], files: Mapping[str, Path]
+    study: Study, pipe: Any, faces: Iterable[Face], files: Mapping[str, Path]
 ) -> dict[str, Any]:
     """Attributes of a probe's run: `hooks.provenance`, and what probes know besides."""
     return {
-        **provenance(pipe, capture),
+        **provenance(pipe, study.capture),
         "configuration": configuration(study),
         "backbone": study.backbone.name,
         "adapter": study.adapter.name if study.adapter is not None else "none",
