@@ -1,0 +1,97 @@
+"""Synthetic records with known answers, on which every estimator is tried before it is believed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+Shape = Callable[[Float[np.ndarray, "*point"]], Float[np.ndarray, "*point"]]
+
+
+@dataclass(frozen=True)
+class Hinge:
+    """Straight rise from 0 to 1 at step `at`, flat or with a slope (per step) after it."""
+
+    at: float
+    slope: float = 0.0
+
+    def __call__(self, step: Float[np.ndarray, "*point"]) -> Float[np.ndarray, "*point"]:
+        """Value at each step."""
+        return np.minimum(step / self.at, 1) + self.slope * np.maximum(step - self.at, 0)
+
+
+@dataclass(frozen=True)
+class Approach:
+    """1 - exp(-step / tau)."""
+
+    tau: float
+
+    def __call__(self, step: Float[np.ndarray, "*point"]) -> Float[np.ndarray, "*point"]:
+        """Value at each step."""
+        return 1 - np.exp(-step / self.tau)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A simulated study: trajectories of faces x prompts x seeds, with deviations of known size.
+
+    shape: mean curve, times `plateau`. Normal standard deviations, in the unit of the values:
+    `face_sd` and `cell_sd` of a face's and a cell's plateau, `face_step_sd` and `step_sd` of a
+    face's and a cell's value at each step. timing_sd: of the logarithm of a face's pace. missing:
+    share of frames in which no face is found, at random, 0 to 1. shift: added to every value.
+    """
+
+    shape: Shape
+    plateau: float = 0.6
+    shift: float = 0.0
+    faces: int = 12
+    prompts: int = 3
+    seeds: int = 2
+    steps: int = 28
+    face_sd: float = 0.08
+    cell_sd: float = 0.08
+    face_step_sd: float = 0.01
+    step_sd: float = 0.05
+    timing_sd: float = 0.0
+    missing: float = 0.08
+
+    def __call__(self, rng: np.random.Generator) -> xr.DataArray:
+        """One record (sample, step), sigma falling from 1 as in a run without shift."""
+        cells = self.prompts * self.seeds
+        step = np.arange(self.steps, dtype=float)
+        pace = np.exp(rng.normal(0, self.timing_sd, (self.faces, 1, 1)))
+        level = self.plateau + rng.normal(0, self.face_sd, (self.faces, 1, 1))
+        level = level + rng.normal(0, self.cell_sd, (self.faces, cells, 1))
+        values = self.shift + level * self.shape(step * pace)
+        values += rng.normal(0, self.face_step_sd, (self.faces, 1, self.steps))
+        values += rng.normal(0, self.step_sd, (self.faces, cells, self.steps))
+        values[rng.random(values.shape) < self.missing] = np.nan
+        each = [
+            (f"face {f}", f"prompt {p}", s)
+            for f in range(self.faces)
+            for p in range(self.prompts)
+            for s in range(self.seeds)
+        ]
+        face, prompt, seed = zip(*each, strict=True)
+        return xr.DataArray(
+            values.reshape(-1, self.steps),
+            dims=("sample", "step"),
+            coords={
+                "face": ("sample", list(face)),
+                "prompt": ("sample", list(prompt)),
+                "seed": ("sample", list(seed)),
+                "step": step.astype(int),
+                "sigma": ("step", 1 - step / self.steps),
+            },
+            name="similarity",
+            attrs={"units": "1", "long_name": "similarity"},
+        )
+
+    def population(self) -> Float[np.ndarray, "step"]:
+        """The mean curve of all faces, the average over pace by Gauss-Hermite quadrature."""
+        node, weight = np.polynomial.hermite_e.hermegauss(200)
+        pace = np.exp(self.timing_sd * node)[:, None]
+        curve = self.shape(np.arange(self.steps) * pace)
+        return self.shift + self.plateau * (weight @ curve) / weight.sum()

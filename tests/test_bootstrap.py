@@ -1,0 +1,128 @@
+"""Intervals over faces: Student's and scipy's where these apply, and their laws where they do not."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from analysis.bootstrap import (
+    INTERVALS,
+    Bounds,
+    ExpandedPercentile,
+    JackknifeT,
+    Means,
+    weighted_means,
+)
+from hooks.errors import StepscopeError
+
+each = pytest.mark.parametrize("kind", INTERVALS, ids=lambda kind: kind.__name__)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def itself(means: Means) -> Means:
+    return means
+
+
+def ratio(means: Means) -> Means:
+    return means[:, 0] / means[:, 1]
+
+
+def faces(seed: int, count: int = 12, missing: float = 0.0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    values = rng.normal(1, 0.3, (count, 2)) + 3
+    values[rng.random(values.shape) < missing] = np.nan
+    return values
+
+
+@given(seeds)
+def test_the_jackknife_of_a_mean_is_students_interval_over_the_faces_that_are_there(
+    seed: int,
+) -> None:
+    values = faces(seed, missing=0.3)
+    found = JackknifeT(level=0.9)(values, itself)
+    for k in range(2):
+        there = values[:, k][np.isfinite(values[:, k])]
+        if len(there) > 1:
+            known = stats.ttest_1samp(there, 0.0).confidence_interval(0.9)
+            assert (found.low[k], found.high[k]) == pytest.approx((known.low, known.high))
+
+
+def test_the_expanded_percentile_is_scipys_bootstrap_at_the_wider_level() -> None:
+    values = faces(0)[:, :1]
+    n = len(values)
+    tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf(0.025, n - 1))
+    known = stats.bootstrap(
+        (values[:, 0],),
+        np.mean,
+        confidence_level=1 - 2 * tail,
+        method="percentile",
+        n_resamples=100_000,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    found = ExpandedPercentile(resamples=99_999)(values, itself)
+    width = known.high - known.low
+    assert (found.low[0], found.high[0]) == pytest.approx((known.low, known.high), abs=0.02 * width)
+
+
+@each
+@given(seeds, st.floats(0.1, 10), st.floats(-10, 10))
+@settings(max_examples=20, deadline=None)
+def test_the_interval_moves_with_the_unit(kind, seed: int, scale: float, shift: float) -> None:
+    values = faces(seed)
+    plain, moved = kind()(values, itself), kind()(shift + scale * values, itself)
+    for before, after in zip(plain, moved, strict=True):
+        assert after == pytest.approx(shift + scale * before)
+
+
+@each
+@given(seeds)
+@settings(max_examples=20, deadline=None)
+def test_it_holds_its_estimate_and_widens_with_its_level(kind, seed: int) -> None:
+    values = faces(seed)
+    narrow, wide = kind(level=0.8)(values, ratio), kind(level=0.99)(values, ratio)
+    assert wide.low < narrow.low <= narrow.estimate <= narrow.high < wide.high
+
+
+@each
+def test_a_face_without_measurements_changes_nothing(kind) -> None:
+    values = faces(3)
+    more = np.concatenate([values, np.full((4, 2), np.nan)])
+    for without, with_it in zip(kind()(values, ratio), kind()(more, ratio), strict=True):
+        assert with_it == pytest.approx(without)
+
+
+@each
+def test_equal_faces_have_an_interval_of_no_width(kind) -> None:
+    found: Bounds = kind()(np.full((6, 1), 0.5), itself)
+    assert (found.low[0], found.high[0]) == pytest.approx((0.5, 0.5))
+
+
+@each
+def test_one_face_is_refused(kind) -> None:
+    with pytest.raises(StepscopeError, match="at least 2 faces with measurements, got 1"):
+        kind()(np.array([[0.5], [np.nan]]), itself)
+
+
+def test_an_estimate_beyond_the_range_makes_its_bound_infinite() -> None:
+    values = faces(5)[:, 0]
+    middle = values.mean()
+
+    def censored(means: Means) -> Means:
+        return np.where(means > middle + 0.01, np.inf, means)
+
+    found = ExpandedPercentile()(values, censored)
+    assert np.isfinite(found.low)
+    assert found.high == np.inf
+
+
+def test_an_undefined_estimate_makes_the_interval_undefined() -> None:
+    values = faces(5)[:, 0]
+    found = ExpandedPercentile()(values, lambda m: np.where(m > values.mean(), np.nan, m))
+    assert np.isnan([found.low, found.high]).all()
+
+
+def test_weights_leave_out_a_missing_face_where_it_is_missing() -> None:
+    values = np.array([[1.0, np.nan], [3.0, 5.0], [8.0, 7.0]])
+    found = weighted_means(np.array([[1.0, 1, 0], [2, 0, 0]]), values)
+    np.testing.assert_allclose(found, [[2, 5], [1, np.nan]])

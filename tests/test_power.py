@@ -1,0 +1,79 @@
+"""Designs: power as scipy simulates it, and the fewest faces that reach it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from analysis.power import Design, pairs_needed
+from hooks.errors import StepscopeError
+
+
+def test_power_is_that_of_scipys_simulated_t_test() -> None:
+    design = Design(faces=12, cells_per_face=1, between_sd=0.0, within_sd=1.0)
+    rng = np.random.default_rng(0)
+    simulated = stats.power(
+        stats.ttest_1samp,
+        lambda size: rng.normal(0.8, 1, size),
+        12,
+        significance=0.05,
+        kwargs={"popmean": 0.0},
+        n_resamples=20_000,
+    ).power
+    assert design.power(0.8) == pytest.approx(simulated, abs=0.01)
+
+
+def test_without_an_effect_the_power_is_the_size_of_the_test() -> None:
+    assert Design(12, 6, 0.03, 0.1).power(0.0) == pytest.approx(0.05)
+    assert Design(12, 6, 0.03, 0.1, level=0.99).power(0.0) == pytest.approx(0.01)
+
+
+def test_the_textbooks_example_needs_34_pairs() -> None:
+    """Cohen (1988): d = 0.5, power 0.8, two-sided 0.05, paired t test: 34 pairs."""
+    found = pairs_needed(0.5, between_sd=0.0, within_sd=1.0, cells_per_face=1, power=0.8)
+    assert found.pairs == found.faces == 34
+
+
+sds = st.floats(0.01, 0.3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.02, 0.3), sds, sds, st.integers(1, 20), st.floats(0.5, 0.99))
+def test_it_is_the_smallest_design_and_sees_its_effect(
+    effect: float, between: float, within: float, cells: int, power: float
+) -> None:
+    found = pairs_needed(
+        effect, between_sd=between, within_sd=within, cells_per_face=cells, power=power
+    )
+    assert found.power(effect) >= power
+    assert found.detectable(power) <= effect * (1 + 1e-6)
+    if found.faces > 2:
+        assert Design(found.faces - 1, cells, between, within).power(effect) < power
+
+
+def test_the_design_effect_is_the_variance_over_that_of_free_pairs() -> None:
+    design = Design(faces=10, cells_per_face=8, between_sd=0.05, within_sd=0.1)
+    free = (0.05**2 + 0.1**2) / design.pairs
+    assert design.standard_error**2 / free == pytest.approx(design.design_effect)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"effect": 0.0}, "effect of 0.0"),
+        ({"power": 1.0}, "power 1.0"),
+        ({"within_sd": float("nan")}, "deviations above 0"),
+        ({"effect": 1e-7}, "more than 1,000,000 faces"),
+    ],
+)
+def test_what_no_design_can_do_is_refused(change: dict, message: str) -> None:
+    asked = {
+        "effect": 0.1,
+        "between_sd": 0.1,
+        "within_sd": 0.1,
+        "cells_per_face": 6,
+        "power": 0.8,
+    }
+    with pytest.raises(StepscopeError, match=message):
+        pairs_needed(**(asked | change))
