@@ -1,0 +1,58 @@
+"""The attribute read-out, readout/attributes.safetensors: which prompt does a picture obey?
+
+python -m pocket.attributes [--smoke]
+"""
+
+import torch
+import torch.nn.functional as F
+
+from pocket.crowd import SEEDS, photographed, softened
+from pocket.networks import AttributeReadout
+from pocket.training import Stage, autocast, device, options, save_half
+from pocket.world import ATTRIBUTES, sample_identities
+
+SECONDS = 60
+PEOPLE, BATCH = 30000, 256
+RATE = 1.5e-3
+
+
+def main() -> None:
+    said = options(__doc__)
+    people, batch = (16, 8) if said.smoke else (PEOPLE, BATCH)
+    seed = SEEDS["attributes"]
+    crowd = photographed(sample_identities(people, seed), 1, seed)
+    readout = AttributeReadout().to(device(), memory_format=torch.channels_last)
+    stage = Stage(
+        "attributes",
+        {"readout": readout},
+        said,
+        seconds=SECONDS,
+        rate=RATE,
+        decay=0.05,
+        clip=5.0,
+        every=100,
+    )
+    for _ in stage:
+        rows = torch.randint(len(crowd), (batch,), device=device())
+        images = softened(crowd.floats(rows)).contiguous(memory_format=torch.channels_last)
+        with autocast():
+            logits = readout(images)
+        losses = [
+            F.cross_entropy(a.float(), crowd.attributes[rows, i]) for i, a in enumerate(logits)
+        ]
+        stage.descend(torch.stack(losses).sum())
+    stage.finish()
+    readout.eval()
+    save_half(readout, said.models / "readout" / "attributes.safetensors")
+    test = photographed(sample_identities(8 if said.smoke else 2000, SEEDS["held_out"]), 1, 8)
+    with torch.no_grad():
+        answers = [
+            readout(test.floats(r)) for r in torch.arange(len(test), device=device()).split(500)
+        ]
+    for i, name in enumerate(ATTRIBUTES):
+        right = torch.cat([a[i] for a in answers]).argmax(1) == test.attributes[:, i]
+        print(f"{name}: {right.float().mean():.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The wholeness read-out, readout/wholeness.safetensors: where is a face melted, torn or amiss?
+
+    python -m pocket.wholeness [--smoke]
+
+Trained on renders against renders broken on purpose, half of both through the autoencoder, so that
+neither its softness nor a photo's clean edges count as a fault. A picture's score is its map's
+maximum; the threshold that 2 % of decoded held-out renders pass is printed, for whoever judges.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pocket.crowd import SEEDS, Crowd, photographed, softened
+from pocket.faults import broken, fault_map
+from pocket.networks import WholenessReadout
+from pocket.training import Stage, autocast, device, options, save_half
+from pocket.vae import load_vae
+from pocket.world import sample_identities
+
+SECONDS = 75
+PEOPLE, BATCH = 24000, 192
+RATE = 1.5e-3
+# The share of faults that are noise in the latents, and its size in latent deviations.
+LATENT_SHARE, LATENT_SIZE = 0.35, (0.5, 1.6)
+
+
+class Breaker:
+    """Draws pictures, whole and broken, with their fault maps; through the autoencoder in part."""
+
+    def __init__(self, crowd: Crowd, vae: torch.nn.Module):
+        self.crowd, self.vae = crowd, vae
+
+    @torch.no_grad()
+    def _through(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Encode, add noise (n, 1, 32, 32) in latent deviations, decode."""
+        with autocast():
+            latents = self.vae.encoder(images * 2 - 1).float().chunk(2, 1)[0]
+            latents = latents + noise * torch.randn_like(latents) / self.vae.config.scaling_factor
+            return ((self.vae.decoder(latents).float() + 1) / 2).clamp(0, 1)
+
+    @torch.no_grad()
+    def draw(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures (n, 3, h, w), fault maps (n, 16, 16), sure cells; the first half is whole."""
+        n, half = len(rows), len(rows) // 2
+        whole = self.crowd.floats(rows)
+        harmed, disc = broken(whole, self.crowd.keypoints[rows])
+        latent = torch.rand(n, 1, 1, 1, device=device()) < LATENT_SHARE
+        harm = torch.arange(n, device=device())[:, None, None, None] >= half
+        images = torch.where(harm & ~latent, harmed, whole)
+        low, high = LATENT_SIZE
+        size = low + (high - low) * torch.rand(n, 1, 1, 1, device=device())
+        noise = F.avg_pool2d(disc[:, None], 4) * size * (harm & latent)
+        decoded = torch.rand(n, 1, 1, 1, device=device()) < 0.5
+        none = torch.zeros_like(noise)
+        plain = self._through(whole, none)
+        seen = torch.where(decoded | (harm & latent), self._through(images, noise), images)
+        reference = torch.where(decoded | (harm & latent), plain, whole)
+        truth, sure = fault_map(seen, reference)
+        flat = harm[:, 0].float()
+        return softened(seen), truth * flat, torch.maximum(sure, 1 - flat)
+
+
+def loss_of(logits: Tensor, truth: Tensor, sure: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy over sure cells, and of the picture's maximum where the truth is plain."""
+    cells = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    worst, fault = logits.flatten(1).logsumexp(1), truth.flatten(1).amax(1)
+    plain = ((fault > 0) | (sure.flatten(1).amin(1) > 0)).float()
+    pictures = F.binary_cross_entropy_with_logits(worst, fault, reduction="none")
+    return (cells * sure).mean(), (pictures * plain).mean()
+
+
+def area_under_curve(whole: Tensor, harmed: Tensor) -> float:
+    """The chance that a harmed picture scores above a whole one."""
+    order = torch.searchsorted(whole.sort()[0], harmed)
+    return float(order.float().mean() / len(whole))
+
+
+def main() -> None:
+    said = options(__doc__)
+    people, batch = (16, 8) if said.smoke else (PEOPLE, BATCH)
+    seed = SEEDS["wholeness"]
+    vae = load_vae(said.models / "flux-dev" / "vae").to(memory_format=torch.channels_last)
+    breaker = Breaker(photographed(sample_identities(people, seed), 1, seed), vae)
+    readout = WholenessReadout().to(device(), memory_format=torch.channels_last)
+    stage = Stage(
+        "wholeness", {"readout": readout}, said, seconds=SECONDS, rate=RATE, decay=0.03,
+        clip=5.0, ema=0.998, every=100,
+    )  # fmt: skip
+    for _ in stage:
+        rows = torch.randint(len(breaker.crowd), (batch,), device=device())
+        images, truth, sure = breaker.draw(rows)
+        with autocast():
+            logits = readout(images.contiguous(memory_format=torch.channels_last)).float()
+        cells, pictures = loss_of(logits, truth, sure)
+        stage.descend(8 * cells + pictures, cells=cells, pictures=pictures)
+    stage.finish()
+    readout.eval()
+    save_half(readout, said.models / "readout" / "wholeness.safetensors")
+    tell(readout, vae, smoke=said.smoke)
+
+
+@torch.no_grad()
+def tell(readout: WholenessReadout, vae: torch.nn.Module, *, smoke: bool) -> None:
+    """Print how held-out whole and broken pictures are told apart."""
+    people = sample_identities(16 if smoke else 2000, SEEDS["held_out"])
+    breaker = Breaker(photographed(people, 1, 9), vae)
+    whole, harmed = [], []
+    for rows in torch.arange(len(people), device=device()).split(200):
+        images, truth, _ = breaker.draw(rows)
+        scores = readout(images).flatten(1).amax(1)
+        half, fault = len(rows) // 2, truth.flatten(1).amax(1) > 0
+        whole.append(scores[:half])
+        harmed.append(scores[half:][fault[half:]])
+    intact, amiss = torch.cat(whole), torch.cat(harmed)
+    threshold = intact.quantile(0.98)
+    caught = (amiss > threshold).float().mean()
+    print(f"wholeness: area under curve {area_under_curve(intact, amiss):.4f}", end="; ")
+    print(
+        f"2 % of whole pictures score above {threshold:.2f}, {caught:.3f} of broken ones",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
