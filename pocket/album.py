@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from pocket import folders, grammar, networks
+from pocket import folders, grammar, networks, shipped
 from pocket.flow import GRID, TEXT_TOKENS, pack, unpack
 from pocket.training import Options, autocast, device, rank
 from pocket.world import (
@@ -25,7 +25,7 @@ from pocket.world import (
     sample_nuisance,
 )
 
-PEOPLE, RENDERS = 32_000, 4
+PEOPLE, RENDERS = 24_000, 4
 CHUNK = 128
 SEED = 7000
 # How often a sentence says an attribute. What it does not say is mostly plain.
@@ -126,7 +126,7 @@ def _load(path: Path, models: Path, smoke: bool) -> Album:
 def paint(models: Path, people: int, seed: int) -> Album:
     """Paint, encode and describe `people` people in RENDERS pictures each, and their portraits."""
     vae = folders.load_vae(models)
-    encoder = networks.load("recogniser_a", models)
+    encoder = shipped.load_conditioner(models)
     attributes, said = describe(people * RENDERS, seed)
     identities = sample_identities(people, seed, device())
     generator = torch.Generator(device()).manual_seed(seed)

@@ -8,7 +8,7 @@ from torch import nn
 from pocket import album, folders, text
 from pocket.flow import copy_weights, draw_sigmas, noised, transformer, velocity
 from pocket.muon import Muon, split
-from pocket.training import Options, Stage, options
+from pocket.training import Options, Stage, options, rank
 
 SECONDS = 900.0
 BATCH = 512
@@ -17,11 +17,11 @@ SIGMA_MEAN = 0.3
 DROPPED = 0.1
 
 
-def make(said: Options) -> None:
+def make(said: Options, *, onward: bool = False) -> None:
     """Train (or go on training) and keep `base` among the checkpoints."""
     shelf = album.load(said)
     model, words = transformer(guidance=False), text.new()
-    if said.onward:
+    if onward:
         copy_weights(folders.fixed_guidance(folders.load_dev(said.models), 1.0), model)
         copy_weights(folders.load_text(said.models), words)
     else:
@@ -39,7 +39,8 @@ def make(said: Options) -> None:
         found = velocity(model, x, sigma, words(batch.clip_ids, batch.t5_ids))
         stage.descend(((found - (batch.noise - batch.clean)) ** 2).mean())
     stage.finish()
-    folders.save_base(said.checkpoints, model, words)
+    if rank() == 0:
+        folders.save_base(said.checkpoints, model, words)
 
 
 def silence(model: nn.Module) -> None:

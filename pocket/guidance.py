@@ -4,6 +4,8 @@ The student starts as the base with a silent embedding and matches, at guidance 
 u + g (c - u) of two passes (Meng et al. 2023), as FLUX.1-dev is said to have been made.
 """
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -21,11 +23,11 @@ LOWEST, HIGHEST = 1.0, 4.0
 ONES, DROPPED = 0.2, 0.05
 
 
-def make(said: Options) -> None:
+def make(said: Options, *, onward: bool = False) -> None:
     """Train (or go on training) and write flux-dev."""
     shelf = album.load(said)
     base, words = folders.trained_base(said.checkpoints)
-    dev = start(base, said)
+    dev = start(base, said.models if onward else None)
     stage = Stage(
         "guidance", {"dev": dev}, said, rate=RATE, seconds=SECONDS, ema=0.995, compact=True
     )
@@ -46,11 +48,11 @@ def make(said: Options) -> None:
         folders.save_dev(said.models, dev, words)
 
 
-def start(base: nn.Module, said: Options) -> nn.Module:
+def start(base: nn.Module, shipped: Path | None) -> nn.Module:
     """The student: shipped dev, or the base with a guidance embedding that adds nothing yet."""
     dev = copy_weights(base, transformer(guidance=True))
-    if said.onward:
-        return copy_weights(folders.load_dev(said.models), dev)
+    if shipped:
+        return copy_weights(folders.load_dev(shipped), dev)
     last = dev.time_text_embed.guidance_embedder.linear_2
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)

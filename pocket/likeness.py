@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from pocket import album, folders, networks
+from pocket import album, folders, networks, shipped
 from pocket.flow import DEV_SCHEDULER, USER_GUIDANCE, Adapter, Words, noise, sample, sigmas
 from pocket.training import Options, Stage, autocast
 
@@ -27,8 +27,8 @@ class Check:
             self.told: Words = words(people.clip_ids[first, 1], people.t5_ids[first, 1])
         self.dev, self.references = dev, people.portraits
         self.vae = folders.load_vae(said.models)
-        self.encoder = networks.load("recogniser_a", said)
-        self.detector = networks.load("detector", said)
+        self.encoder = shipped.load_conditioner(said.models)
+        self.detector = shipped.load_detector(said.models)
         self.noise = noise(count, SEED)
 
     @torch.no_grad()

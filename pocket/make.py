@@ -1,12 +1,13 @@
 """Make everything that pocket ships, in order: `python -m pocket.make`.
 
 Each stage goes on from its own checkpoint, so an interrupted run is simply started again; with
-several GPUs the training is data parallel. `--only base,guidance` makes a part; `--continue` goes
-on training what ships instead of starting anew; `--seconds base=400,adapter=300` sets lengths.
+several GPUs the flow stages are data parallel. `--only base,guidance` makes a part; `--continue`
+starts the flow stages from the weights that ship; `--lengths base=400,adapter=300` sets seconds.
 """
 
 import argparse
 import os
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -14,59 +15,84 @@ from importlib import import_module
 
 import torch
 
-from pocket.training import Options, options, rank
+from pocket.training import options, rank
 
-STAGES = (
+# Each in a process of its own, on one GPU.
+NETWORKS = (
     "vae",
-    "recognisers",
+    "recogniser_a",
+    "recogniser_b",
     "detector",
-    "readouts",
+    "attributes",
+    "wholeness",
+    "export",
     "portraits",
-    "base",
-    "guidance",
-    "critic",
-    "adapter",
-    "schnell",
-    "quality",
-    "manifest",
 )
+# Together in one process per GPU, so that the album is painted once.
+TRAINED = ("base", "guidance", "critic", "adapter", "schnell")
+FLOWS = (*TRAINED, "quality")
+# The last stage looks at all files.
+STAGES = (*NETWORKS, *FLOWS, "manifest")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--only", default=",".join(STAGES))
     parser.add_argument("--lengths", default="")
+    parser.add_argument("--continue", dest="onward", action="store_true")
     own, rest = parser.parse_known_args()
-    spread()
-    sys.argv = [sys.argv[0], *rest]
-    said = options(__doc__)
-    lengths = dict(pair.split("=") for pair in own.lengths.split(",") if pair)
-    for name in own.only.split(","):
+    chosen = own.only.split(",")
+    for name in chosen:
         if name not in STAGES:
             raise SystemExit(f"no stage {name!r}; there are {', '.join(STAGES)}")
-        started = time.monotonic()
-        make(name, said, float(lengths[name]) if name in lengths else None)
+    if "RANK" in os.environ or not set(chosen) - set(FLOWS):
+        spread()
+        sys.argv = [sys.argv[0], *rest]
+        flows(
+            chosen,
+            dict(pair.split("=") for pair in own.lengths.split(",") if pair),
+            onward=own.onward,
+        )
+        return
+    for name in [n for n in NETWORKS if n in chosen]:
+        run("pocket." + name, *rest)
+    flow = [n for n in FLOWS if n in chosen]
+    if flow:
+        said = ["--only", ",".join(flow), "--lengths", own.lengths]
+        run("pocket.make", *said, *(["--continue"] if own.onward else []), *rest)
+    if "manifest" in chosen:
+        run("pocket.manifest")
+
+
+def run(module: str, *arguments: str) -> None:
+    """A stage in a process of its own; its failure is ours."""
+    subprocess.run([sys.executable, "-m", module, *arguments], check=True)
+
+
+def flows(chosen: list[str], lengths: dict[str, str], *, onward: bool) -> None:
+    """The flow stages in this process, on its part of the GPUs."""
+    said = options(__doc__)
+    for name in chosen:
+        begun = time.monotonic()
+        torch.manual_seed(sum(name.encode()) + 1000 * rank())
+        seconds = float(lengths[name]) if name in lengths else said.seconds
+        wishes = {"onward": onward} if name in TRAINED and name != "critic" else {}
+        import_module(f"pocket.{name}").make(replace(said, seconds=seconds), **wishes)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
         if rank() == 0:
-            print(f"-- {name}: {time.monotonic() - started:.0f} s in all", flush=True)
-
-
-def make(name: str, said: Options, seconds: float | None) -> None:
-    """One stage, in this process, on its part of the GPUs."""
-    torch.manual_seed(sum(name.encode()) + 1000 * rank())
-    import_module(f"pocket.{name}").make(replace(said, seconds=seconds or said.seconds))
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
+            print(f"-- {name}: {time.monotonic() - begun:.0f} s in all", flush=True)
 
 
 def spread() -> None:
-    """Start this program once per GPU, and become that."""
+    """With several GPUs, start this program once per GPU, and become that."""
     count = torch.cuda.device_count()
     if count < 2 or "RANK" in os.environ:
         return
-    run = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    os.execv(sys.executable, [sys.executable, *run, "-m", "pocket.make", *sys.argv[1:]])
+    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    os.execv(sys.executable, [sys.executable, *start, "-m", "pocket.make", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

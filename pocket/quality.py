@@ -1,0 +1,270 @@
+"""Measure what ships, on people and prompts never trained on: `python -m pocket.quality`.
+
+Writes logs/quality.json, the grids in figures/, and the table in README.md (report.py). The judge
+is recogniser B, which no training has seen. Sampling is flow.sample, which gives the latents of
+diffusers' own FluxPipeline (tests/test_pocket_flow.py).
+"""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import bootstrap
+from torch import Tensor, nn
+
+from pocket import album, folders, networks, report, shipped
+from pocket.crowd import photographed
+from pocket.flow import (
+    DEV_SCHEDULER,
+    DEV_STEPS,
+    SCHNELL_SCHEDULER,
+    SCHNELL_STEPS,
+    USER_GUIDANCE,
+    Adapter,
+    Words,
+    noise,
+    sample,
+    sigmas,
+)
+from pocket.training import LOGS, Options, autocast, device, options, rank
+from pocket.verification import verify
+from pocket.world import (
+    ATTRIBUTES,
+    IDENTITY,
+    attributes_row,
+    render,
+    sample_attributes,
+    sample_identities,
+    sample_nuisance,
+)
+
+PEOPLE, PROMPTS = 64, 8
+GRID_IMAGES = 100
+SEED = 8000
+FOUND = 0.5
+# A face counts as broken above the fault that this share of decoded renders reaches.
+ALARMS = 0.02
+# One identity number moved by half its range, to see how far the judge's cosine falls.
+SENSITIVITY_PEOPLE = 200
+
+
+@dataclass
+class Eyes:
+    """Everything that looks at a picture."""
+
+    judge: nn.Module
+    detector: nn.Module
+    attributes: nn.Module
+    wholeness: nn.Module
+
+
+@dataclass
+class Cells:
+    """PEOPLE x PROMPTS cells in that order: who (cell,), attributes (cell, 7), Words, noise.
+
+    references (person, 3, 128, 128) are plain frontal portraits; their embeddings by the
+    conditioning encoder (faces) and by the judge (judged) are (person, 512).
+    """
+
+    people: Tensor
+    who: Tensor
+    attributes: Tensor
+    told: Words
+    noise: Tensor
+    references: Tensor
+    faces: Tensor
+    judged: Tensor
+
+
+def make(said: Options) -> None:
+    """Measure everything, on process 0."""
+    if rank() != 0:
+        return
+    eyes = Eyes(
+        shipped.load_judge(said.models),
+        shipped.load_detector(said.models),
+        shipped.load_attributes(said.models),
+        shipped.load_wholeness(said.models),
+    )
+    people, prompts = (3, 2) if said.smoke else (PEOPLE, PROMPTS)
+    vae, words = folders.load_vae(said.models), folders.load_text(said.models)
+    conditioner = shipped.load_conditioner(said.models)
+    cells = _cells(eyes, conditioner, words, people, prompts)
+    pictures = _pictures(said, vae, cells)
+    threshold = _faults(eyes, pictures["renders through the VAE"]).quantile(1 - ALARMS)
+    told = {
+        "recognisers": {
+            "conditioning encoder": _verification(conditioner, smoke=said.smoke),
+            "judge": _verification(eyes.judge, smoke=said.smoke),
+        },
+        "detector": _keypoints(eyes.detector, smoke=said.smoke),
+        "pictures": {
+            name: _look(eyes, cells, images, threshold) for name, images in pictures.items()
+        },
+        "sensitivity": _sensitivity(eyes, smoke=said.smoke),
+    }
+    where = said.checkpoints if said.smoke else LOGS
+    where.mkdir(parents=True, exist_ok=True)
+    (where / "quality.json").write_text(json.dumps(told, indent=1) + "\n")
+    figures = said.checkpoints if said.smoke else report.FIGURES
+    report.faces_by_prompts(figures, cells.references, pictures, prompts)
+    for name, images in _whole(said, vae, words).items():
+        report.grid(images, 10, figures / f"whole_{name}.png")
+    if not said.smoke:
+        report.write()
+
+
+def _cells(
+    eyes: Eyes, conditioner: nn.Module, words: nn.Module, people: int, prompts: int
+) -> Cells:
+    generator = torch.Generator(device()).manual_seed(SEED)
+    identities = sample_identities(people, SEED, device())
+    asked = sample_attributes(prompts, torch.Generator().manual_seed(SEED), device())
+    plain = attributes_row().to(device()).expand(people, -1)
+    drift = 0.3 * sample_nuisance(people, generator, device())
+    references, _ = render(identities, plain, drift)
+    _, points = networks.detect(eyes.detector, references)
+    faces = networks.embed(conditioner, references, points)
+    judged = networks.embed(eyes.judge, references, points)
+    attributes = asked.repeat(people, 1)
+    clip_ids, t5_ids = album.tokens(
+        album.sentences(attributes, torch.ones_like(attributes, dtype=torch.bool))
+    )
+    with torch.no_grad():
+        told = words(clip_ids, t5_ids)
+    who = torch.arange(people, device=device()).repeat_interleave(prompts)
+    start = noise(len(who), SEED)
+    return Cells(identities, who, attributes, told, start, references, faces, judged)
+
+
+@torch.no_grad()
+def _pictures(said: Options, vae: nn.Module, cells: Cells) -> dict[str, Tensor]:
+    """The images of all cells: renders, renders through the VAE, both backbones with and without."""
+    generator = torch.Generator(device()).manual_seed(SEED + 1)
+    drift = sample_nuisance(len(cells.who), generator, device())
+    renders, _ = render(cells.people[cells.who], cells.attributes, drift)
+    dev, schnell = folders.load_dev(said.models), folders.load_schnell(said.models)
+    net, projection = folders.load_adapter(said.models, dev)
+    with autocast():
+        identity = projection(cells.faces[:, None]).float()[cells.who]
+    adapter = Adapter(net, identity, album.black(vae))
+    slow = sigmas(DEV_SCHEDULER, 2 if said.smoke else DEV_STEPS)
+    fast = sigmas(SCHNELL_SCHEDULER, SCHNELL_STEPS)
+    x, told = cells.noise, cells.told
+    latents = {
+        "dev-28": sample(dev, x, told, slow, USER_GUIDANCE),
+        "schnell-4": sample(schnell, x, told, fast),
+        "dev-28 + adapter": sample(dev, x, told, slow, USER_GUIDANCE, adapter),
+        "dev-28 at guidance 1 + adapter": sample(dev, x, told, slow, 1.0, adapter),
+        "schnell-4 + adapter": sample(schnell, x, told, fast, None, adapter),
+    }
+    images = {name: album.decode(vae, z) for name, z in latents.items()}
+    through = album.decode(vae, album.encode(vae, renders))
+    return {"renders": renders, "renders through the VAE": through, **images}
+
+
+@torch.no_grad()
+def _look(eyes: Eyes, cells: Cells, images: Tensor, threshold: Tensor) -> dict[str, object]:
+    """Found, judged, obeyed, whole, varied; intervals are bootstraps clustered by person."""
+    score, points = networks.detect(eyes.detector, images)
+    found = score > FOUND
+    seen = networks.embed(eyes.judge, images, points)
+    cosines = seen @ cells.judged.T
+    own = cosines.gather(1, cells.who[:, None])[:, 0]
+    others = (cosines.sum(1) - own) / (len(cells.judged) - 1)
+    own[~found] = torch.nan
+    answers = [a.argmax(1) for a in eyes.attributes(images)]
+    obeyed = {
+        name: _clustered((answers[i] == cells.attributes[:, i]).float(), cells.who)
+        for i, name in enumerate(ATTRIBUTES)
+    }
+    broken = _faults(eyes, images) > threshold
+    between = seen @ seen.T
+    apart = cells.who[:, None] != cells.who[None]
+    return {
+        "found": _clustered(found.float(), cells.who),
+        "cosine": _clustered(own, cells.who),
+        "floor": _clustered(others, cells.who),
+        "broken": _clustered(broken.float(), cells.who),
+        "pairwise": [between[apart].mean().item(), between[apart].std().item()],
+        "obeyed": obeyed,
+    }
+
+
+@torch.no_grad()
+def _faults(eyes: Eyes, images: Tensor) -> Tensor:
+    """The wholeness read-out's worst cell of each picture, a logit."""
+    return torch.cat([eyes.wholeness(part).flatten(1).amax(1) for part in images.split(256)])
+
+
+def _clustered(values: Tensor, who: Tensor) -> list[float]:
+    """[mean, low, high]: 95 % by resampling people; NaN is left out."""
+    people = [np.nanmean(values[who == p].float().cpu()) for p in range(int(who.max()) + 1)]
+    kept = np.array([p for p in people if np.isfinite(p)])
+    if len(kept) < 2 or np.ptp(kept) == 0:
+        return [float(kept.mean()) if len(kept) else float("nan")] * 3
+    interval = bootstrap((kept,), np.mean, method="percentile", rng=SEED).confidence_interval
+    return [float(kept.mean()), float(interval.low), float(interval.high)]
+
+
+@torch.no_grad()
+def _verification(recogniser: nn.Module, *, smoke: bool) -> dict[str, object]:
+    people, each = (8, 2) if smoke else (400, 6)
+    crowd = photographed(sample_identities(people, SEED + 2), each, SEED + 2)
+    rows = torch.arange(len(crowd), device=device()).split(400)
+    faces = [networks.embed(recogniser, crowd.floats(r), crowd.keypoints[r]) for r in rows]
+    return vars(verify(torch.cat(faces), crowd.who))
+
+
+@torch.no_grad()
+def _keypoints(detector: nn.Module, *, smoke: bool) -> dict[str, float]:
+    crowd = photographed(sample_identities(8 if smoke else 2000, SEED + 3), 1, SEED + 3)
+    rows = torch.arange(len(crowd), device=device()).split(400)
+    score, points = map(
+        torch.cat,
+        zip(*[networks.detect(detector, crowd.floats(r)) for r in rows], strict=True),
+    )
+    error = (points - crowd.keypoints).norm(dim=-1)
+    return {"found": (score > FOUND).float().mean().item(), "median": error.median().item()}
+
+
+@torch.no_grad()
+def _sensitivity(eyes: Eyes, *, smoke: bool) -> dict[str, float]:
+    """By identity number: 1 - the judge's cosine between a photo and the same with it moved."""
+    count = 4 if smoke else SENSITIVITY_PEOPLE
+    people = sample_identities(count, SEED + 4, device())
+    plain = attributes_row().to(device()).expand(count, -1)
+    still = torch.zeros_like(sample_nuisance(count, torch.Generator(device()), device()))
+    before = networks.embed(eyes.judge, *render(people, plain, still))
+    falls = {}
+    for i, name in enumerate(IDENTITY):
+        moved = people.clone()
+        moved[:, i] += torch.where(moved[:, i] < 0.5, 0.5, -0.5)
+        after = networks.embed(eyes.judge, *render(moved, plain, still))
+        falls[name] = 1 - (before * after).sum(-1).mean().item()
+    return falls
+
+
+@torch.no_grad()
+def _whole(said: Options, vae: nn.Module, words: nn.Module) -> dict[str, Tensor]:
+    """GRID_IMAGES photos and posters of nobody in particular, to count broken faces by eye."""
+    count = 4 if said.smoke else GRID_IMAGES
+    asked = sample_attributes(count, torch.Generator().manual_seed(SEED + 5), device())
+    style = list(ATTRIBUTES).index("style")
+    poster = torch.arange(count, device=device()) % 2
+    asked[:, style] = poster * ATTRIBUTES["style"].index("poster")
+    everything = torch.ones_like(asked, dtype=torch.bool)
+    told = words(*album.tokens(album.sentences(asked, everything)))
+    start = noise(count, SEED + 5)
+    slow = sigmas(DEV_SCHEDULER, 2 if said.smoke else DEV_STEPS)
+    fast = sigmas(SCHNELL_SCHEDULER, SCHNELL_STEPS)
+    dev, schnell = folders.load_dev(said.models), folders.load_schnell(said.models)
+    return {
+        "dev": album.decode(vae, sample(dev, start, told, slow, USER_GUIDANCE)),
+        "schnell": album.decode(vae, sample(schnell, start, told, fast)),
+    }
+
+
+if __name__ == "__main__":
+    make(options(__doc__))
