@@ -8,7 +8,7 @@ import probes.quiet  # noqa: F401  isort: skip  (first: it silences what later i
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from probes.command import guarded
+from probes.command import command, job
 from probes.run import run
 from probes.study import Study
 
@@ -16,9 +16,8 @@ from probes.study import Study
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
 def main(config: DictConfig) -> None:
     values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    run(Study.from_config(values))
+    job(lambda: run(Study.from_config(values)))
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = ["dry=true" if word == "--dry" else word for word in sys.argv[1:]]
-    sys.exit(guarded(main))
+    sys.exit(command(main))

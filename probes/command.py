@@ -1,4 +1,4 @@
-"""Run an entry point so that a user's mistake is one line on standard error, not a traceback."""
+"""Entry points in which a user's mistake is one line on standard error, not a traceback."""
 
 import errno
 import os
@@ -15,26 +15,40 @@ from hooks.errors import StepscopeError, nearest
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
-def guarded(main: Callable[[], None]) -> int:
-    """Call `main` and return a process's exit status: 0, 2 for what the user can mend, 130 after Ctrl-C."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let Hydra's errors reach the lines below
+def command(main: Callable[[], None]) -> int:
+    """Run a Hydra entry point; returns the process's exit status: 0, or 2 for a mistaken override."""
+    os.environ.setdefault(
+        "HYDRA_FULL_ERROR", "1"
+    )  # Hydra raises its errors instead of printing them
+    sys.argv[1:] = ["dry=true" if word == "--dry" else word for word in sys.argv[1:]]
     try:
         main()
+    except (HydraException, OmegaConfBaseException, MissingConfigException) as error:
+        return _say(composition(error))
+    return 0
+
+
+def job(work: Callable[[], object]) -> None:
+    """Do an entry point's work; what the user can mend ends the process with one line and status 2.
+
+    Ctrl-C ends it with 130. Called inside Hydra's main function, which would add lines of its own
+    to an exception that passes through it.
+    """
+    try:
+        work()
     except KeyboardInterrupt:
-        return _say(
-            "stopped; the samples finished so far are kept: the same command continues", INTERRUPTED
-        )
+        line = "stopped; the samples finished so far are kept: the same command continues"
+        raise SystemExit(_say(line, INTERRUPTED)) from None
     except StepscopeError as error:
-        return _say(str(error))
+        raise SystemExit(_say(str(error))) from None
     except torch.OutOfMemoryError:
-        return _say("out of GPU memory: lower batch_size, height and width, or use record=norms")
+        line = "out of GPU memory: lower batch_size, height and width, or use record=norms"
+        raise SystemExit(_say(line)) from None
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        return _say(f"the disk is full ({error.filename}): make room, the same command continues")
-    except (HydraException, OmegaConfBaseException) as error:
-        return _say(composition(error))
-    return 0
+        line = f"the disk is full ({error.filename}): make room, the same command continues"
+        raise SystemExit(_say(line)) from None
 
 
 def composition(error: Exception) -> str:

@@ -1,9 +1,11 @@
 """The schema of a probe run: plain values, checked where they are made."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
+
+from pydantic import TypeAdapter, ValidationError
 
 from hooks.capture import Capture
 from hooks.errors import StepscopeError, nearest
@@ -116,17 +118,23 @@ class Study:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """From a resolved configuration of plain values, as the entry modules make it."""
+        """From a resolved configuration of plain values, as the entry modules make it.
+
+        Raises StepscopeError for a value of the wrong type.
+        """
         values = dict(config)
-        values.pop("experiment", None)
-        adapter = dict(values["adapter"])
+        values["capture"] = values.pop("record")
+        if values["adapter"]["name"] == "none":
+            values["adapter"] = None
         for name in ("faces", "prompts", "seeds"):
-            listed = values[name]
-            values[name] = tuple(listed if isinstance(listed, list) else [listed])
-        values["backbone"] = Backbone(**values["backbone"])
-        values["adapter"] = None if adapter["name"] == "none" else Adapter(**adapter)
-        values["capture"] = Capture(**values.pop("record"))
-        return cls(**{field.name: values.pop(field.name) for field in fields(cls)}, **values)
+            if not isinstance(values[name], list):
+                values[name] = [values[name]]
+        try:
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"])).replace("capture", "record")
+            raise StepscopeError(f"{key}={first['input']!r}: {first['msg']}") from error
 
 
 def prompts_of(study: Study) -> list[str]:
