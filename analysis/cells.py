@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int, Shaped
+from scipy import stats
 
 from analysis.bootstrap import Interval
 from hooks.errors import StepscopeError
@@ -64,7 +65,7 @@ def average(values: xr.DataArray, interval: Interval) -> xr.Dataset:
     detected; `detected` samples and `faces` that the mean stands on.
     """
     faces = face_means(values)
-    rest = values.isel(sample=0, drop=True).astype(float)
+    rest = values.isel(sample=0, drop=True)
     bounds = interval(faces.mean, lambda means: means)
     units = {"units": values.attrs.get("units", "1")}
     what = values.attrs.get("long_name", values.name or "value")
@@ -76,8 +77,38 @@ def average(values: xr.DataArray, interval: Interval) -> xr.Dataset:
         "faces": ((faces.detected > 0).sum(0), {"long_name": "faces in the mean", "units": "1"}),
     }
     return xr.Dataset(
-        {word: rest.copy(data=data).assign_attrs(attrs) for word, (data, attrs) in told.items()},
+        {word: (rest.dims, data, attrs) for word, (data, attrs) in told.items()},
+        coords=rest.coords,
         attrs={"interval": repr(interval), "samples": values.sizes["sample"]},
+    )
+
+
+def detection_rate(values: xr.DataArray, *, level: float = 0.95) -> xr.Dataset:
+    """Share of samples in which a face was found (not NaN), with its interval; 0 to 1.
+
+    values: (sample, ...), where every cell was measured. `rate` is the mean over faces; `low` and
+    `high` are Wilson's (1927) score interval at the effective sample size rate (1 - rate) over the
+    variance of the mean between faces, at most the number of samples (Korn & Graubard 1998):
+    intervals from the spread alone have no width where every face was found.
+    """
+    found = face_means(values.notnull().astype(float))
+    faces, samples = len(found.faces), values.sizes["sample"]
+    if faces < 2:
+        raise StepscopeError(f"an interval over faces needs at least 2 faces, got {faces}")
+    rate = found.mean.mean(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        n = rate * (1 - rate) / (found.mean.var(0, ddof=1) / faces)
+    n = np.where(np.isfinite(n), np.minimum(n, samples), samples)
+    z = stats.norm.ppf((1 + level) / 2)
+    centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    rest = values.isel(sample=0, drop=True)
+    told = {"rate": rate, "low": np.maximum(centre - half, 0), "high": np.minimum(centre + half, 1)}
+    attrs = {"units": "1", "long_name": "share of samples with a face"}
+    return xr.Dataset(
+        {word: (rest.dims, data, attrs) for word, data in told.items()},
+        coords=rest.coords,
+        attrs={"level": level, "faces": faces, "samples": samples},
     )
 
 

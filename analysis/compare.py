@@ -104,9 +104,10 @@ def compare(
     rest = difference.isel(sample=0, drop=True)
     result = xr.Dataset(
         {
-            word: rest.copy(data=data).assign_attrs(units=unit, long_name=meaning)
+            word: (rest.dims, data, {"units": unit, "long_name": meaning})
             for word, (data, unit, meaning) in told.items()
         },
+        coords=rest.coords,
         attrs={"interval": repr(interval), "estimand": "mean over faces of paired differences"},
     )
     for word in ("unpaired_baseline", "unpaired_changed"):

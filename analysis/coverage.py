@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from analysis.bootstrap import ExpandedPercentile, Interval, JackknifeT
-from analysis.cells import average
+from analysis.cells import average, detection_rate
 from analysis.compare import compare
 from analysis.drift import drift, lag
 from analysis.saturation import BrokenLine, Estimator, ExponentialApproach, ShareOfPlateau
@@ -69,12 +69,19 @@ def _drift(name: str, study: Study, truth: float) -> Case:
     return Case(name, truth, MEAN, bounds)
 
 
-def _mean(name: str, study: Study, truth: float, *, detection: bool = False) -> Case:
+def _mean(name: str, study: Study, truth: float) -> Case:
     def bounds(rng: np.random.Generator, faces: int, interval: Interval) -> Bounds:
-        last = replace(study, faces=faces)(rng).isel(step=-1)
-        return _ends(average(last.notnull() if detection else last, interval))
+        return _ends(average(replace(study, faces=faces)(rng).isel(step=-1), interval))
 
     return Case(name, truth, MEAN, bounds)
+
+
+def _detection(name: str, study: Study) -> Case:
+    def bounds(rng: np.random.Generator, faces: int, interval: Interval) -> Bounds:
+        last = replace(study, faces=faces)(rng).isel(step=-1)
+        return _ends(detection_rate(last, level=interval.level))
+
+    return Case(name, 1 - study.missing, MEAN, bounds)
 
 
 def _effect(name: str, effect: float, *, standardised: bool = False) -> Case:
@@ -110,7 +117,7 @@ CASES: tuple[Case, ...] = (
     _drift("drift", DRIFTING, 0.6 * 0.18),
     _drift("drift where there is none", HINGE, 0.0),
     _mean("mean", HINGE, 0.6),
-    _mean("detection rate", HINGE, 0.92, detection=True),
+    _detection("detection rate", HINGE),
     _effect("paired effect", 0.028),
     _effect("d_z", 0.028, standardised=True),
     _effect("d_z, large", 0.2, standardised=True),

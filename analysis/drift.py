@@ -16,37 +16,42 @@ def drift(curves: xr.DataArray, interval: Interval) -> xr.Dataset:
     """Peak of the mean curve minus its endpoint, positive where the curve falls after its peak.
 
     The peak of a noisy curve is too high, so the plain difference (`plain`) is biased upwards and
-    above zero even where nothing drifts. `drift` is cross-fitted over faces, our definition: the
-    peak's place is found on the mean curve of all other faces and read on the face left out. Its
-    `low` and `high` are the interval of the mean over faces.
+    above zero even where nothing drifts; leaving out one face at a time does not cure its interval.
+    `drift` is split over faces, our definition: every other face, in the order of their names,
+    places the peak (`peak`), and the rest, with `low` and `high`, say how far the curve falls from
+    there. With n faces the interval has the width of n / 2.
 
     curves: (sample, step) or (sample, budget), NaN where no face was found; a face that was not
-    detected at the peak or the end is left out, and `faces` counts the others.
+    detected at the peak or the end is left out, and `faces` counts the others. Raises StepscopeError
+    if the faces that place the peak have no measurement, or fewer than two faces are left.
     """
     place = axis(curves, "step")
     faces = face_means(curves)
-    mean = weighted_means(np.ones((1, len(faces.mean))), faces.mean)[0]
-    if np.isnan(mean[-1]):
-        raise StepscopeError("no drift: the curve is missing at its last point for every face")
-    each = _cross_fitted(faces.mean)
+    placing = _mean_curve(faces.mean[::2])
+    if np.isnan(placing).all():
+        raise StepscopeError("no drift: the faces that place the peak were never detected")
+    peak = int(np.nanargmax(placing))
+    each = faces.mean[1::2, peak] - faces.mean[1::2, -1]
     bounds = interval(each[:, None], lambda means: means[:, 0])
+    mean = _mean_curve(faces.mean)
     units = {"units": curves.attrs.get("units", "1")}
     at = place.attrs | {"long_name": "peak of the mean curve: " + place.attrs["long_name"]}
     return xr.Dataset(
         {
-            "drift": ((), bounds.estimate, {"long_name": "peak minus end, cross-fitted", **units}),
+            "drift": ((), bounds.estimate, {"long_name": "peak minus end, split", **units}),
             "low": ((), bounds.low, {"long_name": "lower bound of drift", **units}),
             "high": ((), bounds.high, {"long_name": "upper bound of drift", **units}),
             "plain": ((), np.nanmax(mean) - mean[-1], {"long_name": "peak minus end", **units}),
-            "peak": ((), place.progress[np.nanargmax(mean)], at),
-            "per_face": ("face", each, {"long_name": "cross-fitted drift of each face", **units}),
+            "peak": ((), place.progress[peak], at),
+            "per_face": ("face", each, {"long_name": "drift of each face", **units}),
         },
-        coords={"face": faces.faces},
+        coords={"face": faces.faces[1::2]},
         attrs={
             "mode": place.mode,
             "interval": repr(interval),
             "faces": int(np.isfinite(each).sum()),
             "faces_missing": int(np.isnan(each).sum()),
+            "faces_placing_the_peak": len(faces.faces[::2]),
         },
     )
 
@@ -107,6 +112,5 @@ def lag(
     )
 
 
-def _cross_fitted(faces: Float[np.ndarray, "face point"]) -> Float[np.ndarray, "face"]:
-    others = weighted_means(1 - np.eye(len(faces)), faces)
-    return faces[np.arange(len(faces)), np.nanargmax(others, axis=1)] - faces[:, -1]
+def _mean_curve(faces: Float[np.ndarray, "face point"]) -> Float[np.ndarray, "point"]:
+    return weighted_means(np.ones((1, len(faces))), faces)[0]

@@ -51,7 +51,7 @@ def test_the_jackknife_of_a_mean_is_students_interval_over_the_faces_that_are_th
 def test_the_expanded_percentile_is_scipys_bootstrap_at_the_wider_level() -> None:
     values = faces(0)[:, :1]
     n = len(values)
-    tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf(0.025, n - 1))
+    tail = float(stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf(0.025, n - 1)))
     known = stats.bootstrap(
         (values[:, 0],),
         np.mean,

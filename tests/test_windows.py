@@ -7,9 +7,10 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from analysis.bootstrap import ExpandedPercentile, JackknifeT
-from analysis.cells import average, face_means
+from analysis.cells import average, detection_rate, face_means
 from analysis.drift import drift, lag, lift
 from analysis.saturation import BrokenLine, ExponentialApproach, ShareOfPlateau, panel
 from analysis.synthetic import Hinge, Study
@@ -137,25 +138,36 @@ def test_several_estimators_and_shares_stand_side_by_side() -> None:
 
 
 def test_drift_is_peak_minus_end_and_does_not_invent_one() -> None:
-    falling = replace(EXACT, shape=Hinge(9.0, slope=-0.01))
-    found = drift(record(falling), JackknifeT())
-    plateau = float(record(falling).isel(step=9).mean())
-    assert found["drift"].item() == pytest.approx(0.18 * plateau)
-    assert found["drift"].item() == pytest.approx(found["plain"].item())
+    falling = record(replace(EXACT, shape=Hinge(9.0, slope=-0.01)))
+    found = drift(falling, JackknifeT())
+    plateau = face_means(falling.isel(step=9)).mean
+    assert found["drift"].item() == pytest.approx(0.18 * plateau[1::2].mean())
+    assert found["plain"].item() == pytest.approx(0.18 * plateau.mean())
     assert found["peak"].item() == 9
     flat = [drift(record(NOISY, seed), JackknifeT()) for seed in range(40)]
     assert min(one["plain"].item() for one in flat) >= 0
-    cross, plain = (np.mean([one[k].item() for one in flat]) for k in ("drift", "plain"))
-    assert abs(cross) < 0.25 * plain
+    split, plain = (np.mean([one[k].item() for one in flat]) for k in ("drift", "plain"))
+    assert abs(split) < 0.25 * plain
 
 
 def test_drift_leaves_out_a_face_that_was_not_found_at_the_end() -> None:
     curves = record()
-    lost = curves.where(~((curves["face"] == "face 2") & (curves["step"] == 27)))
+    lost = curves.where(~((curves["face"] == "face 1") & (curves["step"] == 27)))
     found = drift(lost, JackknifeT())
-    assert (found.attrs["faces"], found.attrs["faces_missing"]) == (11, 1)
-    with pytest.raises(StepscopeError, match="missing at its last point"):
+    assert (found.attrs["faces"], found.attrs["faces_missing"]) == (5, 1)
+    with pytest.raises(StepscopeError, match="needs at least 2 faces with measurements"):
         drift(curves.where(curves["step"] < 27), JackknifeT())
+
+
+def test_the_detection_rate_is_the_share_found_and_never_has_no_width() -> None:
+    curves = record(NOISY).isel(step=5)
+    found = detection_rate(curves)
+    assert found["rate"].item() == pytest.approx(float(curves.notnull().mean()))
+    assert 0 < found["low"] < found["rate"] < found["high"] < 1
+    known = stats.binomtest(72, 72).proportion_ci(method="wilson")
+    whole = detection_rate(record().isel(step=5))
+    assert whole["low"].item() == pytest.approx(known.low)
+    assert whole["high"].item() == pytest.approx(1)
 
 
 def test_lag_is_the_difference_of_two_windows_in_step_and_turns_sign_in_sigma() -> None:
