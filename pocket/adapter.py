@@ -7,6 +7,7 @@ visits (as PuLID does on a few-step model). Neither the judge nor schnell is eve
 """
 
 import torch
+from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
 from pocket import album, critic, folders, likeness
@@ -29,7 +30,7 @@ from pocket.training import Options, Stage, autocast, compiled, options, rank
 
 SECONDS = 1500.0
 BATCH = 512
-RATE = 1e-3
+RATE, MUON = 1e-3, 3.0
 SIGMA_MEAN = 0.8
 DROPPED = 0.05
 # The part of a batch on states of its own, after 1 to 4 steps of a 6-step run of dev.
@@ -56,7 +57,7 @@ def make(said: Options, *, onward: bool = False) -> None:
     stage = Stage(
         "adapter", modules, said, rate=RATE, seconds=SECONDS, ema=0.998, compact=True, every=100
     )
-    stage.optimiser = Muon(*split(stage.modules), RATE)
+    stage.optimiser = Muon(*split(stage.modules), RATE, ratio=MUON)
     size = 8 if said.smoke else BATCH
     check = likeness.Check(said, dev, words, count=4 if said.smoke else 128)
     checked = 0
@@ -91,7 +92,7 @@ def make(said: Options, *, onward: bool = False) -> None:
 
 @torch.no_grad()
 def states(
-    dev, batch: album.Batch, told: Words, adapter: Adapter, done: int
+    dev: FluxTransformer2DModel, batch: album.Batch, told: Words, adapter: Adapter, done: int
 ) -> tuple[Tensor, Tensor, Tensor, int]:
     """(x, sigma, guidance, own): the first `own` rows walked `done` steps, the others are noised."""
     size = len(batch.rows)

@@ -12,7 +12,9 @@ from pocket.training import Options, Stage, options, rank
 
 SECONDS = 900.0
 BATCH = 512
-RATE = 1.2e-3
+# On a small copy of this model 300 steps reached a loss of .185 with Muon at four times AdamW's rate,
+# .194 at twice, and .197 with AdamW alone at its better rate.
+RATE, MUON, DECAY = 1.5e-3, 4.0, 0.05
 SIGMA_MEAN = 0.3
 DROPPED = 0.1
 
@@ -26,11 +28,11 @@ def make(said: Options, *, onward: bool = False) -> None:
         copy_weights(folders.load_text(said.models), words)
     else:
         silence(model)
-    modules = nn.ModuleDict({"transformer": model, "text": words})
+    modules = {"transformer": model, "text": words}
     stage = Stage(
         "base", modules, said, rate=RATE, seconds=SECONDS, ema=0.9985, compact=True, every=100
     )
-    stage.optimiser = Muon(*split(modules), RATE)
+    stage.optimiser = Muon(*split(stage.modules), RATE, ratio=MUON, decay=DECAY)
     size = 4 if said.smoke else BATCH
     for _ in stage:
         batch = shelf.draw(size, dropped=DROPPED)

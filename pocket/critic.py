@@ -7,6 +7,7 @@ picture. It knows nothing of the judge, and does not ship.
 from pathlib import Path
 
 import torch
+from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -96,7 +97,7 @@ def make(said: Options) -> None:
 
 
 @torch.no_grad()
-def estimate(dev, batch: album.Batch, told: Words) -> Tensor:
+def estimate(dev: FluxTransformer2DModel, batch: album.Batch, told: Words) -> Tensor:
     """Dev's one-step x0 from noised pictures, a share of them left clean."""
     size = len(batch.rows)
     sigma = HIGHEST_SIGMA * torch.rand(size, device=device())

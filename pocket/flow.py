@@ -146,10 +146,10 @@ def noise(count: int, seed: int) -> Tensor:
 
 def sigmas(scheduler: dict[str, Any], steps: int) -> list[float]:
     """The steps + 1 noise levels that FluxPipeline would use for 128 pixels, 1 to 0."""
-    own = Scheduler(**scheduler)
+    own: Any = Scheduler(**scheduler)
     shift = calculate_shift(GRID * GRID, *_SHIFTS.values())
     own.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps).tolist(), mu=shift)
-    return own.sigmas.tolist()
+    return [float(sigma) for sigma in own.sigmas]
 
 
 def draw_sigmas(count: int, mean: float, uniform: float = 0.15) -> Tensor:
@@ -254,7 +254,8 @@ def sample(
 
 def _set_time(model: nn.Module, sigma: Tensor, guidance: Tensor | None) -> None:
     exact = (1000 * sigma,) if guidance is None else (1000 * sigma, 1000 * guidance)
-    model.time_text_embed.exact_time = exact  # pyright: ignore[reportAttributeAccessIssue]
+    embedding: Any = model.time_text_embed
+    embedding.exact_time = exact
 
 
 def _image_ids() -> Tensor:

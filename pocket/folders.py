@@ -59,7 +59,7 @@ def fixed_guidance(dev: FluxTransformer2DModel, guidance: float) -> FluxTransfor
     fixed = flow.transformer(guidance=False)
     kept = {k: v for k, v in dev.state_dict().items() if "guidance_embedder" not in k}
     fixed.load_state_dict(kept)
-    embedding = dev.time_text_embed
+    embedding: Any = dev.time_text_embed
     scale = torch.full((1,), 1000 * guidance, device=device())
     with torch.no_grad():
         constant = embedding.guidance_embedder(embedding.time_proj(scale))[0]
@@ -115,7 +115,7 @@ def load_text(models: Path) -> text.Text:
 
 def load_vae(models: Path) -> AutoencoderKL:
     """Shipped autoencoder, frozen."""
-    vae = AutoencoderKL.from_pretrained(models / DEV / "vae", torch_dtype=torch.float32)
+    vae: Any = AutoencoderKL.from_pretrained(models / DEV / "vae", torch_dtype=torch.float32)
     return vae.to(device()).requires_grad_(False)
 
 
@@ -178,15 +178,16 @@ def _say_float32(path: Path) -> None:
 def _save_index(
     folder: Path, scheduler: dict[str, Any], vae: AutoencoderKL, words: text.Text, model: Any
 ) -> None:
-    own = FlowMatchEulerDiscreteScheduler(**scheduler)
+    own: Any = FlowMatchEulerDiscreteScheduler(**scheduler)
     own.save_pretrained(folder / "scheduler")
     grammar.save_tokenizers(folder)
+    tokenizers: list[Any] = [grammar.clip_tokenizer(), grammar.t5_tokenizer()]
     FluxPipeline(
         scheduler=own,
         vae=vae,
         text_encoder=words.clip,
-        tokenizer=grammar.clip_tokenizer(),
+        tokenizer=tokenizers[0],
         text_encoder_2=words.t5,
-        tokenizer_2=grammar.t5_tokenizer(),
+        tokenizer_2=tokenizers[1],
         transformer=model,
     ).save_config(folder)

@@ -7,6 +7,7 @@ u + g (c - u) of two passes (Meng et al. 2023), as FLUX.1-dev is said to have be
 from pathlib import Path
 
 import torch
+from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
 from pocket import album, folders
@@ -48,7 +49,7 @@ def make(said: Options, *, onward: bool = False) -> None:
         folders.save_dev(said.models, dev, words)
 
 
-def start(base: nn.Module, shipped: Path | None) -> nn.Module:
+def start(base: FluxTransformer2DModel, shipped: Path | None) -> FluxTransformer2DModel:
     """The student: shipped dev, or the base with a guidance embedding that adds nothing yet."""
     dev = copy_weights(base, transformer(guidance=True))
     if shipped:
@@ -67,7 +68,12 @@ def scales(count: int) -> Tensor:
 
 @torch.no_grad()
 def guided(
-    base: nn.Module, x: Tensor, sigma: Tensor, told: Words, nothing: Words, guidance: Tensor
+    base: FluxTransformer2DModel,
+    x: Tensor,
+    sigma: Tensor,
+    told: Words,
+    nothing: Words,
+    guidance: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The teacher's conditional velocity, and its velocity under true guidance."""
     conditional = velocity(base, x, sigma, told)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from diffusers import FluxControlNetModel, FluxTransformer2DModel
 from torch import Tensor, nn
 
 from pocket import album, folders, networks, shipped
@@ -20,7 +21,7 @@ FOUND = 0.5
 class Check:
     """`count` people never trained on, one prompt each, the same noise every time."""
 
-    def __init__(self, said: Options, dev: nn.Module, words: nn.Module, count: int):
+    def __init__(self, said: Options, dev: FluxTransformer2DModel, words: nn.Module, count: int):
         people = album.paint(said.models, count, SEED)
         first = slice(None, None, album.RENDERS)
         with torch.no_grad():
@@ -32,7 +33,9 @@ class Check:
         self.noise = noise(count, SEED)
 
     @torch.no_grad()
-    def __call__(self, stage: Stage, net: nn.Module, projection: nn.Module, dark: Tensor) -> float:
+    def __call__(
+        self, stage: Stage, net: FluxControlNetModel, projection: nn.Module, dark: Tensor
+    ) -> float:
         """Mean cosine over faces found, by the stage's averaged weights; printed."""
         with averaged(stage):
             with autocast():

@@ -48,7 +48,7 @@ class Muon(torch.optim.AdamW):
         fused = device().type == "cuda"
         super().__init__(others, rate, betas=betas, weight_decay=decay, fused=fused)
         self.ratio, self.decay = ratio, decay
-        self.shapes: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+        self.shapes: dict[torch.Size, list[Tensor]] = defaultdict(list)
         for matrix in matrices:
             self.shapes[matrix.shape].append(matrix)
         self.momenta = {s: p[0].new_zeros(len(p), *s) for s, p in self.shapes.items()}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from scipy.stats import bootstrap
 from torch import Tensor, nn
 
@@ -54,7 +55,7 @@ class Eyes:
     """Everything that looks at a picture."""
 
     judge: nn.Module
-    detector: nn.Module
+    detector: networks.Detector
     attributes: nn.Module
     wholeness: nn.Module
 
@@ -139,7 +140,7 @@ def _cells(
 
 
 @torch.no_grad()
-def _pictures(said: Options, vae: nn.Module, cells: Cells) -> dict[str, Tensor]:
+def _pictures(said: Options, vae: AutoencoderKL, cells: Cells) -> dict[str, Tensor]:
     """The images of all cells: renders, renders through the VAE, both backbones with and without."""
     generator = torch.Generator(device()).manual_seed(SEED + 1)
     drift = sample_nuisance(len(cells.who), generator, device())
@@ -218,7 +219,7 @@ def _verification(recogniser: nn.Module, *, smoke: bool) -> dict[str, object]:
 
 
 @torch.no_grad()
-def _keypoints(detector: nn.Module, *, smoke: bool) -> dict[str, float]:
+def _keypoints(detector: networks.Detector, *, smoke: bool) -> dict[str, float]:
     crowd = photographed(sample_identities(8 if smoke else 2000, SEED + 3), 1, SEED + 3)
     rows = torch.arange(len(crowd), device=device()).split(400)
     score, points = map(
@@ -247,7 +248,7 @@ def _sensitivity(eyes: Eyes, *, smoke: bool) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _whole(said: Options, vae: nn.Module, words: nn.Module) -> dict[str, Tensor]:
+def _whole(said: Options, vae: AutoencoderKL, words: nn.Module) -> dict[str, Tensor]:
     """GRID_IMAGES photos and posters of nobody in particular, to count broken faces by eye."""
     count = 4 if said.smoke else GRID_IMAGES
     asked = sample_attributes(count, torch.Generator().manual_seed(SEED + 5), device())

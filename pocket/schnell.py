@@ -9,6 +9,7 @@ the adapter.
 import math
 
 import torch
+from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
 from pocket import album, folders
@@ -66,7 +67,9 @@ def make(said: Options, *, onward: bool = False) -> None:
 
 
 @torch.no_grad()
-def own_states(student, noise: Tensor, told: Words) -> tuple[Tensor, Tensor]:
+def own_states(
+    student: FluxTransformer2DModel, noise: Tensor, told: Words
+) -> tuple[Tensor, Tensor]:
     """Where schnell itself stands after 0 to 3 of its steps, the same number for all rows."""
     done = int(torch.randint(SCHNELL_STEPS, ()))
     levels = [1 - i / SCHNELL_STEPS for i in range(done + 1)]
@@ -74,7 +77,7 @@ def own_states(student, noise: Tensor, told: Words) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def segment(dev, x: Tensor, start: Tensor, told: Words) -> Tensor:
+def segment(dev: FluxTransformer2DModel, x: Tensor, start: Tensor, told: Words) -> Tensor:
     """Dev's mean velocity from `start` to schnell's next noise level, in SUBSTEPS Euler steps."""
     guidance = torch.full_like(start, USER_GUIDANCE)
     end = start - 1 / SCHNELL_STEPS

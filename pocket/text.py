@@ -45,7 +45,6 @@ def _t5(tokenizer: Any) -> T5Config:
         dropout_rate=0.0,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=tokenizer.pad_token_id,
         relative_attention_num_buckets=16,
         relative_attention_max_distance=64,
     )
