@@ -2,5 +2,6 @@
 
 from hooks.capture import Capture
 from hooks.recorder import Recording, record
+from hooks.verify import Finding, verify
 
-__all__ = ["Capture", "Recording", "record"]
+__all__ = ["Capture", "Finding", "Recording", "record", "verify"]

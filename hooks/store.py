@@ -110,6 +110,10 @@ class Run:
         """Which samples are complete: (sample,) bool."""
         return np.asarray(self._arrays["done"][:], dtype=bool)
 
+    def read(self, name: str) -> np.ndarray:
+        """A whole variable. Analysis reads with xarray; this is for those who hold the run open."""
+        return np.asarray(self._arrays[name][:])
+
     def write(self, sample: int, values: Mapping[str, np.ndarray]) -> None:
         """Write every variable of one sample, then mark it done.
 

@@ -1,0 +1,55 @@
+"""`python -m probes.check`: does a recording of these models, on this machine, mean what it says?
+
+Takes the configuration of a run and checks its first batch with `hooks.verify`.
+"""
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from hooks.errors import StepscopeError
+from hooks.verify import Finding, verify
+from probes import grid, models, plan
+from probes.command import command, job
+from probes.faces import face_files
+from probes.study import Study, prompts_of
+
+STEPS = 2  # enough: wiring does not depend on the step
+
+
+def check(study: Study) -> list[Finding]:
+    """Findings on the study's first batch, in two steps. Raises StepscopeError as a run would."""
+    short = replace(study, steps=min(study.steps, STEPS))
+    files = face_files(study.faces)
+    cells = grid.cells(list(files), prompts_of(study), study.seeds)
+    shape = plan.latent_shape(plan.outline(short))
+    loaded = models.load(short, files, shape, len(cells))
+    with loaded.ready() as call:
+        return verify(loaded.pipe, lambda: loaded.sample(cells[: study.batch_size], call))
+
+
+def report(study: Study) -> None:
+    """Print the findings; raise StepscopeError if one does not hold."""
+    findings = check(study)
+    for finding in findings:
+        print(f"{'ok   ' if finding.holds else 'FAILS'} {finding.claim}: {finding.detail}")
+    failed = [finding.claim for finding in findings if not finding.holds]
+    if failed:
+        raise StepscopeError(
+            f"{len(failed)} of {len(findings)} claims do not hold here: do not record"
+        )
+
+
+@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
+def main(config: DictConfig) -> None:
+    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    job(lambda: report(Study.from_config(values)))
+
+
+if __name__ == "__main__":
+    sys.exit(command(main))
