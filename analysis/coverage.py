@@ -62,11 +62,16 @@ def _lag(name: str, identity: Study, other: Study, estimator: Estimator, truth: 
     return Case(name, truth, WINDOW, bounds)
 
 
-def _drift(name: str, study: Study, truth: float) -> Case:
-    def bounds(rng: np.random.Generator, faces: int, interval: Interval) -> Bounds:
-        return _ends(drift(replace(study, faces=faces)(rng), interval))
+def _drift(name: str, study: Study, *, from_named_peak: bool) -> Case:
+    """The fall from the peak that the estimate names, or from the population's own."""
+    known = study.population() - study.population()[-1]
 
-    return Case(name, truth, MEAN, bounds)
+    def bounds(rng: np.random.Generator, faces: int, interval: Interval) -> Bounds:
+        found = drift(replace(study, faces=faces)(rng), interval)
+        beside = known.max() - known[int(found["peak"])] if from_named_peak else 0.0
+        return found["low"].item() + beside, found["high"].item() + beside
+
+    return Case(name, known.max(), MEAN, bounds)
 
 
 def _mean(name: str, study: Study, truth: float) -> Case:
@@ -114,8 +119,9 @@ CASES: tuple[Case, ...] = (
     _window("exponential, faces differ in pace", PACED[1], ExponentialApproach(share=0.9)),
     _lag("lag, broken line", HINGE, Study(Hinge(14.0)), BrokenLine(), 14.0 - 9.3),
     _lag("lag, share of plateau", HINGE, Study(Hinge(14.0)), SHARE, 0.9 * (14.0 - 9.3)),
-    _drift("drift", DRIFTING, 0.6 * 0.18),
-    _drift("drift where there is none", HINGE, 0.0),
+    _drift("drift, from the peak it names", DRIFTING, from_named_peak=True),
+    _drift("drift, from the population's peak", DRIFTING, from_named_peak=False),
+    _drift("drift where there is none", HINGE, from_named_peak=False),
     _mean("mean", HINGE, 0.6),
     _detection("detection rate", HINGE),
     _effect("paired effect", 0.028),

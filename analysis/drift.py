@@ -19,7 +19,8 @@ def drift(curves: xr.DataArray, interval: Interval) -> xr.Dataset:
     above zero even where nothing drifts; leaving out one face at a time does not cure its interval.
     `drift` is split over faces, our definition: every other face, in the order of their names,
     places the peak (`peak`), and the rest, with `low` and `high`, say how far the curve falls from
-    there. With n faces the interval has the width of n / 2.
+    there. With n faces the interval has the width of n / 2, and it speaks of the peak that is
+    named: where neighbouring steps are close, the population's own peak may be a little higher.
 
     curves: (sample, step) or (sample, budget), NaN where no face was found; a face that was not
     detected at the peak or the end is left out, and `faces` counts the others. Raises StepscopeError
