@@ -37,8 +37,8 @@ class ScrfdOutputs(nn.Module):
         return (*scores, *boxes, *(level[..., 5:] for level in levels))
 
 
-def halve(model: onnx.ModelProto, prefix: str) -> onnx.ModelProto:
-    """Store the large weights as float16 behind Cast nodes; `prefix` is cut from their names."""
+def halve(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Store the large weights as float16 behind Cast nodes."""
     graph = model.graph
     casts = []
     for tensor in graph.initializer:
@@ -80,7 +80,7 @@ def write(
             output_names=outputs,
             dynamic_axes=axes,
         )
-    onnx.save(halve(onnx.load(str(path)), ""), str(path))
+    onnx.save(halve(onnx.load(str(path))), str(path))
 
 
 def export(checkpoints: Path, models: Path) -> None:

@@ -24,6 +24,9 @@ DETECTOR = Path("insightface/models/pocket/det.onnx")
 ATTRIBUTES_READOUT = Path("readout/attributes.safetensors")
 WHOLENESS_READOUT = Path("readout/wholeness.safetensors")
 
+# The detector is exported from within a module that gives it SCRFD's outputs.
+WRAPPER = "detector."
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -38,7 +41,8 @@ def from_onnx(module: M, path: Path) -> M:
     for node in graph.node:
         if node.op_type in ("Identity", "Cast") and node.input[0] in known:
             known[node.output[0]] = known[node.input[0]]
-    state = {k: torch.from_numpy(v) for k, v in known.items() if k in module.state_dict()}
+    named = {k.removeprefix(WRAPPER): torch.from_numpy(v) for k, v in known.items()}
+    state = {k: v for k, v in named.items() if k in module.state_dict()}
     missing, _ = module.load_state_dict(
         {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, strict=False
     )

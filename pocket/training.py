@@ -43,6 +43,7 @@ class Options:
     smoke: bool
     seconds: float | None
     slice: float | None
+    onward: bool
     checkpoints: Path
     models: Path
 
@@ -55,6 +56,9 @@ def options(description: str | None) -> Options:
     parser.add_argument("--smoke", action="store_true", help="a few tiny steps, seconds on a CPU")
     parser.add_argument("--seconds", type=float, help="the schedule's length, else the script's")
     parser.add_argument("--slice", type=float, help="stop (and keep a checkpoint) after so long")
+    parser.add_argument(
+        "--continue", dest="onward", action="store_true", help="start from the shipped weights"
+    )
     parser.add_argument("--checkpoints", type=Path, default=Path("outputs/pocket"))
     parser.add_argument("--models", type=Path, default=MODELS)
     said = Options(**vars(parser.parse_args()))

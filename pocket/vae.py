@@ -15,7 +15,7 @@ from pocket.crowd import SEEDS, photographed
 from pocket.training import Stage, autocast, compiled, device, options
 from pocket.world import SIZE, sample_identities
 
-SECONDS = 230
+SECONDS = 220
 PEOPLE, BATCH = 30000, 128
 RATE = 1.2e-3
 KL = 3e-4

@@ -57,7 +57,7 @@ def paint_mole(canvas: Canvas, skin: Skin, s: Sitter) -> None:
     f = skin.features
     across = (s.mole - 0.5) * 2
     x = across.sign() * 0.26 + 0.40 * across
-    spot = ellipse(f.x, f.y, x, 0.44, 0.060, 0.060)
+    spot = ellipse(f.x, f.y, x, 0.44, 0.075, 0.075)
     canvas.paint(skin.face * f.cover(spot), skin.lit * 0.25)
 
 

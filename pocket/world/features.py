@@ -16,10 +16,16 @@ def paint_nose(canvas: Canvas, skin: Skin, s: Sitter) -> None:
     shadow_side = -torch.sign(s.light_x + 1e-6)
     ridge = segment(x, y, shadow_side * 0.05, -0.02, shadow_side * 0.75 * s.nose_width, s.nose_y)
     canvas.paint(f.cover(ridge - 0.03, 3), skin.lit * 0.72, 0.6)
-    tip = ellipse(x, y, 0.0, s.nose_y, s.nose_width, 0.095)
-    canvas.paint(f.cover(tip, 2), skin.lit * colour(1.06, 0.93, 0.89, f.x))
-    under = parabola(x, y, 0.0, s.nose_y + 0.09, s.nose_width * 0.95, -0.9) - 0.028
-    canvas.paint(f.cover(under), skin.lit * 0.48, 0.9)
+    wings = ellipse(x, y, 0.0, s.nose_y + 0.02, s.nose_width, 0.105)
+    canvas.paint(f.cover(wings - 0.03), skin.lit * 0.66)
+    canvas.paint(f.cover(wings), skin.lit * colour(1.06, 0.93, 0.89, f.x))
+    under = parabola(x, y, 0.0, s.nose_y + 0.125, s.nose_width * 0.95, -0.6) - 0.032
+    canvas.paint(f.cover(under), skin.lit * 0.42, 0.9)
+    for side in (-1, 1):
+        hole = ellipse(
+            x, y, side * 0.55 * s.nose_width, s.nose_y + 0.085, 0.030 + 0.14 * s.nose_width, 0.035
+        )
+        canvas.paint(f.cover(hole), skin.lit * 0.28)
     shine = ((x + 0.3 * shadow_side * s.nose_width) / 0.06) ** 2 + (
         (y - s.nose_y + 0.04) / 0.06
     ) ** 2
@@ -28,7 +34,7 @@ def paint_nose(canvas: Canvas, skin: Skin, s: Sitter) -> None:
 
 def paint_mouth(canvas: Canvas, skin: Skin, s: Sitter) -> None:
     f = skin.features
-    lip = (s.skin * colour(0.88, 0.47, 0.47, f.x) + colour(0.08, 0, 0.01, f.x)) * s.tint
+    lip = (s.skin * colour(0.82, 0.36, 0.38, f.x) + colour(0.10, 0, 0.02, f.x)) * s.tint
     _closed_mouth(canvas, f, s, lip)
     rx, ry = s.mouth_width * 0.72, 0.14
     outer = ellipse(f.x, f.y, 0.0, s.mouth_y, rx + s.lips * 0.7, ry + s.lips * 0.7)
@@ -51,7 +57,7 @@ def _closed_mouth(canvas: Canvas, f: Frame, s: Sitter, lip: Tensor) -> None:
     gape = s.smiling * 0.11 * taper
     upper = torch.maximum(line - s.lips * taper - f.y, f.y - line)
     lower = torch.maximum(line + gape - f.y, f.y - line - gape - s.lips * 1.25 * taper)
-    canvas.paint(within * f.cover(upper), lip * 0.90, shut)
+    canvas.paint(within * f.cover(upper), lip * 0.82, shut)
     canvas.paint(within * f.cover(lower), lip * 1.05, shut)
     teeth = torch.maximum(line - f.y, f.y - line - gape)
     canvas.paint(within * f.cover(teeth), colour(0.98, 0.96, 0.94, f.x) * s.tint, s.smiling)

@@ -27,7 +27,7 @@ def sketch(image: Tensor) -> Tensor:
     tone = luminance(image)
     line = (outlines(image) * 1.5 - 0.10).clamp(0, 0.9)
     paper = colour(0.98, 0.96, 0.92, image)
-    shaded = paper * (1 - 0.50 * (1 - tone)) + 0.38 * (image - tone)
+    shaded = paper * (1 - 0.46 * (1 - tone)) + 0.45 * (image - tone)
     return shaded * (1 - line) + 0.20 * line
 
 
