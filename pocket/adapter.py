@@ -35,7 +35,8 @@ SIGMA_MEAN = 0.8
 DROPPED = 0.05
 # The part of a batch on states of its own, after 1 to 4 steps of a 6-step run of dev.
 OWN_SHARE, OWN_STEPS, OWN_DONE = 0.25, 6, 4
-LIKENESS = 0.1
+# The weight of unlikeness falls over the schedule: first find the face, then paint it well.
+LIKENESS_FROM, LIKENESS_TO = 0.3, 0.1
 # An estimate from more noise than this has no face in any one place yet.
 FADE_FROM, FADE_TO = 0.86, 0.97
 CHECKS = 6
@@ -58,8 +59,8 @@ def make(said: Options, *, onward: bool = False) -> None:
         "adapter", modules, said, rate=RATE, seconds=SECONDS, ema=0.998, compact=True, every=100
     )
     stage.optimiser = Muon(*split(stage.modules), RATE, ratio=MUON)
-    size = 8 if said.smoke else BATCH
-    check = likeness.Check(said, dev, words, count=4 if said.smoke else 128)
+    size = 4 if said.smoke else BATCH
+    check = likeness.Check(said, dev, words, count=1 if said.smoke else 128)
     checked = 0
     for progress in stage:
         batch = shelf.draw(size, dropped=DROPPED)
@@ -75,8 +76,9 @@ def make(said: Options, *, onward: bool = False) -> None:
         like = (eye(x - sigma[:, None, None] * found) * reference).sum(-1)
         sharp = ((FADE_TO - sigma) / (FADE_TO - FADE_FROM)).clamp(0, 1)
         unlike = (sharp * (1 - like)).mean()
+        weight = LIKENESS_FROM + progress * (LIKENESS_TO - LIKENESS_FROM)
         stage.descend(
-            error.mean() + LIKENESS * unlike,
+            error.mean() + weight * unlike,
             flow=error.mean(),
             like=(like[own:] * sharp[own:]).sum() / sharp[own:].sum(),
             like_own=like[:own].mean(),

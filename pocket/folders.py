@@ -115,7 +115,7 @@ def load_text(models: Path) -> text.Text:
 
 def load_vae(models: Path) -> AutoencoderKL:
     """Shipped autoencoder, frozen."""
-    vae: Any = AutoencoderKL.from_pretrained(models / DEV / "vae", torch_dtype=torch.float32)
+    vae: Any = AutoencoderKL.from_pretrained(models / DEV / "vae", dtype=torch.float32)
     return vae.to(device()).requires_grad_(False)
 
 
@@ -157,7 +157,7 @@ def _rename(name: str) -> str:
 
 
 def _fill(model: Any, folder: Path) -> Any:
-    kept = type(model).from_pretrained(folder, torch_dtype=torch.float32).state_dict()
+    kept = type(model).from_pretrained(folder, dtype=torch.float32).state_dict()
     model.load_state_dict(kept)
     return model.requires_grad_(False)
 

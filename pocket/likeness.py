@@ -31,6 +31,7 @@ class Check:
         self.encoder = shipped.load_conditioner(said.models)
         self.detector = shipped.load_detector(said.models)
         self.noise = noise(count, SEED)
+        self.levels = sigmas(DEV_SCHEDULER, 2 if said.smoke else STEPS)
 
     @torch.no_grad()
     def __call__(
@@ -41,8 +42,7 @@ class Check:
             with autocast():
                 identity = projection(self.references[:, None]).float()
             adapter = Adapter(net, identity, dark)
-            levels = sigmas(DEV_SCHEDULER, STEPS)
-            x = sample(self.dev, self.noise, self.told, levels, USER_GUIDANCE, adapter)
+            x = sample(self.dev, self.noise, self.told, self.levels, USER_GUIDANCE, adapter)
         images = album.decode(self.vae, x)
         score, points = networks.detect(self.detector, images)
         cosine = (networks.embed(self.encoder, images, points) * self.references).sum(-1)

@@ -5,6 +5,7 @@ same size in every direction of a weight matrix.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +38,8 @@ class Muon(torch.optim.AdamW):
 
     def __init__(
         self,
-        matrices: list[nn.Parameter],
-        others: list[nn.Parameter],
+        matrices: Sequence[Tensor],
+        others: Sequence[Tensor],
         rate: float,
         *,
         ratio: float = 2.0,

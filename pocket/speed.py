@@ -44,7 +44,7 @@ def main() -> None:
         ("schnell-4", schnell, SCHNELL_STEPS, None, SCHNELL_SCHEDULER),
     ):
         pipe = FluxPipeline.from_pretrained(
-            MODELS / (folders.DEV if guidance else folders.SCHNELL), torch_dtype=torch.float32
+            MODELS / (folders.DEV if guidance else folders.SCHNELL), dtype=torch.float32
         )
         pipe.set_progress_bar_config(disable=True)
         rows[name] = [_timed(lambda n, p=pipe, s=steps: _draw(p, s, n), n) for n in (1, BATCH)]
