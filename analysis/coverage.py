@@ -104,7 +104,7 @@ def _effect(name: str, effect: float, *, standardised: bool = False) -> Case:
 
 HINGE, APPROACH = Study(Hinge(9.3)), Study(Approach(4.0))
 PACED = replace(HINGE, timing_sd=0.2), replace(APPROACH, timing_sd=0.2)
-DRIFTING = Study(Hinge(9.0, slope=-0.01))
+DRIFTING, BETWEEN = Study(Hinge(9.0, slope=-0.01)), Study(Hinge(9.3, slope=-0.01))
 SHARE = ShareOfPlateau(share=0.9)
 
 CASES: tuple[Case, ...] = (
@@ -114,7 +114,8 @@ CASES: tuple[Case, ...] = (
     _window("share of rise", replace(HINGE, shift=1.0), replace(SHARE, origin="first"), 0.9 * 9.3),
     _window("broken line, flat", HINGE, BrokenLine(), 9.3),
     _window("broken line, flat, faces differ in pace", PACED[0], BrokenLine()),
-    _window("broken line, sloped", DRIFTING, BrokenLine(after="sloped"), 9.0),
+    _window("broken line, sloped", BETWEEN, BrokenLine(after="sloped"), 9.3),
+    _window("broken line, sloped, break on a point", DRIFTING, BrokenLine(after="sloped"), 9.0),
     _window("exponential", APPROACH, ExponentialApproach(share=0.9), 4 * np.log(10)),
     _window("exponential, faces differ in pace", PACED[1], ExponentialApproach(share=0.9)),
     _lag("lag, broken line", HINGE, Study(Hinge(14.0)), BrokenLine(), 14.0 - 9.3),
