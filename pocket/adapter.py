@@ -42,14 +42,14 @@ FADE_FROM, FADE_TO = 0.86, 0.97
 CHECKS = 6
 
 
-def make(said: Options, *, onward: bool = False) -> None:
+def make(said: Options) -> None:
     """Train (or go on training) and write infinite-you."""
     shelf = album.load(said)
     dev, words = folders.load_dev(said.models), folders.load_text(said.models)
     eye = compiled(critic.load(said))
     dark = album.black(folders.load_vae(said.models))
     net, projection = infusenet(dev), resampler()
-    if onward:
+    if said.onward:
         for own, kept in zip(
             (net, projection), folders.load_adapter(said.models, dev), strict=True
         ):

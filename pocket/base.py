@@ -19,11 +19,11 @@ SIGMA_MEAN = 0.3
 DROPPED = 0.1
 
 
-def make(said: Options, *, onward: bool = False) -> None:
+def make(said: Options) -> None:
     """Train (or go on training) and keep `base` among the checkpoints."""
     shelf = album.load(said)
     model, words = transformer(guidance=False), text.new()
-    if onward:
+    if said.onward:
         copy_weights(folders.fixed_guidance(folders.load_dev(said.models), 1.0), model)
         copy_weights(folders.load_text(said.models), words)
     else:

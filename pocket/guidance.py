@@ -24,11 +24,11 @@ LOWEST, HIGHEST = 1.0, 4.0
 ONES, DROPPED = 0.2, 0.05
 
 
-def make(said: Options, *, onward: bool = False) -> None:
+def make(said: Options) -> None:
     """Train (or go on training) and write flux-dev."""
     shelf = album.load(said)
     base, words = folders.trained_base(said.checkpoints)
-    dev = start(base, said.models if onward else None)
+    dev = start(base, said.models if said.onward else None)
     stage = Stage(
         "guidance", {"dev": dev}, said, rate=RATE, seconds=SECONDS, ema=0.995, compact=True
     )

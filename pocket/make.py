@@ -29,8 +29,7 @@ NETWORKS = (
     "portraits",
 )
 # Together in one process per GPU, so that the album is painted once.
-TRAINED = ("base", "guidance", "critic", "adapter", "schnell")
-FLOWS = (*TRAINED, "quality")
+FLOWS = ("base", "guidance", "critic", "adapter", "schnell", "quality")
 # The last stage looks at all files.
 STAGES = (*NETWORKS, *FLOWS, "manifest")
 
@@ -39,7 +38,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--only", default=",".join(STAGES))
     parser.add_argument("--lengths", default="")
-    parser.add_argument("--continue", dest="onward", action="store_true")
     own, rest = parser.parse_known_args()
     chosen = own.only.split(",")
     for name in chosen:
@@ -51,7 +49,6 @@ def main() -> None:
         flows(
             chosen,
             dict(pair.split("=") for pair in own.lengths.split(",") if pair),
-            onward=own.onward,
         )
         return
     for name in [n for n in NETWORKS if n in chosen]:
@@ -59,7 +56,7 @@ def main() -> None:
     flow = [n for n in FLOWS if n in chosen]
     if flow:
         said = ["--only", ",".join(flow), "--lengths", own.lengths]
-        run("pocket.make", *said, *(["--continue"] if own.onward else []), *rest)
+        run("pocket.make", *said, *rest)
     if "manifest" in chosen:
         run("pocket.manifest")
 
@@ -69,15 +66,14 @@ def run(module: str, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", module, *arguments], check=True)
 
 
-def flows(chosen: list[str], lengths: dict[str, str], *, onward: bool) -> None:
+def flows(chosen: list[str], lengths: dict[str, str]) -> None:
     """The flow stages in this process, on its part of the GPUs."""
     said = options(__doc__)
     for name in chosen:
         begun = time.monotonic()
         torch.manual_seed(sum(name.encode()) + 1000 * rank())
         seconds = float(lengths[name]) if name in lengths else said.seconds
-        wishes = {"onward": onward} if name in TRAINED and name != "critic" else {}
-        import_module(f"pocket.{name}").make(replace(said, seconds=seconds), **wishes)
+        import_module(f"pocket.{name}").make(replace(said, seconds=seconds))
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if torch.distributed.is_initialized():

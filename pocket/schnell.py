@@ -37,12 +37,12 @@ OWN_STATES_FROM = 0.4
 SHIFT = 0.5
 
 
-def make(said: Options, *, onward: bool = False) -> None:
+def make(said: Options) -> None:
     """Train (or go on training) and write flux-schnell."""
     shelf = album.load(said)
     dev, words = folders.load_dev(said.models), folders.load_text(said.models)
     student = transformer(guidance=False)
-    if onward:
+    if said.onward:
         copy_weights(folders.load_schnell(said.models), student)
     else:
         copy_weights(folders.fixed_guidance(dev, USER_GUIDANCE), student)

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from diffusers import FluxPipeline
@@ -151,9 +150,9 @@ def test_muon_finds_a_linear_map():
     torch.manual_seed(0)
     layer, goal = torch.nn.Linear(12, 12, bias=True), torch.randn(12, 12)
     x = torch.randn(256, 12)
-    optimiser = Muon([layer.weight], [layer.bias], 0.01, ratio=4.0, decay=0.0)
+    optimiser = Muon([layer.weight], [layer.bias], 0.03, ratio=4.0, decay=0.0)
     for step in range(300):
-        optimiser.param_groups[0]["lr"] = 0.01 * (1 - step / 300)
+        optimiser.param_groups[0]["lr"] = 0.03 * (1 - step / 300)
         loss = (layer(x) - x @ goal).square().mean()
         optimiser.zero_grad()
         loss.backward()
@@ -176,7 +175,7 @@ def test_faces_weigh_most_where_the_keypoints_are():
     faces = torch.zeros(1, 512)
     shelf = album.Album(torch.zeros(1, 256, 64), points, faces, faces, empty, empty)
     weight = shelf.face_weight(torch.tensor([0])).view(16, 16)
-    assert np.unravel_index(weight.argmax(), (16, 16)) in [(5, 5), (5, 6), (6, 5), (6, 6)]
+    assert divmod(int(weight.argmax()), 16) in [(5, 5), (5, 6), (6, 5), (6, 6)]
     assert weight.mean().item() == pytest.approx(1)
 
 
