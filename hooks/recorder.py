@@ -68,6 +68,10 @@ class Recording:
     def _fresh(self) -> Call:
         return Call(Stopwatch(torch.device(getattr(self.pipe, "_execution_device", "cpu"))))
 
+    def _begin(self) -> None:
+        """A pipeline call begins; one that failed halfway before it leaves nothing behind."""
+        self._call = self._fresh()
+
     def _start(self) -> None:
         self.parts.denoiser.rewind()
         for part in (self.parts.adapter, self.parts.residuals):
@@ -203,12 +207,17 @@ def _lay_hooks(stack: ExitStack, recording: Recording) -> None:
         stack.callback(handle.remove)
     follow(stack, pipe, lambda: recording._call, networks)
 
+    def begin(original: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        recording._begin()
+        original(*args, **kwargs)
+
     def end(original: Callable[[], None]) -> None:
         clock.running = False
         recording._end()
         original()
 
-    # The last thing that every diffusers pipeline does in a call.
+    # The first and the last thing that every diffusers pipeline does in a call.
+    stack.enter_context(replaced(pipe, "check_inputs", begin))
     stack.enter_context(replaced(pipe, "maybe_free_model_hooks", end))
 
 
