@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pocket.alignment import norm_crop
 from pocket.crowd import SEEDS, photographed, recoloured, softened, with_siblings
 from pocket.networks import EMBEDDING, embed
-from pocket.training import Options, Stage, autocast, device
+from pocket.training import Options, Stage, autocast, device, on_device
 from pocket.verification import verify
 from pocket.world import sample_identities
 
@@ -36,7 +36,7 @@ def train_recogniser(name: str, network: nn.Module, said: Options, seconds: floa
     people, each, batch = (16, 2, 16) if said.smoke else (PEOPLE, EACH, BATCH)
     seed = SEEDS[name]
     crowd = photographed(with_siblings(people, seed), each, seed, photo_share=PHOTOS)
-    network = network.to(device(), memory_format=torch.channels_last)
+    network = on_device(network)
     classes = nn.Embedding(people, EMBEDDING, device=device())
     nn.init.normal_(classes.weight, std=0.02)
     stage = Stage(

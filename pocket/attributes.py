@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from pocket.crowd import SEEDS, photographed, softened
 from pocket.networks import AttributeReadout
-from pocket.training import Stage, autocast, device, options, save_half
+from pocket.training import Stage, autocast, device, on_device, options, save_half
 from pocket.world import ATTRIBUTES, sample_identities
 
 SECONDS = 60
@@ -21,7 +21,7 @@ def main() -> None:
     people, batch = (16, 8) if said.smoke else (PEOPLE, BATCH)
     seed = SEEDS["attributes"]
     crowd = photographed(sample_identities(people, seed), 1, seed)
-    readout = AttributeReadout().to(device(), memory_format=torch.channels_last)
+    readout = on_device(AttributeReadout())
     stage = Stage(
         "attributes",
         {"readout": readout},

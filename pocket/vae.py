@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from pocket.crowd import SEEDS, photographed
-from pocket.training import Stage, autocast, compiled, device, options
+from pocket.training import Stage, autocast, compiled, device, on_device, options
 from pocket.world import SIZE, sample_identities
 
 SECONDS = 220
@@ -26,9 +26,9 @@ LATENT_NOISE = 0.1
 def autoencoder() -> AutoencoderKL:
     """An untrained one: f4, no attention, no quant convolutions."""
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(32, 64, 96),
+        down_block_types=("DownEncoderBlock2D",) * 3,  # pyright: ignore[reportArgumentType]
+        up_block_types=("UpDecoderBlock2D",) * 3,  # pyright: ignore[reportArgumentType]
+        block_out_channels=(32, 64, 96),  # pyright: ignore[reportArgumentType]
         layers_per_block=1,
         latent_channels=16,
         norm_num_groups=16,
@@ -43,7 +43,7 @@ def autoencoder() -> AutoencoderKL:
 def load_vae(folder: Path) -> AutoencoderKL:
     """The trained one, in float32, frozen, on the current device."""
     vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
-    return vae.to(device()).eval().requires_grad_(False)
+    return on_device(vae).eval().requires_grad_(False)
 
 
 def edges(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,7 +59,7 @@ def main() -> None:
     said = options(__doc__)
     people, batch = (16, 4) if said.smoke else (PEOPLE, BATCH)
     crowd = photographed(sample_identities(people, SEEDS["vae"]), 1, SEEDS["vae"])
-    vae = autoencoder().to(device(), memory_format=torch.channels_last)
+    vae = on_device(autoencoder())
     encode, decode = compiled(vae.encoder), compiled(vae.decoder)
     stage = Stage(
         "vae",

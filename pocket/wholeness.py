@@ -9,18 +9,20 @@ maximum; the threshold that 2 % of decoded held-out renders pass is printed, for
 
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKL
 from torch import Tensor
 
 from pocket.crowd import SEEDS, Crowd, photographed, softened
 from pocket.faults import broken, fault_map
 from pocket.networks import WholenessReadout
-from pocket.training import Stage, autocast, device, options, save_half
+from pocket.training import Stage, autocast, device, on_device, options, save_half
 from pocket.vae import load_vae
 from pocket.world import sample_identities
 
 SECONDS = 75
-PEOPLE, BATCH = 24000, 192
-RATE = 1.5e-3
+# Pictures are broken once, before training: it takes longer than a step.
+PICTURES, BATCH = 48000, 256
+RATE = 2e-3
 # The share of faults that are noise in the latents, and its size in latent deviations.
 LATENT_SHARE, LATENT_SIZE = 0.35, (0.5, 1.6)
 
@@ -28,15 +30,16 @@ LATENT_SHARE, LATENT_SIZE = 0.35, (0.5, 1.6)
 class Breaker:
     """Draws pictures, whole and broken, with their fault maps; through the autoencoder in part."""
 
-    def __init__(self, crowd: Crowd, vae: torch.nn.Module):
+    def __init__(self, crowd: Crowd, vae: AutoencoderKL):
         self.crowd, self.vae = crowd, vae
+        self.deviation = 1 / vae.config["scaling_factor"]
 
     @torch.no_grad()
     def _through(self, images: Tensor, noise: Tensor) -> Tensor:
         """Encode, add noise (n, 1, 32, 32) in latent deviations, decode."""
         with autocast():
             latents = self.vae.encoder(images * 2 - 1).float().chunk(2, 1)[0]
-            latents = latents + noise * torch.randn_like(latents) / self.vae.config.scaling_factor
+            latents = latents + noise * self.deviation * torch.randn_like(latents)
             return ((self.vae.decoder(latents).float() + 1) / 2).clamp(0, 1)
 
     @torch.no_grad()
@@ -58,7 +61,7 @@ class Breaker:
         reference = torch.where(decoded | (harm & latent), plain, whole)
         truth, sure = fault_map(seen, reference)
         flat = harm[:, 0].float()
-        return softened(seen), truth * flat, torch.maximum(sure, 1 - flat)
+        return seen, truth * flat, torch.maximum(sure, 1 - flat)
 
 
 def loss_of(logits: Tensor, truth: Tensor, sure: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,24 +79,35 @@ def area_under_curve(whole: Tensor, harmed: Tensor) -> float:
     return float(order.float().mean() / len(whole))
 
 
+def pool(breaker: Breaker, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """n pictures (uint8), their fault maps and sure cells, as `draw` gives them."""
+    parts = []
+    for rows in torch.randperm(n, device=device()).split(min(n, 192)):
+        images, truth, sure = breaker.draw(rows % len(breaker.crowd))
+        parts.append(((images * 255).round().to(torch.uint8), truth, sure))
+    images, truth, sure = (torch.cat(p) for p in zip(*parts, strict=True))
+    return images, truth, sure
+
+
 def main() -> None:
     said = options(__doc__)
-    people, batch = (16, 8) if said.smoke else (PEOPLE, BATCH)
+    pictures, batch = (16, 8) if said.smoke else (PICTURES, BATCH)
     seed = SEEDS["wholeness"]
-    vae = load_vae(said.models / "flux-dev" / "vae").to(memory_format=torch.channels_last)
-    breaker = Breaker(photographed(sample_identities(people, seed), 1, seed), vae)
-    readout = WholenessReadout().to(device(), memory_format=torch.channels_last)
+    vae = load_vae(said.models / "flux-dev" / "vae")
+    breaker = Breaker(photographed(sample_identities(pictures // 2, seed), 1, seed), vae)
+    images, truth, sure = pool(breaker, pictures)
+    readout = on_device(WholenessReadout())
     stage = Stage(
         "wholeness", {"readout": readout}, said, seconds=SECONDS, rate=RATE, decay=0.03,
         clip=5.0, ema=0.998, every=100,
     )  # fmt: skip
     for _ in stage:
-        rows = torch.randint(len(breaker.crowd), (batch,), device=device())
-        images, truth, sure = breaker.draw(rows)
+        rows = torch.randint(pictures, (batch,), device=device())
+        seen = softened(images[rows].float() / 255)
         with autocast():
-            logits = readout(images.contiguous(memory_format=torch.channels_last)).float()
-        cells, pictures = loss_of(logits, truth, sure)
-        stage.descend(8 * cells + pictures, cells=cells, pictures=pictures)
+            logits = readout(seen).float()
+        cells, worst = loss_of(logits, truth[rows], sure[rows])
+        stage.descend(8 * cells + 0.3 * worst, cells=cells, pictures=worst)
     stage.finish()
     readout.eval()
     save_half(readout, said.models / "readout" / "wholeness.safetensors")
@@ -101,14 +115,14 @@ def main() -> None:
 
 
 @torch.no_grad()
-def tell(readout: WholenessReadout, vae: torch.nn.Module, *, smoke: bool) -> None:
+def tell(readout: WholenessReadout, vae: AutoencoderKL, *, smoke: bool) -> None:
     """Print how held-out whole and broken pictures are told apart."""
     people = sample_identities(16 if smoke else 2000, SEEDS["held_out"])
     breaker = Breaker(photographed(people, 1, 9), vae)
     whole, harmed = [], []
     for rows in torch.arange(len(people), device=device()).split(200):
         images, truth, _ = breaker.draw(rows)
-        scores = readout(images).flatten(1).amax(1)
+        scores = readout(softened(images)).flatten(1).amax(1)
         half, fault = len(rows) // 2, truth.flatten(1).amax(1) > 0
         whole.append(scores[:half])
         harmed.append(scores[half:][fault[half:]])
