@@ -4,7 +4,6 @@ import queue
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
 
 Job = Callable[[], None]
 
@@ -21,7 +20,7 @@ class Writer:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="stepscope writer", daemon=True)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Writer":
         self._thread.start()
         return self
 

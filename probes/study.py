@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -117,7 +117,7 @@ class Study:
         return 2 if self.true_cfg > 1 else 1
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
+    def from_config(cls, config: Mapping[str, Any]) -> "Study":
         """From a resolved configuration of plain values, as the entry modules make it.
 
         Raises StepscopeError for a value of the wrong type.
