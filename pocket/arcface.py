@@ -33,7 +33,7 @@ def margin_loss(embeddings: Tensor, classes: Tensor, who: Tensor, margin: float)
 
 def train_recogniser(name: str, network: nn.Module, said: Options, seconds: float) -> nn.Module:
     """Train on people of this recogniser's own seed, siblings among them; returns it in eval."""
-    people, each, batch = (16, 2, 16) if said.smoke else (PEOPLE, EACH, BATCH)
+    people, each, batch = (4, 2, 4) if said.smoke else (PEOPLE, EACH, BATCH)
     seed = SEEDS[name]
     crowd = photographed(with_siblings(people, seed), each, seed, photo_share=PHOTOS)
     network = on_device(network)
@@ -59,7 +59,7 @@ def train_recogniser(name: str, network: nn.Module, said: Options, seconds: floa
 
 def tell(name: str, network: nn.Module, *, smoke: bool) -> None:
     """Print the verification of people never trained on, on photos and on all styles."""
-    people = sample_identities(8 if smoke else 400, SEEDS["held_out"])
+    people = sample_identities(2 if smoke else 400, SEEDS["held_out"])
     for label, share in (("photos", 1.0), ("all styles", None)):
         crowd = photographed(people, 2 if smoke else 6, SEEDS["held_out"], photo_share=share)
         rows = torch.arange(len(crowd), device=device()).split(512)

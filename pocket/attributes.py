@@ -18,7 +18,7 @@ RATE = 1.5e-3
 
 def main() -> None:
     said = options(__doc__)
-    people, batch = (16, 8) if said.smoke else (PEOPLE, BATCH)
+    people, batch = (4, 4) if said.smoke else (PEOPLE, BATCH)
     seed = SEEDS["attributes"]
     crowd = photographed(sample_identities(people, seed), 1, seed)
     readout = on_device(AttributeReadout())
@@ -44,7 +44,7 @@ def main() -> None:
     stage.finish()
     readout.eval()
     save_half(readout, said.models / "readout" / "attributes.safetensors")
-    test = photographed(sample_identities(8 if said.smoke else 2000, SEEDS["held_out"]), 1, 8)
+    test = photographed(sample_identities(2 if said.smoke else 2000, SEEDS["held_out"]), 1, 8)
     with torch.no_grad():
         answers = [
             readout(test.floats(r)) for r in torch.arange(len(test), device=device()).split(500)

@@ -80,7 +80,7 @@ def loss_of(out: Tensor, keypoints: Tensor) -> tuple[Tensor, Tensor]:
 
 def main() -> None:
     said = options(__doc__)
-    people, batch = (16, 8) if said.smoke else (PEOPLE, BATCH)
+    people, batch = (4, 4) if said.smoke else (PEOPLE, BATCH)
     crowd = photographed(sample_identities(people, SEEDS["detector"]), 1, SEEDS["detector"])
     detector = on_device(Detector())
     stage = Stage(
@@ -105,7 +105,7 @@ def main() -> None:
     stage.finish()
     detector.eval()
     save_half(detector, said.checkpoints / "detector.safetensors")
-    test = photographed(sample_identities(8 if said.smoke else 2000, SEEDS["held_out"]), 1, 6)
+    test = photographed(sample_identities(2 if said.smoke else 2000, SEEDS["held_out"]), 1, 6)
     for side in (128, 160, 320, 640):
         far, points = [], []
         for rows in torch.arange(len(test), device=device()).split(50):

@@ -9,8 +9,13 @@ from pocket.training import options, save_half
 
 SECONDS = 150
 
-if __name__ == "__main__":
+
+def main() -> None:
     said = options(__doc__)
     network = train_recogniser("recogniser_b", RecogniserB(), said, SECONDS)
     save_half(network, said.checkpoints / "recogniser_b.safetensors")
     tell("recogniser_b", network, smoke=said.smoke)
+
+
+if __name__ == "__main__":
+    main()

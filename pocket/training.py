@@ -269,8 +269,8 @@ class Stage:
         if self.ema:
             self.ema.update()
         if rank() == 0 and (self.step % self.every == 0 or self.step <= FREE_STEPS):
-            told = {k: float(v) for k, v in figures.items()}
-            self.log.row(step=self.step, seconds=self.used, loss=float(loss), **told)
+            told = {k: float(torch.as_tensor(v).detach()) for k, v in figures.items()}
+            self.log.row(step=self.step, seconds=self.used, loss=float(loss.detach()), **told)
 
     def finish(self) -> None:
         """Keep a last checkpoint, put the averages in place of the weights, draw the curves."""

@@ -57,7 +57,7 @@ def decibels(x: Tensor, y: Tensor) -> Tensor:
 
 def main() -> None:
     said = options(__doc__)
-    people, batch = (16, 4) if said.smoke else (PEOPLE, BATCH)
+    people, batch = (4, 2) if said.smoke else (PEOPLE, BATCH)
     crowd = photographed(sample_identities(people, SEEDS["vae"]), 1, SEEDS["vae"])
     vae = on_device(autoencoder())
     encode, decode = compiled(vae.encoder), compiled(vae.decoder)
@@ -95,7 +95,7 @@ def main() -> None:
 @torch.no_grad()
 def keep(vae: AutoencoderKL, folder: Path, *, smoke: bool) -> None:
     """Measure on people never trained on; write the config with its normalisation, and weights."""
-    test = photographed(sample_identities(8 if smoke else 512, SEEDS["held_out"]), 1, 2)
+    test = photographed(sample_identities(2 if smoke else 512, SEEDS["held_out"]), 1, 2)
     x = test.floats(slice(None)) * 2 - 1
     parts = [vae.encoder(p).chunk(2, 1)[0] for p in x.split(64)]
     y = torch.cat([vae.decoder(p).clamp(-1, 1) for p in parts])

@@ -33,7 +33,7 @@ def verify(embeddings: Tensor, who: Tensor) -> Verification:
     together = who[:, None] == who[None]
     same, other = cosines[together & upper].sort()[0], cosines[~together & upper].sort()[0]
     # Every same-person cosine is a candidate threshold: pairs below it are refused.
-    missed = torch.arange(len(same), device=same.device)
+    missed = torch.searchsorted(same, same)
     confused = len(other) - torch.searchsorted(other, same)
     gap = (missed / len(same) - confused / len(other)).abs()
     best = int(gap.argmin())

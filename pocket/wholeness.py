@@ -91,7 +91,7 @@ def pool(breaker: Breaker, n: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def main() -> None:
     said = options(__doc__)
-    pictures, batch = (16, 8) if said.smoke else (PICTURES, BATCH)
+    pictures, batch = (8, 4) if said.smoke else (PICTURES, BATCH)
     seed = SEEDS["wholeness"]
     vae = load_vae(said.models / "flux-dev" / "vae")
     breaker = Breaker(photographed(sample_identities(pictures // 2, seed), 1, seed), vae)
@@ -117,7 +117,7 @@ def main() -> None:
 @torch.no_grad()
 def tell(readout: WholenessReadout, vae: AutoencoderKL, *, smoke: bool) -> None:
     """Print how held-out whole and broken pictures are told apart."""
-    people = sample_identities(16 if smoke else 2000, SEEDS["held_out"])
+    people = sample_identities(6 if smoke else 2000, SEEDS["held_out"])
     breaker = Breaker(photographed(people, 1, 9), vae)
     whole, harmed = [], []
     for rows in torch.arange(len(people), device=device()).split(200):
