@@ -7,8 +7,6 @@ stage.finish()                              # the modules now hold their average
 """
 
 import argparse
-import csv
-import io
 import math
 import os
 import time
@@ -22,6 +20,9 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pocket.checkpoints import read_parts, write_parts
+from pocket.logbook import Log
+
 M = TypeVar("M", bound=nn.Module)
 
 MODELS = Path(__file__).parent / "models"
@@ -32,8 +33,6 @@ SEED = 20260
 FREE_STEPS = 3
 # Processes agree on the time this often (steps): a broadcast a step would stall the GPU.
 TICK = 10
-# A checkpoint is cut into parts of at most this many bytes, for media that limit a single file.
-PART = 15 * 2**20
 
 
 @dataclass(frozen=True)
@@ -146,44 +145,6 @@ class EMA:
             parameter.copy_(mean)
 
 
-class Log:
-    """Rows of figures in a CSV file, and a picture of the curves beside it."""
-
-    def __init__(self, path: Path, *, resume: bool):
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            path.unlink(missing_ok=True)
-
-    def row(self, **figures: float) -> None:
-        new = not self.path.exists()
-        with self.path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(figures)
-            writer.writerow(f"{value:.6g}" for value in figures.values())
-        print(self.path.stem, *(f"{k} {v:.5g}" for k, v in figures.items()), flush=True)
-
-    def picture(self) -> None:
-        """Draw every column against the step; beside the CSV, as PNG."""
-        import matplotlib
-
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-
-        with self.path.open() as file:
-            rows = list(csv.DictReader(file))
-        names = [n for n in rows[0] if n not in ("step", "seconds", "rate")]
-        figure, axes = plt.subplots(1, len(names), figsize=(3 * len(names), 2.4), squeeze=False)
-        steps = [float(r["step"]) for r in rows]
-        for axis, name in zip(axes[0], names, strict=True):
-            axis.plot(steps, [float(r[name]) for r in rows])
-            axis.set(title=name, xlabel="step")
-        figure.tight_layout()
-        figure.savefig(self.path.with_suffix(".png"), dpi=80)
-        plt.close(figure)
-
-
 def learning_rate(progress: float, peak: float, warm: float = 0.03, floor: float = 0.02) -> float:
     """A linear warm-up over the share `warm` of the schedule, then a cosine down to the floor."""
     cosine = 0.5 * (1 + math.cos(math.pi * progress))
@@ -243,16 +204,18 @@ class Stage:
                 saved = started = time.monotonic()
             spent = time.monotonic() - started if here >= FREE_STEPS else 0.0
             self.used = before + spent
-            if here % TICK == 0 or here <= FREE_STEPS:
-                progress = self._agree(self._progress())
+            if self.steps is not None:
+                progress = self.step / self.steps
+            elif here % TICK == 0 or here <= FREE_STEPS:
+                progress = self._agree(self._share_of_time())
             if progress >= 1:
                 self.done = True
                 return
             if self.said.slice is not None and self._agree(spent) > self.said.slice:
-                self._save()
+                self.keep()
                 return
             if not self.said.smoke and time.monotonic() - saved > self.save_seconds:
-                self._save()
+                self.keep()
                 saved = time.monotonic()
             for group in self.optimiser.param_groups:
                 group["lr"] = learning_rate(progress, self.rate, self.warm)
@@ -275,16 +238,14 @@ class Stage:
     def finish(self) -> None:
         """Keep a last checkpoint, put the averages in place of the weights, draw the curves."""
         if not self.said.smoke:
-            self._save()
+            self.keep()
         if self.ema:
             self.ema.apply()
         if rank() == 0:
             self.log.picture()
             print(f"{self.name}: {self.step} steps, {self.used:.0f} s", flush=True)
 
-    def _progress(self) -> float:
-        if self.steps is not None:
-            return self.step / self.steps
+    def _share_of_time(self) -> float:
         if self.seconds is None:
             raise ValueError(f"stage {self.name!r} needs seconds or steps")
         return self.used / self.seconds
@@ -300,7 +261,8 @@ class Stage:
         if device().type == "cuda":
             torch.cuda.synchronize()
 
-    def _save(self) -> None:
+    def keep(self) -> None:
+        """Write the checkpoint that the next process goes on from."""
         if rank() != 0:
             return
         size = torch.float16 if self.compact else torch.float32
@@ -318,7 +280,7 @@ class Stage:
         write_parts(self.said.checkpoints / self.name, state)
 
     def _restore(self) -> bool:
-        state = read_parts(self.said.checkpoints / self.name)
+        state = read_parts(self.said.checkpoints / self.name, device())
         if state is None:
             return False
         self.modules.load_state_dict(state["weights"])
@@ -337,27 +299,6 @@ class Stage:
             torch.manual_seed(SEED + rank() + 1000 * self.step)
         print(f"{self.name}: resumed at step {self.step}, {self.used:.0f} s used", flush=True)
         return True
-
-
-def write_parts(path: Path, state: Mapping[str, Any]) -> None:
-    """Save a state as `path.0.part`, `path.1.part`, ... of at most PART bytes each."""
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    data = buffer.getvalue()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f"{path.name}.*.part"):
-        stale.unlink()
-    for i in range(0, len(data), PART):
-        (path.parent / f"{path.name}.{i // PART}.part").write_bytes(data[i : i + PART])
-
-
-def read_parts(path: Path) -> dict[str, Any] | None:
-    """The state that write_parts saved, on the current device; None where there is none."""
-    parts = sorted(path.parent.glob(f"{path.name}.*.part"), key=lambda p: int(p.suffixes[-2][1:]))
-    if not parts:
-        return None
-    data = b"".join(p.read_bytes() for p in parts)
-    return torch.load(io.BytesIO(data), map_location=device(), weights_only=True)
 
 
 def save_half(module: nn.Module, path: Path) -> None:
