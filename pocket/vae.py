@@ -2,6 +2,8 @@
 
     python -m pocket.vae [--smoke]
 
+Expect 5,470 steps of 128 in 220 s on an H200 (5 minutes with rendering, compiling and measuring),
+loss 1.5 -> .032. On 512 people never trained on: PSNR 37.8 dB, photos 39.2, worst 33.5.
 Its latents are normalised by the scaling_factor and shift_factor of its config, as FLUX's are.
 """
 
