@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from hooks.assemble import Parts, assemble
+from hooks.assemble import Assembled, Parts, assemble
 from hooks.call import Call, follow
 from hooks.capture import Capture
 from hooks.clock import Tick, denoiser_of, ticking
 from hooks.contribution import Residuals
 from hooks.errors import RunError, UnsupportedPipelineError
 from hooks.estimate import SCHEDULERS, refusal
-from hooks.layout import Layout
 from hooks.observe import Observer
 from hooks.patch import replaced
 from hooks.provenance import provenance
@@ -95,7 +94,7 @@ class Recording:
         batch = len(made.samples["latents"])
         extras = self._extras or [{}] * batch
         if places is None:
-            places = self._grow(made.layout, _labels(call, labels, batch))
+            places = self._grow(made, _labels(call, labels, batch))
         run = self._run
         if not isinstance(run, Run) or len(places) != batch:
             raise RunError(f"place() named {len(places)} samples and the call made {batch}")
@@ -109,18 +108,19 @@ class Recording:
 
         self._writer.put(write)
 
-    def _grow(self, layout: Layout, labels: Sequence[Label]) -> list[int]:
+    def _grow(self, made: Assembled, labels: Sequence[Label]) -> list[int]:
+        """Places for a call's samples at the end of the run; a call that does not fit adds none."""
         if isinstance(self._run, Path):
             path = self._run
             self._run = (
                 Run.open(path)
                 if path.exists()
-                else Run.create(path, layout, [], provenance(self.pipe, self.capture))
+                else Run.create(path, made.layout, [], provenance(self.pipe, self.capture))
             )
-        run, found = self._run, []
         self._writer.wait()  # resizing and writing at once would race for the arrays' metadata
-        found.extend(run.extend(labels))
-        return found
+        self._run.refuse_other({name: values[0] for name, values in made.samples.items()})
+        self._run.write_steps(made.steps)
+        return self._run.extend(labels)
 
 
 @contextmanager

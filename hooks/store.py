@@ -117,8 +117,15 @@ class Run:
     def write(self, sample: int, values: Mapping[str, np.ndarray]) -> None:
         """Write every variable of one sample, then mark it done.
 
-        Raises RunError if a variable is missing, unknown, or of another shape than the run's.
+        Raises RunError as `refuse_other` does.
         """
+        self.refuse_other(values)
+        for name, value in values.items():
+            self._arrays[name][sample] = value
+        self._arrays["done"][sample] = True
+
+    def refuse_other(self, values: Mapping[str, np.ndarray]) -> None:
+        """Raise RunError if a sample's variable is missing, unknown, or of another shape than the run's."""
         wanted = {n for n, a in self._arrays.items() if _is_recorded(n, a)}
         if set(values) != wanted:
             raise RunError(
@@ -129,9 +136,6 @@ class Run:
             shape = self._arrays[name].shape[1:]
             if value.shape != shape:
                 raise RunError(f"{name} is {value.shape} here and {shape} in {self.path}")
-        for name, value in values.items():
-            self._arrays[name][sample] = value
-        self._arrays["done"][sample] = True
 
     def write_steps(self, values: Mapping[str, np.ndarray]) -> None:
         """Write the variables that belong to steps alone: sigma and timestep, (step,) each.
