@@ -88,11 +88,12 @@ class Recording:
         call, self._call = self._call, self._fresh()
         labels, self._labels = self._labels, None
         places, self._places = self._places, None
+        extras, self._extras = self._extras, None
         if not call.ticks:
             return
         made = assemble(self.pipe, call, self.parts, self.capture, self._face_seconds)
         batch = len(made.samples["latents"])
-        extras = self._extras or [{}] * batch
+        extras = extras or [{}] * batch
         if places is None:
             places = self._grow(made, _labels(call, labels, batch))
         run = self._run
