@@ -1,0 +1,172 @@
+"""Measured runs as figures and tables ask for them: by experiment, backbone and setting."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import xarray as xr
+
+from analysis import cells
+from analysis.bootstrap import Bounds, ExpandedPercentile, Interval, JackknifeT, weighted_means
+from analysis.compare import compare
+from hooks.errors import StepscopeError
+
+
+class MissingEvidenceError(StepscopeError):
+    """A run, or a measurement of it, that a figure needs is not there."""
+
+
+class OneFace:
+    """In place of an interval where only one face was measured: the bounds are NaN."""
+
+    def __call__(self, faces: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Bounds:
+        """The estimate alone; NaN where nothing was measured."""
+        estimate = np.asarray(statistic(weighted_means(np.ones((1, len(faces))), faces))[0])
+        nothing = np.full(estimate.shape, np.nan)
+        return Bounds(estimate, nothing, nothing)
+
+    def __repr__(self) -> str:
+        return "OneFace()"
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Measured runs, and the choices with which they are read.
+
+    runs: by experiment; each is a run's root and `analysis` groups in one dataset, with the run's
+        attributes. baseline, swapped: names of the two backbones of the replacement.
+    levels: complexity level of each prompt, in order from simple to conflicting (ours).
+    judge: the recogniser that identity is read with; None is the first that conditions nothing.
+    share: of the plateau, at which the window ends; level: of every interval, 0 to 1.
+    """
+
+    runs: Mapping[str, Sequence[xr.Dataset]] = field(repr=False)
+    baseline: str
+    swapped: str
+    levels: Mapping[str, str] = field(default_factory=dict, repr=False)
+    judge: str | None = None
+    share: float = 0.9
+    level: float = 0.95
+    resamples: int = 1999
+
+    @property
+    def backbones(self) -> tuple[str, str]:
+        """The baseline and what it is swapped for."""
+        return self.baseline, self.swapped
+
+    @property
+    def window_interval(self) -> ExpandedPercentile:
+        """For positions, which have kinks."""
+        return ExpandedPercentile(level=self.level, resamples=self.resamples)
+
+    def all(self, experiment: str, **settings: Any) -> list[xr.Dataset]:
+        """Every run of an experiment with these settings; a name `a__b` is the setting `a.b`."""
+        if not self.runs.get(experiment):
+            raise MissingEvidenceError(
+                f"no measured run of experiment {experiment!r}: python -m analysis.paper "
+                f"experiments=[{experiment}]"
+            )
+        wanted = {name.replace("__", "."): value for name, value in settings.items()}
+        return [
+            run
+            for run in self.runs[experiment]
+            if all(setting(run, name) == value for name, value in wanted.items())
+        ]
+
+    def one(self, experiment: str, **settings: Any) -> xr.Dataset:
+        """The run of an experiment with these settings. Raises MissingEvidenceError unless it is one."""
+        found = self.all(experiment, **settings)
+        if len(found) != 1:
+            told = ", ".join(f"{k.replace('__', '.')}={v}" for k, v in settings.items())
+            raise MissingEvidenceError(
+                f"{len(found)} measured runs of {experiment!r} have {told}; one is needed"
+            )
+        return found[0]
+
+    def recogniser(self, run: xr.Dataset) -> str:
+        """The judge. Raises MissingEvidenceError if the run was not measured with it."""
+        names = measured(run, "final_similarity")["recogniser"].values.tolist()
+        free = [n for n, c in zip(names, run["conditioning"].values, strict=True) if not c]
+        judge = self.judge or next(iter(free), None)
+        if judge not in names:
+            raise MissingEvidenceError(f"recogniser {judge!r} did not measure this run: {names}")
+        return str(judge)
+
+    def identity(self, run: xr.Dataset, alignment: str = "fixed") -> xr.DataArray:
+        """Similarity (sample, step) under the judge; `fixed` compares early steps with late ones."""
+        values = measured(run, "similarity")
+        one = values.sel(recogniser=self.recogniser(run), alignment=alignment)
+        return one.drop_vars(["recogniser", "conditioning", "alignment"])
+
+    def endpoint(self, run: xr.Dataset, recogniser: str | None = None) -> xr.DataArray:
+        """Similarity (sample) of the final image, NaN where no face was found."""
+        values = measured(run, "final_similarity")
+        one = values.sel(recogniser=recogniser or self.recogniser(run))
+        return one.drop_vars(["recogniser", "conditioning"])
+
+    def interval(self, *values: xr.DataArray) -> Interval:
+        """For means: Student's over faces; none where fewer than two faces have a value."""
+        enough = all(len(np.unique(v["face"].values[_any(v)])) > 1 for v in values)
+        return JackknifeT(self.level) if enough else cast("Interval", OneFace())
+
+    def average(self, values: xr.DataArray) -> xr.Dataset:
+        """`cells.average`; without bounds where fewer than two faces were measured."""
+        return cells.average(values, self.interval(values))
+
+    def effect(self, baseline: xr.DataArray, changed: xr.DataArray) -> xr.Dataset:
+        """`compare.compare`; without bounds where fewer than two faces were measured."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return compare(baseline, changed, self.interval(baseline, changed))
+
+    def detection(self, values: xr.DataArray) -> xr.Dataset | None:
+        """`cells.detection_rate`; None for a single face."""
+        if len(np.unique(values["face"].values)) < 2:
+            return None
+        return cells.detection_rate(values, level=self.level)
+
+
+def setting(run: xr.Dataset, name: str) -> Any:
+    """A value of the run's resolved configuration, e.g. `adapter.scale`; `backbone` is its name."""
+    found: Any = run.attrs["configuration"]
+    for word in {"backbone": "backbone.name"}.get(name, name).split("."):
+        found = found.get(word) if isinstance(found, Mapping) else None
+    return found
+
+
+def measured(run: xr.Dataset, name: str) -> xr.DataArray:
+    """A variable with the cell's coordinates. Raises MissingEvidenceError if it was not measured."""
+    if name not in run:
+        raise MissingEvidenceError(
+            f"{name} is not in the run of {setting(run, 'backbone')}, {setting(run, 'steps')} steps: "
+            f"python -m analysis runs=[...] measures it where its model is installed"
+        )
+    return run[name]
+
+
+def budgets(evidence: Evidence, runs: Sequence[xr.Dataset]) -> xr.DataArray:
+    """Endpoints of runs with different step counts: (sample, budget), for the cells of all of them."""
+    runs = sorted(runs, key=lambda run: setting(run, "steps"))
+    ends = [evidence.endpoint(run) for run in runs]
+    keys = [cells.cell_keys(end) for end in ends]
+    common = [key for key in keys[0] if all(key in others for others in keys[1:])]
+    rows = [
+        end.isel(sample=[k.index(key) for key in common]).drop_vars("sample", errors="ignore")
+        for end, k in zip(ends, keys, strict=True)
+    ]
+    joined = xr.concat(rows, "budget", coords="minimal", compat="override", join="override")
+    steps = [int(setting(run, "steps")) for run in runs]
+    sigma = [float(run["sigma"].values[-1]) for run in runs]
+    return joined.transpose("sample", "budget").assign_coords(budget=steps, sigma=("budget", sigma))
+
+
+def sample_seconds(run: xr.Dataset) -> xr.DataArray:
+    """Seconds for a sample (sample): all parts of its batch's wall time, over the batch's size."""
+    parts = measured(run, "latency_seconds")
+    whole = parts.sel(part="total", drop=True) / parts["batch_size"]
+    return whole.assign_attrs(units="s", long_name="seconds for a sample")
+
+
+def _any(values: xr.DataArray) -> np.ndarray:
+    found = np.isfinite(values.transpose("sample", ...).values.astype(float))
+    return found.reshape(values.sizes["sample"], -1).any(1)

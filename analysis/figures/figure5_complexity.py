@@ -1,0 +1,82 @@
+"""Prompt complexity: drift along the run, and identity by step and level.
+
+Levels from simple to style-conflicting are ours. (a) Drift, our definition: peak of the mean
+similarity along the trajectory minus its end, the peak placed by every other face and the fall
+measured on the others; above zero where identity is lost again after its peak. (b, c) Mean
+similarity of the decoded x0 (final image's keypoints fixed) by step and level under both backbones,
+on one scale; hatched where no face was found.
+"""
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from analysis.drift import drift
+from analysis.evidence import Evidence, MissingEvidenceError
+from analysis.figures.figure4_streams import LEAST_WIDTH, colour_scale
+from analysis.figures.marks import bars, heatmap, legend, look, name, run_name
+from analysis.figures.style import canvas, gap, panel
+from hooks.errors import StepscopeError
+
+EXPERIMENTS = ("prompt_complexity",)
+
+
+def draw(evidence: Evidence) -> Figure:
+    """Drift on the left, the two heatmaps beside it."""
+    runs = [evidence.one("prompt_complexity", backbone=b) for b in evidence.backbones]
+    if not evidence.levels:
+        raise MissingEvidenceError("the complexity level of each prompt is not known")
+    levels = list(dict.fromkeys(evidence.levels.values()))
+    figure = canvas(2.3)
+    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.75])
+    drifts(evidence, left, runs, levels)
+    longest = max(run.sizes["step"] for run in runs)
+    widths = [max(run.sizes["step"], LEAST_WIDTH * longest) for run in runs]
+    axes = right.subplots(1, len(runs), width_ratios=widths)
+    maps = [by_level(evidence, run, levels) for run in runs]
+    scale = colour_scale(np.concatenate([m.ravel() for m in maps]), log=False)
+    scale.vmin = min(0.0, *(float(np.nanmin(m, initial=0.0)) for m in maps))
+    for one, run, values, letter in zip(axes, runs, maps, "bc", strict=True):
+        image = heatmap(one, values, levels, norm=scale)
+        one.tick_params(labelleft=one is axes[0])
+        one.set_xlabel("step")
+        panel(one, letter, run_name(run).replace(", ", "\n"))
+    right.colorbar(image, ax=list(axes), label="cosine to the reference", pad=0.02)
+    return figure
+
+
+def at_level(evidence: Evidence, run: xr.Dataset, level: str) -> xr.DataArray:
+    """Similarity (sample, step) of the prompts of a level."""
+    values = evidence.identity(run)
+    return values.isel(
+        sample=[evidence.levels.get(p) == level for p in values["prompt"].values.tolist()]
+    )
+
+
+def by_level(evidence: Evidence, run: xr.Dataset, levels: list[str]) -> np.ndarray:
+    """Mean similarity (level, step)."""
+    return np.stack(
+        [evidence.average(at_level(evidence, run, one))["mean"].values for one in levels]
+    )
+
+
+def drifts(evidence: Evidence, figure, runs: list[xr.Dataset], levels: list[str]) -> None:
+    """Drift of each level under each backbone, with intervals."""
+    axes = figure.subplots()
+    panel(axes, "a", "drift: peak − end\n")
+    try:
+        for k, run in enumerate(runs):
+            curves = [at_level(evidence, run, level) for level in levels]
+            found = [drift(one, evidence.interval(one.isel(step=-1))) for one in curves]
+            values = [[float(f[word]) for f in found] for word in ("drift", "low", "high")]
+            places = np.arange(len(levels)) + (k - 0.5) * 0.24
+            bars(axes, places, *values, look(k), across=True, label=name(run.attrs["backbone"]))
+    except StepscopeError as error:
+        gap(axes, str(error))
+        return
+    axes.axvline(0, color="#999999", lw=0.6, zorder=0)
+    axes.set_yticks(range(len(levels)), levels)
+    axes.set_ylim(len(levels) - 0.5, -0.5)
+    axes.grid(visible=False)
+    axes.set_xlabel("cosine")
+    legend(axes, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)

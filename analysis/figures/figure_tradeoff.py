@@ -1,0 +1,46 @@
+"""Latency against identity: one point for each backbone and number of steps.
+
+Similarity of the final image against seconds for a sample, wall time of its whole batch over the
+batch's size, on the machine and in the batches named below; bars are intervals over faces in both
+directions. Labels: number of steps. Timings are of this machine and not of another.
+"""
+
+from matplotlib.figure import Figure
+
+from analysis.evidence import Evidence, sample_seconds, setting
+from analysis.figures.marks import bars, legend, look, name
+from analysis.figures.style import canvas
+
+EXPERIMENTS = ("step_budget",)
+
+
+def draw(evidence: Evidence) -> Figure:
+    """One panel, latency on a logarithmic axis."""
+    figure = canvas(2.8, 4.2)
+    axes = figure.subplots()
+    for k, backbone in enumerate(evidence.backbones):
+        runs = sorted(
+            evidence.all("step_budget", backbone=backbone), key=lambda r: setting(r, "steps")
+        )
+        points = [
+            (evidence.average(sample_seconds(run)), evidence.average(evidence.endpoint(run)))
+            for run in runs
+        ]
+        x, y = ([float(p[i]["mean"]) for p in points] for i in (0, 1))
+        axes.plot(x, y, color=look(k).colour, ls=look(k).line, lw=0.7)
+        for i, across in ((0, True), (1, False)):
+            ends = [[float(p[i][word]) for p in points] for word in ("low", "high")]
+            label = None if across else name(backbone)
+            bars(axes, *((y, x) if across else (x, y)), *ends, look(k), across=across, label=label)
+        for run, (a, b) in zip(runs, zip(x, y, strict=True), strict=True):
+            axes.annotate(
+                str(setting(run, "steps")),
+                (a, b),
+                (3.5, -8 if k else 4),
+                textcoords="offset points",
+                fontsize=6,
+            )
+    axes.set_xscale("log")
+    axes.set(xlabel="seconds a sample", ylabel="cosine to the reference")
+    legend(axes, loc="lower right")
+    return figure

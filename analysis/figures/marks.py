@@ -1,0 +1,119 @@
+"""What the figures are drawn with: curves with bands, points with bars, windows, heatmaps, pictures."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+
+from analysis.evidence import setting
+from analysis.figures.style import INK, LOOKS, QUIET, Look
+
+
+def name(backbone: str) -> str:
+    """A backbone's name as it is printed."""
+    return backbone.replace("_", " ")
+
+
+def run_name(run: xr.Dataset) -> str:
+    """Backbone and step count, e.g. `pocket dev, 28 steps`."""
+    steps = setting(run, "steps")
+    return f"{name(setting(run, 'backbone'))}, {steps} step{'s' if steps > 1 else ''}"
+
+
+def curve(axes: Axes, x: Any, mean: xr.Dataset, look: Look, label: str) -> None:
+    """A mean with the band of its interval; single points are drawn too."""
+    x, middle = np.asarray(x, float), mean["mean"].values
+    axes.fill_between(
+        x, mean["low"].values, mean["high"].values, color=look.colour, alpha=0.22, lw=0
+    )
+    axes.plot(x, middle, color=look.colour, ls=look.line, marker=look.marker, ms=2.4, label=label)
+    if np.isnan(mean["low"].values).all() and np.isfinite(middle).any():
+        axes.plot([], [], " ", label="  (one face: no interval)")
+
+
+def bars(
+    axes: Axes,
+    x: Any,
+    mean: Any,
+    low: Any,
+    high: Any,
+    look: Look,
+    *,
+    across: bool = False,
+    **more: Any,
+) -> None:
+    """Points with the bars of their intervals; `across` lays values along x."""
+    place, middle = np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(mean, float))
+    ends = np.atleast_1d(np.asarray(low, float)), np.atleast_1d(np.asarray(high, float))
+    arms = np.abs(np.nan_to_num([middle - ends[0], ends[1] - middle], posinf=1e9, neginf=1e9))
+    pair = (middle, place) if across else (place, middle)
+    axes.errorbar(
+        *pair,
+        **{"xerr" if across else "yerr": arms},
+        color=look.colour,
+        marker=look.marker,
+        **{"ls": "none", "elinewidth": 1.0, "capsize": 1.8, "ms": 3.4, **more},
+    )
+
+
+def window_mark(axes: Axes, found: xr.Dataset, look: Look, *, sigma: bool = False) -> None:
+    """Shade from the start of a curve to the end of its early window; the interval is a darker band."""
+    position, low, high = (float(found[word]) for word in ("position", "low", "high"))
+    left, right = sorted(axes.get_xlim())
+    start = right if sigma else left
+    if np.isfinite(position):
+        axes.axvspan(start, position, color=look.colour, alpha=0.06, lw=0, zorder=0)
+        axes.axvline(position, color=look.colour, lw=0.9, ls=look.line, zorder=1)
+    if np.isfinite(low) or np.isfinite(high):
+        ends = np.clip([low, high], left, right)
+        axes.axvspan(*ends, color=look.colour, alpha=0.16, lw=0, zorder=0)
+    axes.set_xlim(*((right, left) if sigma else (left, right)))
+
+
+def heatmap(axes: Axes, values: np.ndarray, rows: Sequence[str], **more: Any) -> AxesImage:
+    """An image of (row, column), first row on top; NaN is hatched."""
+    axes.grid(visible=False)
+    axes.set_facecolor("#ffffff")
+    axes.patch.set(hatch="////", edgecolor="#bbbbbb")
+    image = axes.imshow(np.ma.masked_invalid(values), aspect="auto", **more)
+    axes.set_yticks(range(len(rows)), rows)
+    return image
+
+
+def picture(axes: Axes, image: np.ndarray | None, under: str = "", *, quiet: bool = False) -> None:
+    """A picture without axes, with a word under it."""
+    axes.grid(visible=False)
+    axes.set(xticks=[], yticks=[])
+    for side in axes.spines.values():
+        side.set_visible(False)
+    if image is not None and image.any():
+        axes.imshow(image, interpolation="lanczos")
+    else:
+        axes.set_facecolor("#f2f2f2")
+        axes.set_aspect("equal")
+    axes.set_xlabel(under, labelpad=2, fontsize=6, color=QUIET if quiet else INK)
+
+
+def legend(axes: Axes, **place: Any) -> None:
+    """A legend, where there is anything to name."""
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(**place)
+
+
+def cosine(value: float) -> str:
+    """A similarity as it stands under a picture."""
+    return f"{value:.2f}" if np.isfinite(value) else "no face"
+
+
+def wrapped(text: str, width: int) -> str:
+    """Broken into lines of at most `width` letters."""
+    return "\n".join(textwrap.wrap(text, width))
+
+
+def look(index: int) -> Look:
+    """The look of the index-th condition of a figure."""
+    return LOOKS[index % len(LOOKS)]

@@ -1,0 +1,158 @@
+"""Measured runs with known answers, as `analysis` leaves them, for whoever draws or tabulates."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from analysis.evidence import Evidence
+
+LEVELS = {
+    "portrait photo of a person": "simple",
+    "portrait photo of a person at the beach": "scene",
+    "poster pencil sketch of a person in an office": "conflicting",
+}
+PROMPTS = tuple(LEVELS)
+FACES = tuple(f"{n:02d}_0" for n in range(6))
+SIZE = 16
+STREAMS = ("image", "text", "identity")
+PARTS = ("face", "text", "adapter", "denoiser", "vae", "total")
+
+
+def measured_run(
+    backbone: str = "pocket_dev",
+    steps: int = 28,
+    *,
+    scale: float = 1.0,
+    guidance: float | None = None,
+    true_cfg: float = 1.0,
+    faces: Sequence[str] = FACES,
+    prompts: Sequence[str] = PROMPTS,
+    seeds: Sequence[int] = (0, 1),
+    recognisers: Sequence[str] = ("pocket", "identity"),
+    missing: float = 0.1,
+    lpips: bool = True,
+) -> xr.Dataset:
+    """A run in which identity rises within 20 % of it to 0.6 times the scale, and sharpness later."""
+    rng = np.random.default_rng(hash((backbone, steps, scale, guidance, true_cfg)) % 2**32)
+    cells = [(f, p, s) for f in faces for p in prompts for s in seeds]
+    n, blocks, pairs = len(cells), 12, ("reference", "many_step")
+    sigma = 1 - np.arange(steps) / steps
+    level = 0.6 * scale + rng.normal(0, 0.05, (n, 1))
+    similarity = level * (1 - np.exp(-(1 - sigma + 1 / steps) / 0.1)) + rng.normal(
+        0, 0.02, (n, steps)
+    )
+    similarity = np.stack([similarity + 0.1 * k for k in range(len(recognisers))], -1)
+    lost = rng.random((n, steps, len(recognisers), 1)) < missing * np.array([2, 1])
+    similarity = np.where(lost, np.nan, similarity[..., None])
+    sharp = (1 - np.exp(-(1 - sigma) / 0.3))[None, :, None, None] + rng.normal(
+        0, 0.02, (n, steps, 2, 3)
+    )
+    names = {
+        "similarity": (("sample", "step", "recogniser", "alignment"), similarity),
+        "found": (("sample", "step", "recogniser"), np.where(lost[..., 0], 2, 1).astype(np.int8)),
+        "final_similarity": (("sample", "recogniser"), similarity[:, -1, :, 0]),
+        "final_found": (("sample", "recogniser"), np.where(lost[:, -1, :, 0], 2, 1).astype(np.int8)),
+        "sharpness": (("sample", "step", "region", "measure"), sharp),
+        "latency_seconds": (("sample", "part"), rng.uniform(0.9, 1.1, (n, len(PARTS))) * (steps + 1)),
+        "fixed_cost_steps": (("sample",), rng.normal(0.9, 0.01, n)),
+        "decoded": (("sample", "step", "row", "column", "rgb"), _pictures(rng, n, steps)),
+        "image": (("sample", "row", "column", "rgb"), _pictures(rng, n, 1)[:, 0]),
+        "face_crop": (("sample", "crop_row", "crop_column", "rgb"), _pictures(rng, n, 1)[:, 0]),
+        "attention_norm": (
+            ("sample", "step", "branch", "block", "stream"),
+            rng.uniform(1, 2, (n, steps, 1, blocks, 3)) * [1, 0.5, np.nan],
+        ),
+        "contribution": (
+            ("sample", "step", "branch", "block"),
+            scale * rng.uniform(0, 0.3, (n, steps, 1, blocks)),
+        ),
+        "step_seconds": (("sample", "step"), rng.uniform(0.9, 1.1, (n, steps))),
+    }  # fmt: skip
+    if lpips:
+        for metric in ("lpips", "dinov2"):
+            names[metric] = (("sample", "pair"), rng.uniform(0.3, 0.5, (n, 2)))
+    face, prompt, seed = zip(*cells, strict=True)
+    return xr.Dataset(
+        names,
+        coords={
+            "face": ("sample", list(face)),
+            "prompt": ("sample", list(prompt)),
+            "seed": ("sample", list(seed)),
+            "batch_size": ("sample", [8] * n),
+            "sample": np.arange(n),
+            "step": np.arange(steps),
+            "sigma": ("step", sigma),
+            "branch": ["positive"],
+            "block": [f"double.{i:02d}" for i in range(4)] + [f"single.{i:02d}" for i in range(8)],
+            "stream": list(STREAMS),
+            "recogniser": list(recognisers),
+            "conditioning": ("recogniser", [name == "identity" for name in recognisers]),
+            "alignment": ["detected", "fixed"],
+            "region": ["image", "face"],
+            "measure": ["laplacian", "tenengrad", "high_frequency"],
+            "part": list(PARTS),
+            "pair": list(pairs),
+        },
+        attrs=_attributes(backbone, steps, scale, guidance, true_cfg, seeds),
+    )
+
+
+def evidence(**more: Any) -> Evidence:
+    """Every experiment, on `more` of `measured_run`."""
+    dev, schnell = {"guidance": 3.5} | more, more
+    pair = [measured_run(**dev), measured_run("pocket_schnell", 4, **schnell)]
+    runs = {
+        "main": pair,
+        "trajectory": pair,
+        "prompt_complexity": pair,
+        "step_budget": [measured_run(steps=n, **dev) for n in (1, 2, 4, 8, 14, 28)]
+        + [measured_run("pocket_schnell", n, **schnell) for n in (1, 2, 4, 8)],
+        "guidance": [measured_run(**(dev | {"guidance": g})) for g in (1.0, 3.5)]
+        + [measured_run("pocket_schnell", 4, true_cfg=c, **more) for c in (1.0, 2.0)],
+    }
+    for experiment, scales in {
+        "adapter_scale": (0.0, 0.25, 0.5, 1.0, 1.5),
+        "weak_adapter": (0.0, 0.25, 1.0),
+    }.items():
+        runs[experiment] = [measured_run(scale=a, **dev) for a in scales]
+        runs[experiment] += [measured_run("pocket_schnell", 4, scale=a, **schnell) for a in scales]
+    return Evidence(
+        runs, baseline="pocket_dev", swapped="pocket_schnell", levels=LEVELS, resamples=99
+    )
+
+
+def _pictures(rng: np.random.Generator, samples: int, steps: int) -> np.ndarray:
+    return rng.integers(1, 255, (samples, steps, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def _attributes(
+    backbone: str,
+    steps: int,
+    scale: float,
+    guidance: float | None,
+    true_cfg: float,
+    seeds: Sequence[int],
+) -> dict[str, Any]:
+    return {
+        "configuration": {
+            "backbone": {"name": backbone, "path": f"models/{backbone}", "dtype": "float32"},
+            "adapter": {"name": "pocket", "path": "models/infinite-you", "scale": scale},
+            "steps": steps,
+            "guidance": guidance,
+            "true_cfg": true_cfg,
+            "seeds": list(seeds),
+            "height": SIZE,
+            "width": SIZE,
+        },
+        "backbone": backbone,
+        "adapter": "pocket",
+        "device": "cpu (x86_64)",
+        "versions": {"torch": "2.13.0", "diffusers": "0.42.1"},
+        "weights": {
+            "adapter/InfuseNetModel/diffusion_pytorch_model.safetensors": "ab" * 32,
+            "backbone/transformer/diffusion_pytorch_model.safetensors": backbone[-4:] * 16,
+        },
+        "created": "2026-01-01T00:00:00+00:00",
+    }
