@@ -1,6 +1,6 @@
 """Measures everything up to the autoencoder on people never trained on: logs/faces_quality.json.
 
-    python -m pocket.faces_quality [--people 400]          # about ten minutes on two cores
+    python -m pocket.faces_quality [--people 400]          # five minutes on two cores
 
 Detector (share found, keypoint error in pixels), both recognisers (equal-error rate with the
 counts of pairs, ceiling, floor), the judge's loss of cosine for each identity number moved by half
