@@ -1,5 +1,6 @@
 """Measured runs with known answers, as `analysis` leaves them, for whoever draws or tabulates."""
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +36,8 @@ def measured_run(
     lpips: bool = True,
 ) -> xr.Dataset:
     """A run in which identity rises within 20 % of it to 0.6 times the scale, and sharpness later."""
-    rng = np.random.default_rng(hash((backbone, steps, scale, guidance, true_cfg)) % 2**32)
+    told = (backbone, steps, scale, guidance, true_cfg)
+    rng = np.random.default_rng(zlib.crc32(repr(told).encode()))
     cells = [(f, p, s) for f in faces for p in prompts for s in seeds]
     n, blocks, pairs = len(cells), 12, ("reference", "many_step")
     sigma = 1 - np.arange(steps) / steps

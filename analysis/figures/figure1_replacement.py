@@ -26,7 +26,7 @@ def draw(evidence: Evidence) -> Figure:
     """The diagram from the two runs of `main`."""
     first, second = (evidence.one("main", backbone=b) for b in evidence.backbones)
     rows = differences(first.attrs["configuration"], second.attrs["configuration"])
-    figure = canvas(1.5 + 0.17 * len(rows))
+    figure = canvas(1.6 + 0.17 * len(rows))
     top, below = figure.subplots(2, 1, height_ratios=[1.05, 0.35 + 0.17 * len(rows)])
     pipeline(top, frozen(first.attrs["weights"], second.attrs["weights"]))
     table(below, rows, [name(b) for b in evidence.backbones])
@@ -60,7 +60,7 @@ def frozen(first: Mapping[str, str], second: Mapping[str, str]) -> str:
 
 def pipeline(axes: Axes, same: str) -> None:
     """Boxes and arrows; the backbone's box is the one that is replaced."""
-    axes.set(xlim=(0, 12), ylim=(0, 2))
+    axes.set(xlim=(0, 12), ylim=(0, 2.2))
     axes.axis("off")
     for i, word in enumerate(BOXES):
         swapped = word == "backbone"
@@ -88,7 +88,7 @@ def pipeline(axes: Axes, same: str) -> None:
             axes.add_patch(arrow)
     axes.text(4, 0.35, same, ha="center", va="center", color=QUIET)
     axes.text(
-        7, 0.35, "replaced, with its own schedule", ha="center", va="center", color=look(0).colour
+        7, 1.98, "replaced, with its own schedule", ha="center", va="center", color=look(0).colour
     )
 
 
@@ -104,6 +104,4 @@ def table(axes: Axes, rows: list[tuple[str, str, str]], heads: list[str]) -> Non
         if i % 2 == 0:
             axes.axhspan(i - 0.1, i + 0.9, 0.03, 0.97, color="#f5f5f5", lw=0)
         for x, word in zip(places, row, strict=True):
-            axes.text(
-                x, i + 0.4, word, family="DejaVu Sans Mono", va="center", fontsize=6.5
-            )
+            axes.text(x, i + 0.4, word, family="DejaVu Sans Mono", va="center", fontsize=6.5)

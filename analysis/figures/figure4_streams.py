@@ -5,7 +5,7 @@ share of frames with a face (Wilson's interval), sharpness of the face (variance
 x0 at a fixed size), and the norm ratio. (b, c) Norm ratio by block and step under both backbones:
 text over image, root mean square per token of the attention output before its gate; our definition.
 It measures text, not identity. (d, e) What the adapter adds after each block over what it is added
-to, |alpha r| / |h|; zero in blocks without residual. Steps of pairs share one scale.
+to, |alpha r| / |h|; zero in blocks without residual. Each pair shares one colour scale.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
 
 from analysis.evidence import Evidence, MissingEvidenceError, measured
-from analysis.figures.marks import curve, heatmap, legend, look, run_name
+from analysis.figures.marks import curve, heatmap, key, look, plain, run_name, steps
 from analysis.figures.style import Look, canvas, gap, panel
 
 EXPERIMENTS = ("trajectory",)
@@ -56,7 +56,7 @@ def over_sigma(evidence: Evidence, figure: SubFigure, runs: list[xr.Dataset]) ->
         axes[k].set_xlabel("noise level σ")
         for i, run in enumerate(runs):
             draw_one(evidence, axes[k], run, quantity, look(i), detection=k == 1)
-    legend(axes[0], loc="lower right")
+    key(figure, axes[0])
     axes[1].set_ylim(-0.03, 1.05)
 
 
@@ -112,9 +112,11 @@ def heatmaps(figure: SubFigure, runs: list[xr.Dataset]) -> None:
             every = max(1, len(blocks) // 12)
             one.set_yticks(range(0, len(blocks), every), blocks[::every])
             one.tick_params(labelleft=one is axes[0])
-            one.set_xlabel("step")
+            steps(one, run.sizes["step"])
             panel(one, letter, run_name(run).replace(", ", "\n"))
-        side.colorbar(image, ax=list(axes), label=title, shrink=0.9, pad=0.02)
+        bar = side.colorbar(image, ax=list(axes), label=title, shrink=0.9, pad=0.02)
+        if isinstance(scale, LogNorm):
+            plain(bar.ax.yaxis)
 
 
 def contribution(run: xr.Dataset) -> xr.DataArray:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from analysis.drift import drift
 from analysis.evidence import Evidence, MissingEvidenceError
 from analysis.figures.figure4_streams import LEAST_WIDTH, colour_scale
-from analysis.figures.marks import bars, heatmap, legend, look, name, run_name
+from analysis.figures.marks import bars, heatmap, key, look, name, run_name, steps
 from analysis.figures.style import canvas, gap, panel
 from hooks.errors import StepscopeError
 
@@ -39,7 +39,7 @@ def draw(evidence: Evidence) -> Figure:
     for one, run, values, letter in zip(axes, runs, maps, "bc", strict=True):
         image = heatmap(one, values, levels, norm=scale)
         one.tick_params(labelleft=one is axes[0])
-        one.set_xlabel("step")
+        steps(one, run.sizes["step"])
         panel(one, letter, run_name(run).replace(", ", "\n"))
     right.colorbar(image, ax=list(axes), label="cosine to the reference", pad=0.02)
     return figure
@@ -63,7 +63,7 @@ def by_level(evidence: Evidence, run: xr.Dataset, levels: list[str]) -> np.ndarr
 def drifts(evidence: Evidence, figure, runs: list[xr.Dataset], levels: list[str]) -> None:
     """Drift of each level under each backbone, with intervals."""
     axes = figure.subplots()
-    panel(axes, "a", "drift: peak − end\n")
+    panel(axes, "a", "drift: peak − end")
     try:
         for k, run in enumerate(runs):
             curves = [at_level(evidence, run, level) for level in levels]
@@ -79,4 +79,4 @@ def drifts(evidence: Evidence, figure, runs: list[xr.Dataset], levels: list[str]
     axes.set_ylim(len(levels) - 0.5, -0.5)
     axes.grid(visible=False)
     axes.set_xlabel("cosine")
-    legend(axes, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
+    key(figure, axes)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from analysis.evidence import Evidence, MissingEvidenceError, setting
 from analysis.figures.figure4_streams import contribution
-from analysis.figures.marks import bars, legend, look, name
+from analysis.figures.marks import bars, key, look, name
 from analysis.figures.style import canvas, gap, panel
 
 EXPERIMENTS = ("adapter_scale",)
@@ -51,5 +51,5 @@ def draw(evidence: Evidence) -> Figure:
     if not rates:
         gap(axes[1], "one face: no rate over faces")
     axes[1].set_ylim(-0.03, 1.05)
-    legend(axes[0], loc="lower right")
+    key(figure, axes[0])
     return figure

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from analysis.evidence import Evidence
 from analysis.figures.figure4_streams import sharpness
-from analysis.figures.marks import legend, look, run_name
+from analysis.figures.marks import legend, look, run_name, steps
 from analysis.figures.style import QUIET, Look, canvas, gap, panel
 from analysis.saturation import ExponentialApproach
 from analysis.windows import window
@@ -31,7 +31,8 @@ def draw(evidence: Evidence) -> Figure:
     for one, letter, backbone in zip(axes, "ab", evidence.backbones, strict=True):
         run = evidence.one("trajectory", backbone=backbone)
         panel(one, letter, run_name(run))
-        one.set(xlabel="step", ylim=(-0.12, 1.25))
+        one.set(ylim=(-0.2, 1.5))
+        steps(one, run.sizes["step"])
         quantities = (("identity", evidence.identity), ("sharpness of the face", sharpness))
         for k, (label, quantity) in enumerate(quantities):
             try:

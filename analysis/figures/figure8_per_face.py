@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from analysis.cells import face_means
 from analysis.compare import pair
 from analysis.evidence import Evidence
-from analysis.figures.marks import legend, look, run_name
+from analysis.figures.marks import key, look, run_name
 from analysis.figures.style import INK, canvas, panel
 
 EXPERIMENTS = ("main",)
@@ -41,7 +41,7 @@ def draw(evidence: Evidence) -> Figure:
     left.set_yticks(range(len(faces)), faces.tolist())
     left.set_ylim(len(faces) - 0.4, -0.6)
     left.set_xlabel("cosine")
-    legend(left, loc="upper center", bbox_to_anchor=(0.5, -0.12 - 0.3 / len(faces)), ncols=2)
+    key(figure, left)
     difference(evidence, right, ends, faces)
     return figure
 

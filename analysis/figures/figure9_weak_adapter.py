@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.drift import lift
 from analysis.evidence import Evidence, setting
-from analysis.figures.marks import bars, curve, legend, look, name, run_name
+from analysis.figures.marks import bars, curve, legend, look, name, run_name, steps
 from analysis.figures.style import canvas, gap, panel
 from hooks.errors import StepscopeError
 
@@ -28,7 +28,7 @@ def draw(evidence: Evidence) -> Figure:
             key=lambda r: -setting(r, "adapter.scale"),
         )
         panel(axes[k], "ab"[k], run_name(runs[0]))
-        axes[k].set_xlabel("step")
+        steps(axes[k], runs[0].sizes["step"])
         try:
             for i, run in enumerate(runs):
                 label = f"α = {setting(run, 'adapter.scale'):g}"
@@ -44,7 +44,7 @@ def draw(evidence: Evidence) -> Figure:
     panel(axes[2], "c", "lift of the full adapter")
     axes[2].axhline(0, color="#999999", lw=0.6)
     legend(axes[2], loc="best")
-    axes[2].set_xlabel("over α =")
+    axes[2].set(xlabel="over α =", ylabel="cosine")
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis.evidence import Evidence, measured
 from analysis.figures.figure2_grid import cell, unique
-from analysis.figures.marks import cosine, name, picture
+from analysis.figures.marks import cosine, picture, run_name
 from analysis.figures.style import WIDTH, canvas
 
 EXPERIMENTS = ("trajectory",)
@@ -32,22 +32,12 @@ def draw(evidence: Evidence) -> Figure:
         for k, run in enumerate(runs):
             row = axes[2 * i + k]
             one = cell(run, face, prompt)
-            picture(
-                row[0], one["face_crop"].values if k == 0 else None, "reference" if k == 0 else ""
-            )
-            row[0].set_ylabel(f"{face}" if k == 0 else "")
-            if k:
-                row[0].axis("off")
-                row[0].text(
-                    1,
-                    0.5,
-                    name(run.attrs["backbone"]),
-                    ha="right",
-                    va="center",
-                    transform=row[0].transAxes,
-                )
+            if k == 0:
+                picture(row[0], one["face_crop"].values, "reference", quiet=True)
+                row[0].set_title(face, fontsize=6, pad=2)
             else:
-                row[0].set_title(name(run.attrs["backbone"]), fontsize=6)
+                row[0].axis("off")
+            row[1].set_ylabel(run_name(run).replace(", ", "\n"), fontsize=6)
             frames(evidence, row[1:], run, one)
     return figure
 

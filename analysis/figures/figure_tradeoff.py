@@ -8,7 +8,7 @@ directions. Labels: number of steps. Timings are of this machine and not of anot
 from matplotlib.figure import Figure
 
 from analysis.evidence import Evidence, sample_seconds, setting
-from analysis.figures.marks import bars, legend, look, name
+from analysis.figures.marks import bars, key, look, name, plain
 from analysis.figures.style import canvas
 
 EXPERIMENTS = ("step_budget",)
@@ -36,11 +36,13 @@ def draw(evidence: Evidence) -> Figure:
             axes.annotate(
                 str(setting(run, "steps")),
                 (a, b),
-                (3.5, -8 if k else 4),
+                (3, 4) if k else (-3, 4),
                 textcoords="offset points",
-                fontsize=6,
+                ha="left" if k else "right",
+                color=look(k).colour,
             )
     axes.set_xscale("log")
+    plain(axes.xaxis)
     axes.set(xlabel="seconds a sample", ylabel="cosine to the reference")
-    legend(axes, loc="lower right")
+    key(figure, axes)
     return figure

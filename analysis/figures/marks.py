@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import FigureBase
 from matplotlib.image import AxesImage
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from analysis.evidence import setting
 from analysis.figures.style import INK, LOOKS, QUIET, Look
@@ -102,6 +105,26 @@ def legend(axes: Axes, **place: Any) -> None:
     """A legend, where there is anything to name."""
     if axes.get_legend_handles_labels()[1]:
         axes.legend(**place)
+
+
+def key(figure: FigureBase, axes: Axes) -> None:
+    """A legend above the panels, where there is anything to name."""
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+
+
+def plain(axis: Axis) -> None:
+    """A logarithmic axis with a few plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def steps(axes: Axes, count: int) -> None:
+    """A step axis: whole numbers alone."""
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=min(count, 4)))
 
 
 def cosine(value: float) -> str:

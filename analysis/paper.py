@@ -1,0 +1,173 @@
+"""`python -m analysis.paper`: run every experiment, measure, draw all figures and tables, and report."""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
+
+import hydra
+import xarray as xr
+from omegaconf import DictConfig, OmegaConf
+
+from analysis import report
+from analysis.commands import Planned, composed, experiments, plan
+from analysis.cost import describe, label
+from analysis.evidence import Evidence
+from analysis.figures import FIGURES
+from analysis.figures.style import save, styled
+from analysis.measure import measure_all
+from analysis.report import Item
+from analysis.runs import open_measured
+from analysis.tables import TABLES
+from hooks.errors import StepscopeError, nearest
+from probes.command import command, job
+from probes.faces import face_files
+from probes.run import run
+from probes.study import prompts_of
+
+Say = Callable[[str], None]
+
+
+def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
+    """Do what the configuration `conf/paper.yaml` says; returns the report's path, None if dry.
+
+    What is finished is left as it is: runs, and measurements whose inputs are the same. Raises
+    StepscopeError for what the user can mend.
+    """
+    models, out = config["models"], Path(config["out"])
+    for word, known in (("figures", FIGURES), ("tables", TABLES)):
+        for name in config[word] or ():
+            if name not in known:
+                raise StepscopeError(f"{word}: no {name!r}; {nearest(name, known)}")
+    wanted = experiments(config["study"], config["experiments"])
+    planned = plan(wanted, models["faces"], models["overrides"], out / "runs", dry=config["dry"])
+    say(describe(planned, models))
+    if config["dry"]:
+        return None
+    make(planned, say)
+    measure(planned, say)
+    evidence = gather(planned, models)
+    items = [*draw(config, evidence, planned, say), *tabulate(config, evidence, planned)]
+    path = report.write(out / "report.html", evidence, items, title=f"stepscope: {out.name}")
+    say(f"{path}: {sum(not item.missing for item in items)} of {len(items)} figures and tables")
+    return path
+
+
+def make(planned: Sequence[Planned], say: Say) -> None:
+    """Record every run that is not another's part; finished ones are skipped by `probes` itself."""
+    own = [one for one in planned if one.made_here]
+    for i, one in enumerate({one.path: one for one in own}.values()):
+        say(f"run {i + 1} of {len({one.path for one in own})}: {label(one)}")
+        run(one.study, say=lambda text: None)
+
+
+def measure(planned: Sequence[Planned], say: Say) -> None:
+    """Measure every run, along its steps where an experiment asks for it, else at its end alone."""
+    along = {one.path for one in planned if one.experiment.every_step}
+    every = {one.path for one in planned}
+    say(f"measuring {len(every)} runs, {len(along)} of them at every step")
+    measure_all(sorted(along), ALONG)
+    measure_all(sorted(every - along), AT_THE_END)
+
+
+ALONG = ("decode", "arcface", "sharpness", "latency")
+AT_THE_END = ("arcface_final", "latency")
+
+
+def gather(planned: Sequence[Planned], models: Mapping[str, Any]) -> Evidence:
+    """Every experiment's measured runs, each cut to the experiment's own grid."""
+    runs: dict[str, list[xr.Dataset]] = {}
+    for one in planned:
+        measured = open_measured(one.path).assign_attrs(path=str(one.path))
+        runs.setdefault(one.experiment.name, []).append(cut(measured, one))
+    levels = composed(["experiment=prompt_complexity", *backbone(models)]).get("complexity", {})
+    return Evidence(runs, baseline=models["baseline"], swapped=models["swapped"], levels=levels)
+
+
+def backbone(models: Mapping[str, Any]) -> list[str]:
+    """The override without which no configuration composes."""
+    return [f"backbone={models['baseline']}"]
+
+
+def cut(measured: xr.Dataset, one: Planned) -> xr.Dataset:
+    """The samples of a planned run among those of the run that holds them."""
+    grid = {
+        "face": list(face_files(one.study.faces)),
+        "prompt": prompts_of(one.study),
+        "seed": list(one.study.seeds),
+    }
+    keep = measured["sample"].notnull().values
+    for word, values in grid.items():
+        keep &= measured[word].isin(values).values
+    return measured.isel(sample=keep)
+
+
+def draw(
+    config: Mapping[str, Any], evidence: Evidence, planned: Sequence[Planned], say: Say
+) -> list[Item]:
+    """Every figure as PDF and PNG; one that lacks something says what."""
+    items = []
+    for name in config["figures"] or FIGURES:
+        drawing = FIGURES[name]
+        about = told(config, "figures", name, drawing.experiments, drawing.caption, planned)
+        try:
+            with styled():
+                files = save(drawing.draw(evidence), Path(config["out"]) / "figures", name)
+        except StepscopeError as error:
+            items.append(Item(**about, missing=str(error)))
+            say(f"{name}: not drawn, {error}")
+        else:
+            items.append(Item(**about, image=files[1]))
+    return items
+
+
+def tabulate(
+    config: Mapping[str, Any], evidence: Evidence, planned: Sequence[Planned]
+) -> list[Item]:
+    """Every table as CSV, Markdown and LaTeX."""
+    items = []
+    for name in config["tables"] or TABLES:
+        sheet = TABLES[name]
+        about = told(config, "tables", name, sheet.experiments, sheet.caption, planned)
+        try:
+            table = sheet.build(evidence)
+        except StepscopeError as error:
+            items.append(Item(**about, missing=str(error)))
+        else:
+            table.save(Path(config["out"]) / "tables", name)
+            items.append(Item(**about, table=table))
+    return items
+
+
+def told(
+    config: Mapping[str, Any],
+    kind: str,
+    name: str,
+    needs: Sequence[str],
+    caption: str,
+    planned: Iterable[Planned],
+) -> dict[str, Any]:
+    """What the report says of an item besides showing it."""
+    models, behind = config["models"], [one for one in planned if one.experiment.name in needs]
+    drawn = sorted({one.study.backbone.name for one in behind})
+    grid = {(len(o.study.faces), len(o.study.prompts), len(o.study.seeds)) for o in behind}
+    cells = "; ".join(f"{f} faces x {p} prompts x {s} seeds" for f, p, s in sorted(grid))
+    return {
+        "name": name,
+        "caption": f"{caption}\n\nDrawn by {', '.join(drawn)} ({cells}).",
+        "command": f"python -m analysis.paper models={models['name']} out={config['out']} {kind}=[{name}]",
+        "commands": [one.command for one in behind],
+        "runs": list(dict.fromkeys(one.path.name for one in behind)),
+    }
+
+
+@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="paper")
+def main(config: DictConfig) -> None:
+    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    job(lambda: paper(values))
+
+
+if __name__ == "__main__":
+    sys.exit(command(main))

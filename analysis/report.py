@@ -1,0 +1,148 @@
+"""One self-contained page: what the models say, then every figure and table with what made it."""
+
+import base64
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from analysis.claims import Claim, claims
+from analysis.evidence import Evidence, setting
+from analysis.tables.table import Table
+
+STYLE = """
+body{max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;line-height:1.5;
+ font-family:system-ui,"DejaVu Sans",sans-serif}
+h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.5rem;border-top:1px solid #ccc;padding-top:1rem}
+h3{font-size:1rem;margin-bottom:.2rem}img{max-width:100%;background:#fff}
+figure{margin:1rem 0}figcaption,.note{font-size:.85rem;color:#444}
+code,pre{font-family:"DejaVu Sans Mono",monospace;font-size:.75rem}
+pre{background:#f5f5f5;padding:.5rem;overflow-x:auto;white-space:pre-wrap}
+table{border-collapse:collapse;font-size:.75rem;display:block;overflow-x:auto}
+th,td{border-bottom:1px solid #ddd;padding:.25rem .5rem;text-align:left;vertical-align:top}
+.claim{border-left:4px solid #0072B2;padding-left:1rem;margin:1rem 0}.claim p{margin:.3rem 0}
+.gap{border:1px dotted #777;padding:1rem;color:#555;font-style:italic}
+"""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A figure or a table of the report, or why there is none.
+
+    image: PNG file. commands: what makes the runs behind it; runs: their names in the list of runs.
+    """
+
+    name: str
+    caption: str
+    command: str
+    image: Path | None = None
+    table: Table | None = None
+    missing: str = ""
+    commands: Sequence[str] = field(default=(), repr=False)
+    runs: Sequence[str] = ()
+
+
+def write(path: Path, evidence: Evidence, items: Sequence[Item], *, title: str) -> Path:
+    """Write the page; it opens from disk, with its pictures inside, and asks the network for nothing."""
+    parts = [
+        f"<h1>{html.escape(title)}</h1>",
+        *(claim_html(claim) for claim in claims(evidence)),
+        f'<p class="note">{html.escape(about(evidence))}</p>',
+        *(item_html(item) for item in items),
+        "<h2>Runs</h2>",
+        *runs_html(evidence),
+    ]
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>"
+        + "\n".join(parts)
+        + "</body></html>\n"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page)
+    return path
+
+
+def about(evidence: Evidence) -> str:
+    """Who was asked, and what the numbers in brackets are."""
+    models = sorted(
+        {str(setting(run, "backbone")) for runs in evidence.runs.values() for run in runs}
+    )
+    pocket = any(name.startswith("pocket") for name in models)
+    return (
+        f"Models: {', '.join(models)}. "
+        + ("These are pocket models, small and trained on drawn portraits: what they say is said of "
+           "them, and not of FLUX.1. " if pocket else "")
+        + f"In brackets: {evidence.level:.0%} intervals over faces, each face drawn or left out whole; "
+        "[–] where there is none. Faces that were not found are left out and counted, never imputed."
+    )  # fmt: skip
+
+
+def claim_html(claim: Claim) -> str:
+    """A claim, its verdict, and the numbers that the verdict follows from."""
+    numbers = "".join(f"<p>{html.escape(line)}</p>" for line in claim.evidence)
+    claimed = (
+        f'<p class="note">The paper: {html.escape(claim.claimed)}.</p>' if claim.claimed else ""
+    )
+    return (
+        f'<div class="claim"><p><b>{html.escape(claim.title)}:</b> {html.escape(claim.verdict)}.</p>'
+        f"{numbers}{claimed}</div>"
+    )
+
+
+def item_html(item: Item) -> str:
+    """A figure or table with its caption, its command and the commands of its runs."""
+    if item.missing:
+        body = f'<p class="gap">Not made: {html.escape(item.missing)}</p>'
+    elif item.image is not None:
+        data = base64.b64encode(item.image.read_bytes()).decode()
+        body = f'<img alt="{html.escape(item.name)}" src="data:image/png;base64,{data}">'
+    else:
+        body = table_html(item.table) if item.table is not None else ""
+    runs = "\n".join(item.commands)
+    return (
+        f"<h2>{html.escape(item.name)}</h2><figure>{body}"
+        f"<figcaption>{html.escape(item.caption)}</figcaption></figure>"
+        f"<pre>{html.escape(item.command)}</pre><details><summary class=note>its runs: "
+        f"{html.escape(', '.join(item.runs) or 'none')}</summary><pre>{html.escape(runs)}</pre></details>"
+    )
+
+
+def table_html(table: Table) -> str:
+    """The table and its note."""
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in table.columns)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(entry))}</td>" for entry in row) + "</tr>"
+        for row in table.rows
+    )
+    note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""
+    return f"<table><tr>{head}</tr>{rows}</table>{note}"
+
+
+def runs_html(evidence: Evidence) -> list[str]:
+    """Provenance of every run: what it recorded on, with which versions, and every weight's hash."""
+    unique = {run.attrs.get("path", str(i)): run for i, run in enumerate(
+        run for runs in evidence.runs.values() for run in runs)}  # fmt: skip
+    found = []
+    for name, run in unique.items():
+        kept = {k: run.attrs[k] for k in KEPT if k in run.attrs}
+        text = json.dumps(kept, indent=1, ensure_ascii=False, default=str)
+        head = f"{Path(name).name}: {setting(run, 'backbone')}, {setting(run, 'steps')} steps"
+        found.append(
+            f"<details><summary class=note>{html.escape(head)}</summary><pre>{html.escape(text)}</pre></details>"
+        )
+    return found
+
+
+KEPT = (
+    "created",
+    "device",
+    "dtype",
+    "versions",
+    "configuration",
+    "conditioning_encoder",
+    "weights",
+)
+"""Attributes of a run that the page shows."""

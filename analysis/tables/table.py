@@ -1,0 +1,103 @@
+"""A table of numbers with their intervals, written as CSV, Markdown and LaTeX."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+ABSENT, ONE_FACE = "not measured", "one face"
+
+
+@dataclass(frozen=True)
+class Number:
+    """A value and its interval; NaN where it is not defined (no face, or one face for the bounds)."""
+
+    value: float
+    low: float = np.nan
+    high: float = np.nan
+    digits: int = 3
+    interval: bool = True
+
+    @classmethod
+    def of(cls, found: xr.Dataset, word: str, digits: int = 3) -> "Number":
+        """Variable `word` of a result with `low` and `high`."""
+        return cls(*(float(found[name]) for name in (word, "low", "high")), digits)
+
+    def __str__(self) -> str:
+        if np.isnan(self.value):
+            return "–"
+        text = f"{self.value:.{self.digits}f}"
+        if not self.interval:
+            return text
+        bounds = ", ".join(f"{b:.{self.digits}f}" for b in (self.low, self.high))
+        return f"{text} [{bounds}]" if not np.isnan([self.low, self.high]).any() else f"{text} [–]"
+
+
+Entry = Number | str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows; `note` is what a reader has to know beneath it."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Entry]]
+    note: str = ""
+
+    def csv(self) -> str:
+        """Numbers unrounded, with their bounds in columns of their own."""
+        wide = [
+            any(isinstance(row[i], Number) for row in self.rows) for i in range(len(self.columns))
+        ]
+        heads = [
+            name for column, w in zip(self.columns, wide, strict=True)
+            for name in ((column, f"{column} low", f"{column} high") if w else (column,))
+        ]  # fmt: skip
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(heads)
+        for row in self.rows:
+            cells: list[str] = []
+            for entry, w in zip(row, wide, strict=True):
+                cells += _values(entry) if w else [str(entry)]
+            writer.writerow(cells)
+        return out.getvalue()
+
+    def markdown(self) -> str:
+        """A pipe table and its note."""
+        lines = [list(map(str, self.columns)), ["---"] * len(self.columns)]
+        lines += [[str(entry) for entry in row] for row in self.rows]
+        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return f"{body}\n" + (f"\n{self.note}\n" if self.note else "")
+
+    def latex(self) -> str:
+        """A booktabs tabular, to be put into a table environment, and its note as a comment."""
+        lines = [" & ".join(map(_escaped, self.columns)) + r" \\", r"\midrule"]
+        lines += [" & ".join(_escaped(str(entry)) for entry in row) + r" \\" for row in self.rows]
+        align = "l" + "r" * (len(self.columns) - 1)
+        body = "\n".join([rf"\begin{{tabular}}{{{align}}}", r"\toprule", *lines, r"\bottomrule"])
+        return f"% {self.note}\n{body}\n\\end{{tabular}}\n"
+
+    def save(self, folder: Path, name: str) -> list[Path]:
+        """Write all three; returns the paths."""
+        folder.mkdir(parents=True, exist_ok=True)
+        texts = {"csv": self.csv(), "md": self.markdown(), "tex": self.latex()}
+        for suffix, text in texts.items():
+            (folder / f"{name}.{suffix}").write_text(text)
+        return [folder / f"{name}.{suffix}" for suffix in texts]
+
+
+def _values(entry: Entry) -> list[str]:
+    if isinstance(entry, str):
+        return [entry, "", ""]
+    return ["" if np.isnan(v) else f"{v:.6g}" for v in (entry.value, entry.low, entry.high)]
+
+
+def _escaped(text: str) -> str:
+    for sign in "&%#_$":
+        text = text.replace(sign, "\\" + sign)
+    return text.replace("–", "--").replace("−", "$-$").replace("×", r"$\times$")

@@ -1,0 +1,124 @@
+"""The main comparison: both backbones with the same frozen adapter, and their paired difference.
+
+Means over faces of the means of their samples, with intervals clustered by face. Difference: swapped
+minus baseline in the same face, prompt and seed; for seconds the ratio, baseline over swapped, from
+paired logarithms. d_z: effect over the standard deviation of one pair's difference. Pairs needed:
+to see a difference of 0.028 (the paper's) with power 0.8, by the deviations found here and as many
+cells a face. A recogniser marked "conditions" feeds the adapter: its similarity is circular.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import xarray as xr
+
+from analysis.evidence import Evidence, MissingEvidenceError, measured, sample_seconds
+from analysis.figures.marks import run_name
+from analysis.power import pairs_needed
+from analysis.tables.table import ABSENT, ONE_FACE, Entry, Number, Table
+from hooks.errors import StepscopeError
+
+EXPERIMENTS = ("main",)
+PAPERS_EFFECT = 0.028
+Quantity = Callable[[xr.Dataset], xr.DataArray]
+
+
+def build(evidence: Evidence) -> Table:
+    """Rows are quantities."""
+    runs = [evidence.one("main", backbone=b) for b in evidence.backbones]
+    columns = ["quantity", *map(run_name, runs), "difference", "d_z", "pairs", "pairs needed"]
+    rows = [seconds(evidence, runs)]
+    for label, quantity in quantities(runs):
+        rows.append(row(evidence, runs, label, quantity))
+    rates = [evidence.detection(evidence.endpoint(run)) for run in runs]
+    told: list[Entry] = [ONE_FACE if r is None else Number.of(r, "rate") for r in rates]
+    rows.append(["detection rate", *told, "", "", "", ""])
+    return Table(columns, rows, note=missing(rows))
+
+
+def quantities(runs: list[xr.Dataset]) -> Iterator[tuple[str, Quantity]]:
+    """Every recogniser of the first run, then the metrics of pairs."""
+    similarity = measured(runs[0], "final_similarity")
+    names = similarity["recogniser"].values.tolist()
+    for name, circular in zip(names, similarity["conditioning"].values, strict=True):
+        mark = " (conditions)" if circular else ""
+        yield f"ArcFace, {name}{mark}", lambda run, name=name: final(run, name)
+    for metric in ("lpips", "dinov2"):
+        pairs = runs[0]["pair"].values.tolist() if metric in runs[0] else [""]
+        for pair in pairs:
+            label = (
+                f"{metric.upper() if metric == 'lpips' else 'DINOv2'}{f', {pair}' if pair else ''}"
+            )
+            yield label, lambda run, m=metric, p=pair: measured(run, m).sel(pair=p, drop=True)
+
+
+def final(run: xr.Dataset, recogniser: str) -> xr.DataArray:
+    """Similarity of the final image under a recogniser, (sample)."""
+    values = measured(run, "final_similarity")
+    if recogniser not in values["recogniser"].values:
+        raise MissingEvidenceError(f"recogniser {recogniser!r} did not measure this run")
+    return values.sel(recogniser=recogniser).drop_vars(["recogniser", "conditioning"])
+
+
+def row(evidence: Evidence, runs: list[xr.Dataset], label: str, quantity: Quantity) -> list[Entry]:
+    """A quantity under both backbones, and its paired effect."""
+    try:
+        values = [quantity(run) for run in runs]
+        found = evidence.effect(*values)
+    except StepscopeError:
+        return [label, ABSENT, ABSENT, ABSENT, "", "", ""]
+    size = Number(*(float(found[w]) for w in ("d_z", "d_z_low", "d_z_high")), digits=2)
+    each = [Number.of(evidence.average(v), "mean") for v in values]
+    needed = pairs_for(found) if label.startswith("ArcFace") else ""
+    return [label, *each, Number.of(found, "effect"), size, str(int(found["pairs"])), needed]
+
+
+def pairs_for(found: xr.Dataset) -> str:
+    """Pairs that show the paper's effect with power 0.8, `–` where the deviations are not known."""
+    try:
+        design = pairs_needed(
+            PAPERS_EFFECT,
+            between_sd=float(found["between_sd"]),
+            within_sd=float(found["within_sd"]),
+            cells_per_face=max(1, round(int(found["pairs"]) / max(1, int(found["faces"])))),
+            power=0.8,
+        )
+    except StepscopeError:
+        return "–"
+    return str(design.pairs)
+
+
+def seconds(evidence: Evidence, runs: list[xr.Dataset]) -> list[Entry]:
+    """Seconds a sample, and how many times faster the swapped backbone is."""
+    try:
+        values = [sample_seconds(run) for run in runs]
+    except MissingEvidenceError:
+        return ["seconds a sample", ABSENT, ABSENT, ABSENT, "", "", ""]
+    each = [Number.of(evidence.average(v), "mean") for v in values]
+    return ["seconds a sample", *each, faster(evidence, *values), "", "", ""]
+
+
+class Ratio(Number):
+    """How many times faster."""
+
+    def __str__(self) -> str:
+        value, _, bounds = super().__str__().partition(" ")
+        return f"{value}× {bounds}"
+
+
+def faster(evidence: Evidence, slow: xr.DataArray, fast: xr.DataArray) -> Ratio:
+    """Slow over fast in the same cell: the exponential of the mean difference of logarithms."""
+    found = evidence.effect(np.log(fast), np.log(slow))
+    low, high = (float(np.exp(found[word])) for word in ("low", "high"))
+    return Ratio(float(np.exp(found["effect"])), low, high, digits=2)
+
+
+def missing(rows: list[list[Entry]]) -> str:
+    """What was not measured, and how to get it."""
+    gone = [str(row[0]) for row in rows if row[1] == ABSENT]
+    if not gone:
+        return ""
+    return (
+        f"Not measured: {', '.join(gone)}. `python -m analysis runs=[...] metrics=[lpips,dinov2]` adds "
+        "them where their models are installed."
+    )
