@@ -93,35 +93,37 @@ class Recording:
             return
         made = assemble(self.pipe, call, self.parts, self.capture, self._face_seconds)
         batch = len(made.samples["latents"])
-        extras = extras or [{}] * batch
-        if places is None:
-            places = self._grow(made, _labels(call, labels, batch))
-        run = self._run
-        if not isinstance(run, Run) or len(places) != batch:
+        labels = _labels(call, labels, batch)
+        if places is not None and len(places) != batch:
             raise RunError(f"place() named {len(places)} samples and the call made {batch}")
+        extras = extras or [{}] * batch
+        self._writer.put(lambda: self._store(made, places, labels, extras))
 
-        def write() -> None:
-            run.write_steps(made.steps)
-            for i, place in enumerate(places):
-                if place is not None:
-                    sample = {name: values[i] for name, values in made.samples.items()}
-                    run.write(place, {**sample, **extras[i]})
-
-        self._writer.put(write)
-
-    def _grow(self, made: Assembled, labels: Sequence[Label]) -> list[int]:
-        """Places for a call's samples at the end of the run; a call that does not fit adds none."""
+    def _store(
+        self,
+        made: Assembled,
+        places: Sequence[int | None] | None,
+        labels: Sequence[Label],
+        extras: Sequence[Mapping[str, np.ndarray]],
+    ) -> None:
+        """Write a call's samples: on the writer's thread, which alone touches the run."""
         if isinstance(self._run, Path):
-            path = self._run
-            self._run = (
-                Run.open(path)
-                if path.exists()
-                else Run.create(path, made.layout, [], provenance(self.pipe, self.capture))
-            )
-        self._writer.wait()  # resizing and writing at once would race for the arrays' metadata
-        self._run.refuse_other({name: values[0] for name, values in made.samples.items()})
-        self._run.write_steps(made.steps)
-        return self._run.extend(labels)
+            self._run = self._open(self._run, made)
+        run = self._run
+        samples = [
+            {name: values[i] for name, values in made.samples.items()} | dict(extras[i])
+            for i in range(len(labels))
+        ]
+        run.refuse_other(samples[0])  # before the run grows: a call that does not fit adds nothing
+        run.write_steps(made.steps)
+        for place, sample in zip(places or run.extend(labels), samples, strict=True):
+            if place is not None:
+                run.write(place, sample)
+
+    def _open(self, path: Path, made: Assembled) -> Run:
+        if path.exists():
+            return Run.open(path)
+        return Run.create(path, made.layout, [], provenance(self.pipe, self.capture))
 
 
 @contextmanager
@@ -134,8 +136,9 @@ def record(pipe: Any, out: str | Path | Run, capture: Capture | None = None) -> 
     capture: what to keep; latents, x0, norms, timings and the image by default.
 
     Raises UnsupportedPipelineError for a pipeline, scheduler or compiled state that cannot be
-    recorded truthfully, and from inside the pipeline's call NonFiniteError, RunError and disk
-    errors. After any exception the hooks are gone and the samples finished so far are readable.
+    recorded truthfully, and NonFiniteError from inside the pipeline's call. Samples are written on
+    a thread of their own: a RunError or a disk error is raised by a later call, or on leaving.
+    After any exception the hooks are gone and the samples finished so far are readable.
     """
     refuse_compiled(pipe)
     if not isinstance(pipe.scheduler, tuple(SCHEDULERS)):

@@ -29,11 +29,6 @@ class Writer:
         self._raise()
         self._jobs.put(job)
 
-    def wait(self) -> None:
-        """Wait until every job put so far has run."""
-        self._jobs.join()
-        self._raise()
-
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -52,10 +47,8 @@ class Writer:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            try:
-                if self._error is None:
+            if self._error is None:
+                try:
                     job()
-            except BaseException as error:
-                self._error = error
-            finally:
-                self._jobs.task_done()
+                except BaseException as error:
+                    self._error = error
