@@ -1,0 +1,47 @@
+"""Tests run on one thread, without a network, and with the shapes and types in signatures checked."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from jaxtyping import install_import_hook
+
+# Before anything of ours is imported: jaxtyping shapes and plain types alike, by beartype.
+install_import_hook(["hooks", "probes"], "beartype.beartype")
+
+import probes.quiet  # noqa: E402, F401  isort: skip
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+import xarray as xr  # noqa: E402
+from models import CASES, Case, Recorded, wiring  # noqa: E402
+
+from hooks import Capture, record  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(params=CASES.values(), ids=list(CASES))
+def case(request) -> Case:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory):
+    """`recorded(case)`: two samples of that case with velocities, recorded once."""
+    found: dict[str, Recorded] = {}
+
+    def of(case: Case) -> Recorded:
+        if case.name not in found:
+            case()  # a first call sets attributes of the pipeline's own
+            path = tmp_path_factory.mktemp("recorded") / f"{case.name}.zarr"
+            around = {"before": wiring(case.pipe)}
+            with record(case.pipe, path, Capture(velocity=True)):
+                around["during"] = wiring(case.pipe)
+                images = case(seeds=(0, 1))
+            around["after"] = wiring(case.pipe)
+            found[case.name] = Recorded(path, xr.open_zarr(path).load(), images, around)
+        return found[case.name]
+
+    return of

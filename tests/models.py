@@ -1,0 +1,308 @@
+"""Tiny random pipelines of every kind that `record` promises to work on, and the calls that tests make."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    FluxControlNetModel,
+    FluxControlNetPipeline,
+    FluxPipeline,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from torch import nn
+from transformers import (
+    AutoTokenizer,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+)
+
+from probes.infusenet import InfuseNet
+
+REFERENCE = Path(__file__).parent / "reference"
+INFINITE_YOU = REFERENCE / "infinite-you"
+PROMPT, NEGATIVE = "a man portrait cinematic", "sketch"
+
+
+def randomised(module: nn.Module, seed: int = 0) -> Any:
+    """The module with every weight drawn anew, also those that start as zeros (a ControlNet's)."""
+    generator = torch.Generator().manual_seed(seed)
+    for weight in module.parameters():
+        fan = weight[0].numel() if weight.ndim > 1 else 25
+        weight.data = torch.randn(weight.shape, generator=generator) / fan**0.5
+    return module.eval().requires_grad_(False)
+
+
+def flux(folder: str = "flux-dev") -> Any:
+    pipe = FluxPipeline.from_pretrained(INFINITE_YOU / folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def flux_controlnet(network: Any) -> Any:
+    parts = flux().components
+    parts = {k: v for k, v in parts.items() if k not in ("image_encoder", "feature_extractor")}
+    pipe = FluxControlNetPipeline(**parts, controlnet=network)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def plain_controlnet() -> Any:
+    """1 double and 2 single blocks for a transformer of 3 and 5: residuals are shared by blocks."""
+    sizes = {
+        "in_channels": 16,
+        "num_layers": 1,
+        "num_single_layers": 2,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 32,
+        "pooled_projection_dim": 32,
+        "guidance_embeds": True,
+        "axes_dims_rope": (4, 6, 6),
+    }
+    return randomised(FluxControlNetModel(patch_size=1, **sizes))
+
+
+def infusenet() -> InfuseNet:
+    """InfiniteYou's reference network, reading 5 random identity tokens of one face."""
+    network: Any = InfuseNet.from_pretrained(INFINITE_YOU / "infinite-you" / "InfuseNetModel")
+    network.identity = torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(3))
+    return network
+
+
+def tokenizer() -> Any:
+    return AutoTokenizer.from_pretrained(INFINITE_YOU / "flux-dev" / "tokenizer")
+
+
+def clip(kind: Any) -> Any:
+    config = CLIPTextConfig(
+        vocab_size=23,
+        hidden_size=32,
+        intermediate_size=37,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        projection_dim=32,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+    return randomised(kind(config), seed=4)
+
+
+def vae() -> Any:
+    config: dict[str, Any] = {
+        "block_out_channels": (8, 8),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "latent_channels": 4,
+        "norm_num_groups": 4,
+    }
+    return randomised(AutoencoderKL(**config), seed=5)
+
+
+# Two levels with attention, of which the second is half as fine, as in Stable Diffusion.
+UNET: dict[str, Any] = {
+    "sample_size": 8,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "attention_head_dim": 4,
+    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+}
+UP_BLOCKS = ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D")
+# Attention on the second level alone, two deep, as in Stable Diffusion XL.
+UNET_XL: dict[str, Any] = UNET | {
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "transformer_layers_per_block": (1, 2),
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 6 * 8 + 32,
+}
+UP_BLOCKS_XL = ("CrossAttnUpBlock2D", "UpBlock2D")
+
+
+def control_network(unet: dict[str, Any], context: int) -> Any:
+    sizes = {k: v for k, v in unet.items() if k != "sample_size"}
+    sizes |= {"cross_attention_dim": context, "conditioning_embedding_out_channels": (4, 8)}
+    return randomised(ControlNetModel(**sizes), seed=6)
+
+
+def stable_diffusion(*, controlnet: bool = False) -> Any:
+    parts = {
+        "vae": vae(),
+        "text_encoder": clip(CLIPTextModel),
+        "tokenizer": tokenizer(),
+        "unet": randomised(
+            UNet2DConditionModel(up_block_types=UP_BLOCKS, cross_attention_dim=32, **UNET)
+        ),
+        "scheduler": DDIMScheduler(clip_sample=False, steps_offset=1),
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
+    if controlnet:
+        network = control_network(UNET, 32)
+        pipe = StableDiffusionControlNetPipeline(**parts, controlnet=network)
+    else:
+        pipe = StableDiffusionPipeline(**parts)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def stable_diffusion_xl(*, controlnet: bool = False) -> Any:
+    parts = {
+        "vae": vae(),
+        "text_encoder": clip(CLIPTextModel),
+        "text_encoder_2": clip(CLIPTextModelWithProjection),
+        "tokenizer": tokenizer(),
+        "tokenizer_2": tokenizer(),
+        "unet": randomised(
+            UNet2DConditionModel(up_block_types=UP_BLOCKS_XL, cross_attention_dim=64, **UNET_XL)
+        ),
+        "scheduler": EulerDiscreteScheduler(),
+        "add_watermarker": False,
+    }
+    if controlnet:
+        network = control_network(UNET_XL, 64)
+        pipe = StableDiffusionXLControlNetPipeline(**parts, controlnet=network)
+    else:
+        pipe = StableDiffusionXLPipeline(**parts)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+PIPELINES: dict[str, Callable[[], Any]] = {
+    "flux": flux,
+    "flux_controlnet": lambda: flux_controlnet(plain_controlnet()),
+    "infusenet": lambda: flux_controlnet(infusenet()),
+    "sd": stable_diffusion,
+    "sd_controlnet": lambda: stable_diffusion(controlnet=True),
+    "sdxl": stable_diffusion_xl,
+    "sdxl_controlnet": lambda: stable_diffusion_xl(controlnet=True),
+}
+
+
+@cache
+def pipeline(name: str) -> Any:
+    """The pipeline of that name, built once; a test that changes it puts it back."""
+    return PIPELINES[name]()
+
+
+FLUX_CALL = {"max_sequence_length": 16, "guidance_scale": 3.5}
+CONTROL = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(7))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pipeline in one mode of guidance; calling it makes images, the same for the same seeds."""
+
+    name: str
+    pipeline: str
+    call: dict[str, Any] = field(default_factory=dict)
+    branches: int = 1
+
+    @property
+    def pipe(self) -> Any:
+        return pipeline(self.pipeline)
+
+    @property
+    def denoiser(self) -> Any:
+        return self.pipe.transformer if self.is_flux else self.pipe.unet
+
+    @property
+    def size(self) -> dict[str, int]:
+        """Pixels; not square, and 8 x 12 latents for all."""
+        return {"height": 32, "width": 48} if self.is_flux else {"height": 16, "width": 24}
+
+    @property
+    def is_flux(self) -> bool:
+        return not self.pipeline.startswith("sd")
+
+    @property
+    def has_controlnet(self) -> bool:
+        return self.pipeline not in ("flux", "sd", "sdxl")
+
+    def __call__(self, seeds: tuple[int, ...] = (0,), **changed: Any) -> np.ndarray:
+        """Images (sample, row, column, rgb) in [0, 1] of one prompt, one for each seed, in 3 steps."""
+        call = self.call | self.size | changed
+        batch = len(seeds)
+        negative = call.pop("negative_prompt", None)
+        if self.has_controlnet:
+            name = "control_image" if self.is_flux else "image"
+            call.setdefault(name, CONTROL.expand(batch, -1, -1, -1))
+        return self.pipe(
+            prompt=call.pop("prompt", [PROMPT] * batch),
+            negative_prompt=None if negative is None else [negative] * batch,
+            num_inference_steps=call.pop("steps", 3),
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            output_type=call.pop("output_type", "np"),
+            **call,
+        ).images
+
+
+def unguided(case: "Case") -> "Case":
+    """The same pipeline without classifier-free guidance."""
+    name = case.name.removesuffix("_cfg")
+    call = FLUX_CALL if case.is_flux else WITHOUT_CFG
+    return CASES.get(name, Case(name, case.pipeline, call))
+
+
+def wiring(pipe: Any) -> dict[str, Any]:
+    """Everything that recording could leave behind: hooks, and names in instance dictionaries."""
+    found: dict[str, Any] = {"pipe": sorted(vars(pipe)), "scheduler": sorted(vars(pipe.scheduler))}
+    for part, component in pipe.components.items():
+        if isinstance(component, nn.Module):
+            for name, module in component.named_modules():
+                inside = vars(module)
+                hooks = {
+                    k: list(v) for k, v in inside.items() if "hook" in k and isinstance(v, dict)
+                }
+                found[f"{part}.{name}"] = sorted(inside), hooks
+    return found
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A case that was recorded: its run, what it returned, and the pipeline's wiring around it."""
+
+    path: Path
+    run: xr.Dataset
+    images: np.ndarray
+    wiring: dict[str, Any]
+
+
+TRUE_CFG = FLUX_CALL | {"true_cfg_scale": 3.0, "negative_prompt": NEGATIVE}
+UNET_CFG = {"guidance_scale": 5.0, "negative_prompt": NEGATIVE}
+WITHOUT_CFG = {"guidance_scale": 1.0}
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("flux", "flux", FLUX_CALL),
+        Case("flux_cfg", "flux", TRUE_CFG, 2),
+        Case("flux_controlnet", "flux_controlnet", FLUX_CALL),
+        Case("flux_controlnet_cfg", "flux_controlnet", TRUE_CFG, 2),
+        Case("infusenet", "infusenet", FLUX_CALL),
+        Case("infusenet_cfg", "infusenet", TRUE_CFG, 2),
+        Case("sd", "sd", WITHOUT_CFG),
+        Case("sd_cfg", "sd", UNET_CFG, 2),
+        Case("sd_controlnet_cfg", "sd_controlnet", UNET_CFG, 2),
+        Case("sdxl", "sdxl", WITHOUT_CFG),
+        Case("sdxl_cfg", "sdxl", UNET_CFG, 2),
+        Case("sdxl_controlnet_cfg", "sdxl_controlnet", UNET_CFG, 2),
+    )
+}
