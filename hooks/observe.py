@@ -50,7 +50,7 @@ class Observer:
         self.outputs: dict[tuple[int, int], torch.Tensor] = {}
         self.grid: tuple[int, int] | None = None
         self.image_ids: torch.Tensor | None = None
-        self.text_tokens = 0
+        self.image_tokens = 0
         self._keep_output, self._may_skip = keep_output, may_skip
         self._sites = sum(len(block.sites) for block in blocks)
         self._fired = 0
@@ -81,18 +81,17 @@ class Observer:
                 return
             # A U-Net gets its latents by position, a FLUX transformer by name.
             latents: torch.Tensor = args[0] if args else kwargs["hidden_states"]
-            context = kwargs.get("encoder_hidden_states")
-            self.text_tokens = 0 if context is None else context.shape[1]
             packed = latents.ndim == 3  # FLUX: (batch, token, channel); a U-Net has y and x
             self.grid = None if packed else (latents.shape[2], latents.shape[3])
+            # Counted here, not the text: an adapter may put other tokens in the text's place.
+            self.image_tokens = latents.shape[1] if packed else math.prod(latents.shape[2:])
             self.image_ids = kwargs.get("img_ids")
             # A ControlNet runs before the step's first pass, when the branch is not yet begun.
             where = max(clock.branch, 0), clock.step
             batch = latents.shape[0]
             self.norms.turn(*where, (batch,), clock.steps, latents.device)
             if self.maps is not None:
-                tokens = latents.shape[1] if packed else math.prod(latents.shape[2:])
-                self.maps.turn(*where, (batch, tokens), clock.steps, latents.device)
+                self.maps.turn(*where, (batch, self.image_tokens), clock.steps, latents.device)
             self._fired = 0
 
         return hook
@@ -125,7 +124,7 @@ class Observer:
             if not clock.running:
                 return
             self._fired += 1
-            streams = read(output, self.text_tokens)
+            streams = read(output, self.image_tokens)
             for slot, stream in zip(slots, streams, strict=True):
                 norm_into(tape.row[slot], stream)
                 tape.tokens[slot] = stream.shape[1]

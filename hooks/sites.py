@@ -19,7 +19,7 @@ from torch import nn
 from hooks.errors import StepscopeError, UnsupportedPipelineError, nearest
 
 Read = Callable[[Any, int], tuple[torch.Tensor, ...]]
-"""From a module's output and the number of text tokens to its streams, each (batch, token, channel)."""
+"""From a module's output and the number of image tokens to its streams, each (batch, token, channel)."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,19 @@ class Block:
 # How diffusers' modules return their streams (models/transformers/transformer_flux.py, 0.42):
 # a double block's attention (image, text[, ip]); a single block's one tensor [text; image];
 # both kinds of block (text, image).
-def _double_attention(output: Any, text_tokens: int) -> tuple[torch.Tensor, ...]:
+def _double_attention(output: Any, image_tokens: int) -> tuple[torch.Tensor, ...]:
     return output[0], output[1]
 
 
-def _single_attention(output: Any, text_tokens: int) -> tuple[torch.Tensor, ...]:
-    return output[:, text_tokens:], output[:, :text_tokens]
+def _single_attention(output: Any, image_tokens: int) -> tuple[torch.Tensor, ...]:
+    return output[:, -image_tokens:], output[:, :-image_tokens]
 
 
-def _block_output(output: Any, text_tokens: int) -> tuple[torch.Tensor, ...]:
+def _block_output(output: Any, image_tokens: int) -> tuple[torch.Tensor, ...]:
     return output[1], output[0]
 
 
-def _tensor(output: Any, text_tokens: int) -> tuple[torch.Tensor, ...]:
+def _tensor(output: Any, image_tokens: int) -> tuple[torch.Tensor, ...]:
     return (output,)
 
 

@@ -45,7 +45,7 @@ class Witness:
         self.norms: dict[tuple[str, int, str], torch.Tensor] = {}
         self._expected: tuple[torch.Tensor, torch.Tensor] | None = None
         self._residuals: list[torch.Tensor | None] = []
-        self._text_tokens = 0
+        self._image_tokens = 0
 
     def attach(self) -> list[RemovableHandle]:
         """Lay the hooks; the caller removes the handles."""
@@ -66,7 +66,7 @@ class Witness:
     def _norm(self, index: int, site: Site) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             for name, stream in zip(
-                site.streams, site.read(output, self._text_tokens), strict=True
+                site.streams, site.read(output, self._image_tokens), strict=True
             ):
                 where = (site.quantity, index, name)
                 if where not in self.norms:
@@ -77,7 +77,7 @@ class Witness:
     # FLUX: FluxTransformer2DModel.forward adds the ControlNet's residuals between blocks.
 
     def _open(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self._text_tokens = kwargs["encoder_hidden_states"].shape[1]
+        self._image_tokens = kwargs["hidden_states"].shape[1]
         self._expected = None
         self._residuals = []
         given = (kwargs.get(f"controlnet_{kind}block_samples") for kind in ("", "single_"))
