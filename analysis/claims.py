@@ -58,6 +58,8 @@ def transfer(evidence: Evidence) -> Claim:
         carried = "in the same cells"
     word = sign(found, "higher", "lower") or "no different, as far as these pairs show,"
     verdict = f"{carried} similarity is {word} than with {name(evidence.baseline)}"
+    if np.isnan(found.low):
+        verdict = "no verdict: an interval needs at least two faces"
     claimed = "same frozen adapter, 4 steps for 28: 5.9x faster, similarity +0.028 (FLUX.1)"
     return Claim("Transfer", claimed, verdict, tuple(told))
 
@@ -100,6 +102,8 @@ def early_window(evidence: Evidence) -> Claim:
         f"of {asked} estimates for {name(evidence.baseline)} (both modes), {within} end within "
         f"{PAPERS_WINDOW} steps with their whole interval"
     )
+    if not asked:
+        verdict = "no verdict: no window could be estimated with an interval"
     claimed = "identity enters an effective regime often within 4-8 steps"
     return Claim("Early window", claimed, verdict, tuple(told))
 
@@ -162,7 +166,11 @@ def later_detail(evidence: Evidence) -> Claim:
 
 
 CLAIMED_DETAIL = "later steps refine detail, sharpness and contrast"
-CLAIMS: tuple[Callable[[Evidence], Claim], ...] = (transfer, early_window, later_detail)
+CLAIMS: dict[str, Callable[[Evidence], Claim]] = {
+    "Transfer": transfer,
+    "Early window": early_window,
+    "Later steps refine detail": later_detail,
+}
 
 
 def sign(number: Number, above: str, below: str) -> str:
@@ -175,10 +183,9 @@ def sign(number: Number, above: str, below: str) -> str:
 def claims(evidence: Evidence) -> list[Claim]:
     """All three; one whose runs are missing says so."""
     found = []
-    for claim in CLAIMS:
+    for title, claim in CLAIMS.items():
         try:
             found.append(claim(evidence))
         except StepscopeError as error:
-            title = claim.__name__.replace("_", " ").capitalize()
             found.append(Claim(title, "", "not measured", (str(error),)))
     return found

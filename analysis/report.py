@@ -131,7 +131,8 @@ def runs_html(evidence: Evidence) -> list[str]:
         text = json.dumps(kept, indent=1, ensure_ascii=False, default=str)
         head = f"{Path(name).name}: {setting(run, 'backbone')}, {setting(run, 'steps')} steps"
         found.append(
-            f"<details><summary class=note>{html.escape(head)}</summary><pre>{html.escape(text)}</pre></details>"
+            f"<details><summary class=note>{html.escape(head)}</summary>"
+            f"<pre>{html.escape(text)}</pre></details>"
         )
     return found
 

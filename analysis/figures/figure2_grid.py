@@ -12,10 +12,12 @@ from matplotlib.figure import Figure
 
 from analysis.evidence import Evidence
 from analysis.figures.marks import cosine, picture, run_name, wrapped
-from analysis.figures.style import WIDTH, canvas
+from analysis.figures.style import WIDTH, canvas, frames
 
 EXPERIMENTS = ("main",)
 MOST_FACES, MOST_PROMPTS = 6, 3
+MARGIN, GAP, LINE, HEAD = 0.2, 0.05, 0.19, 0.5
+"""Inches: left of the pictures, between them, under each, above all."""
 
 
 def draw(evidence: Evidence) -> Figure:
@@ -25,11 +27,14 @@ def draw(evidence: Evidence) -> Figure:
         unique(runs[0][word])[:most]
         for word, most in (("face", MOST_FACES), ("prompt", MOST_PROMPTS))
     )
-    columns = 1 + 2 * len(prompts)
-    side = WIDTH / columns
-    figure = canvas((side + 0.08) * len(faces) + 0.5)
-    axes = figure.subplots(len(faces), columns, squeeze=False)
-    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)  # pyright: ignore
+    pairs = len(prompts)
+    side = (WIDTH - MARGIN - GAP * (3 * pairs + 1)) / (1 + 2 * pairs)
+    lefts = [MARGIN]
+    for _ in prompts:
+        lefts += [lefts[-1] + side + 2 * GAP, lefts[-1] + 2 * side + 3 * GAP]
+    tops = [HEAD + i * (side + LINE) for i in range(len(faces))]
+    figure = canvas(tops[-1] + side + LINE)
+    axes = frames(figure, tops, lefts, side)
     for row, face in zip(axes, faces, strict=True):
         crop = (
             cell(runs[0], face, prompts[0])["face_crop"].values if "face_crop" in runs[0] else None
@@ -42,11 +47,12 @@ def draw(evidence: Evidence) -> Figure:
                 value = evidence.endpoint(run).sel(sample=one["sample"]).item()
                 picture(panel, one["image"].values, cosine(value))
     for i, prompt in enumerate(prompts):
-        for k, run in enumerate(runs):
-            title = f"{wrapped(prompt, 22)}\n" if k == 0 else ""
-            axes[0, 1 + 2 * i + k].set_title(
-                title + run_name(run).replace(", ", "\n"), fontsize=6, loc="left"
-            )
+        left = axes[0, 1 + 2 * i]
+        left.annotate(
+            wrapped(prompt, 34), (0, 1), (0, 14), "axes fraction", "offset points", va="bottom"
+        )
+        for run, panel in zip(runs, axes[0, 1 + 2 * i : 3 + 2 * i], strict=True):
+            panel.set_title(run_name(run), fontsize=5.5, pad=3)
     return figure
 
 

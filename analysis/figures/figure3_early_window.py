@@ -75,10 +75,11 @@ def column(
         axes[0].set_xscale("log", base=2)
         axes[0].set_xticks(points, [str(p) for p in points], minor=False)
         axes[0].set_xticks([], minor=True)
-    if against == "sigma":
+        axes[0].set_xlim(points[0] / 1.15, points[-1] * 1.15)
+    elif against == "sigma":
         axes[0].set_xlim(1.02, 0.0)
     else:
-        axes[0].set_xlim(*axes[0].get_xlim())
+        axes[0].set_xlim(-1, max(len(values["step"]) for values in found.values()))
     for k, values in enumerate(found.values()):
         estimates(evidence, axes, values, against, look(k), (k - 0.5) * 0.3)
 

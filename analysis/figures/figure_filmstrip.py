@@ -14,9 +14,12 @@ from analysis.evidence import Evidence, measured
 from analysis.figures.figure2_grid import cell, unique
 from analysis.figures.marks import cosine, picture, run_name
 from analysis.figures.style import WIDTH, canvas
+from analysis.figures.style import frames as place
 
 EXPERIMENTS = ("trajectory",)
 FACES, FRAMES = 2, 9
+GAP, LINE, HEAD = 0.03, 0.2, 0.16
+"""Inches: between the pictures, under and above each."""
 
 
 def draw(evidence: Evidence) -> Figure:
@@ -24,10 +27,11 @@ def draw(evidence: Evidence) -> Figure:
     runs = [evidence.one("trajectory", backbone=b) for b in evidence.backbones]
     faces = unique(runs[0]["face"])[:FACES]
     prompt = unique(runs[0]["prompt"])[0]
-    columns = 1 + FRAMES
-    figure = canvas((WIDTH / columns + 0.3) * 2 * len(faces))
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)  # pyright: ignore
-    axes = figure.subplots(2 * len(faces), columns, squeeze=False)
+    side = (WIDTH - 0.45 - GAP * FRAMES) / (1 + FRAMES)
+    lefts = [0.02, *(0.4 + side + GAP + i * (side + GAP) for i in range(FRAMES))]
+    tops = [HEAD + i * (side + HEAD + LINE) for i in range(2 * len(faces))]
+    figure = canvas(tops[-1] + side + LINE)
+    axes = place(figure, tops, lefts, side)
     for i, face in enumerate(faces):
         for k, run in enumerate(runs):
             row = axes[2 * i + k]

@@ -94,7 +94,7 @@ def picture(axes: Axes, image: np.ndarray | None, under: str = "", *, quiet: boo
     for side in axes.spines.values():
         side.set_visible(False)
     if image is not None and image.any():
-        axes.imshow(image, interpolation="lanczos")
+        axes.imshow(image, interpolation="bicubic")
     else:
         axes.set_facecolor("#f2f2f2")
         axes.set_aspect("equal")

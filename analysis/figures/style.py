@@ -1,11 +1,12 @@
 """How every figure looks: sizes, type, colours that differ in grey, and the files that it is saved to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -76,6 +77,26 @@ def styled() -> Iterator[None]:
 def canvas(height: float, width: float = WIDTH) -> Figure:
     """An empty figure, sizes in inches."""
     return Figure(figsize=(width, height))
+
+
+def frames(
+    figure: Figure, rows: Sequence[float], columns: Sequence[float], side: float
+) -> np.ndarray:
+    """Square axes of `side` at the given tops and lefts, all in inches from the upper left corner.
+
+    Placed by hand: a layout engine takes seconds for as many axes as pictures need.
+    """
+    figure.set_layout_engine("none")
+    width, height = figure.get_size_inches()
+    return np.array(
+        [
+            [
+                figure.add_axes((x / width, 1 - (y + side) / height, side / width, side / height))
+                for x in columns
+            ]
+            for y in rows
+        ]
+    )
 
 
 def panel(axes: Axes, letter: str, title: str) -> None:

@@ -1,0 +1,114 @@
+"""Tables hold the numbers that the statistics give, in three formats that other programs read."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from measured import FACES, evidence, measured_run
+
+from analysis.cells import average
+from analysis.claims import claims
+from analysis.compare import compare
+from analysis.evidence import Evidence
+from analysis.tables import TABLES
+from analysis.tables.table import Number, Table
+from analysis.tables.table1_main import faster
+from analysis.tables.table_guidance import over_seeds
+
+WHOLE = evidence()
+ALONE = evidence(faces=FACES[:1])
+
+
+def records(table: Table) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(table.csv())))
+
+
+def test_the_list_is_the_papers() -> None:
+    assert list(TABLES) == ["table1_main", "table2_per_prompt", "table_guidance"]
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("runs", [WHOLE, ALONE], ids=["whole", "one face"])
+def test_the_three_formats_agree(name: str, runs: Evidence) -> None:
+    table = TABLES[name].build(runs)
+    lines = [line for line in table.markdown().splitlines() if line.startswith("|")]
+    assert len(lines) == len(table.rows) + 2 == len(records(table)) + 2
+    assert all(line.count("|") == len(table.columns) + 1 for line in lines)
+    body = [line for line in table.latex().splitlines() if line.endswith(r"\\")]
+    assert len(body) == len(table.rows) + 1
+    assert all(line.count(" & ") == len(table.columns) - 1 for line in body)
+
+
+def test_the_main_table_holds_the_estimates_and_intervals_of_the_statistics() -> None:
+    dev, schnell = (WHOLE.endpoint(run) for run in WHOLE.runs["main"])
+    interval = WHOLE.interval(dev)
+    row = next(
+        r for r in records(TABLES["table1_main"].build(WHOLE)) if r["quantity"] == "ArcFace, pocket"
+    )
+    mean, effect = average(dev, interval), compare(dev, schnell, interval)
+    assert float(row["pocket dev, 28 steps"]) == pytest.approx(float(mean["mean"]), rel=1e-5)
+    assert float(row["pocket dev, 28 steps low"]) == pytest.approx(float(mean["low"]), rel=1e-5)
+    assert float(row["difference"]) == pytest.approx(float(effect["effect"]), rel=1e-4)
+    assert float(row["difference high"]) == pytest.approx(float(effect["high"]), rel=1e-4)
+    assert int(row["pairs"]) == int(effect["pairs"])
+
+
+def test_the_conditioning_recogniser_is_marked_and_never_the_judge() -> None:
+    names = [row[0] for row in TABLES["table1_main"].build(WHOLE).rows]
+    assert "ArcFace, identity (conditions)" in names
+    assert WHOLE.recogniser(WHOLE.runs["main"][0]) == "pocket"
+
+
+def test_a_ratio_of_seconds_is_paired_and_exact_where_nothing_varies() -> None:
+    slow = WHOLE.endpoint(WHOLE.runs["main"][0]) * 0 + 5.0
+    found = faster(WHOLE, slow.fillna(5.0), slow.fillna(5.0) / 4)
+    assert (found.value, found.low, found.high) == pytest.approx((4, 4, 4))
+    assert str(found) == "4.00× [4.00, 4.00]"
+
+
+def test_the_spread_over_seeds_leaves_faces_and_prompts_out() -> None:
+    run = measured_run(missing=0, prompts=("a", "b"))
+    values = WHOLE.endpoint(run)
+    shift = {"a": 0.0, "b": 5.0}
+    known = values.copy(
+        data=[
+            shift[p] + 0.1 * s
+            for p, s in zip(run["prompt"].values, run["seed"].values, strict=True)
+        ]
+    )
+    assert over_seeds(known) == pytest.approx(0.1 / np.sqrt(2))
+
+
+def test_what_is_not_measured_says_so_and_how_to_get_it() -> None:
+    table = TABLES["table1_main"].build(evidence(lpips=False))
+    row = next(r for r in table.rows if r[0] == "LPIPS")
+    assert row[1:4] == ["not measured"] * 3
+    assert "metrics=[lpips,dinov2]" in table.note
+
+
+def test_one_face_has_no_interval_and_no_face_no_number() -> None:
+    assert str(Number(0.5)) == "0.500 [–]"
+    assert str(Number(np.nan)) == "–"
+    rows = records(TABLES["table1_main"].build(ALONE))
+    similarity = next(r for r in rows if r["quantity"] == "ArcFace, pocket")
+    assert similarity["pocket dev, 28 steps low"] == ""
+
+
+def test_verdicts_follow_the_numbers_whichever_way_they_come_out() -> None:
+    found = {claim.title: claim for claim in claims(WHOLE)}
+    assert "no different, as far as these pairs show" in found["Transfer"].verdict
+    assert "sharpness still rises" in found["Later steps refine detail"].verdict
+    worse = [measured_run(guidance=3.5), measured_run("pocket_schnell", 4, scale=0.2)]
+    better = [measured_run(scale=0.2), measured_run("pocket_schnell", 4)]
+    for runs, word in ((worse, "lower"), (better, "higher")):
+        one = Evidence(
+            {"main": runs}, baseline="pocket_dev", swapped="pocket_schnell", resamples=99
+        )
+        assert f"similarity is {word} than with pocket dev" in claims(one)[0].verdict
+
+
+def test_without_an_interval_there_is_no_verdict() -> None:
+    assert "no verdict" in claims(ALONE)[0].verdict
+    nothing = Evidence({}, baseline="pocket_dev", swapped="pocket_schnell")
+    assert [claim.verdict for claim in claims(nothing)] == ["not measured"] * 3
