@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
 from hooks import Capture, record, verify
+from tests.bench.narrow import small_vae
 
 
 def build(layers: tuple[int, int], heads: int, device: str) -> Any:
@@ -30,12 +31,7 @@ def build(layers: tuple[int, int], heads: int, device: str) -> Any:
             num_attention_heads=heads,
             guidance_embeds=True,
         )
-        vae = AutoencoderKL(
-            block_out_channels=(32,) * 4,
-            latent_channels=16,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-        )
+        vae = small_vae(channels=32, latents=16)
     torch.set_default_dtype(torch.float32)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
     parts: Any = {
@@ -80,14 +76,14 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in captures}
     reference = call(pipe, args.steps, args.side, args.device)
     with tempfile.TemporaryDirectory() as folder:
-        for turn in range(args.rounds):
+        for _ in range(args.rounds):
             for name, capture in captures.items():
                 start = time.perf_counter()
                 if capture is None:
                     latents = call(pipe, args.steps, args.side, args.device)
                     seconds[name].append(time.perf_counter() - start)
                 else:
-                    with record(pipe, Path(folder) / f"{name}{turn}.zarr", capture):
+                    with record(pipe, Path(folder) / f"{name}.zarr", capture):
                         start = time.perf_counter()
                         latents = call(pipe, args.steps, args.side, args.device)
                         seconds[name].append(time.perf_counter() - start)

@@ -1,0 +1,41 @@
+"""`python -m tests.bench`: what recording costs in time, memory and bytes, as Markdown."""
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+
+from tests.bench import memory, recording, storing
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--into", type=Path, help="also put the tables between a file's marks")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    tables = {
+        "recording": recording.table(args.rounds, args.steps),
+        "memory": memory.table(),
+        "storing": storing.table(rounds=3) + "\n\n" + storing.opening(args.rounds, samples=8),
+    }
+    for name, table in tables.items():
+        print(f"\n### {name}\n\n{table}")
+        if args.into is not None:
+            _put(args.into, name, table)
+
+
+def _put(path: Path, name: str, table: str) -> None:
+    """Replace what stands between `<!-- bench:name -->` and `<!-- /bench:name -->`, if it does."""
+    text, start, end = path.read_text(), f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
+    if start in text:
+        head, _, rest = text.partition(start)
+        path.write_text(f"{head}{start}\n{table}\n{end}{rest.partition(end)[2]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Peak memory of recording, against steps and against samples, each measured in a fresh process."""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from hooks import record
+from tests.bench.narrow import call, pipeline
+
+CASES = ((4, 1), (8, 1), (16, 1), (32, 1), (4, 4), (4, 16))
+"""(steps, samples)."""
+
+
+def peak(steps: int, samples: int, *, recording: bool) -> float:
+    """MB that the process grew by in these runs, after one short run has warmed it up."""
+    pipe = pipeline()
+    with tempfile.TemporaryDirectory() as folder:
+        with record(pipe, Path(folder) / "warm.zarr"):
+            call(pipe, 2)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if recording:
+            with record(pipe, Path(folder) / "run.zarr"):
+                for _ in range(samples):
+                    call(pipe, steps)
+        else:
+            for _ in range(samples):
+                call(pipe, steps)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def table() -> str:
+    """Markdown: growth of peak memory without and with recording, and what one sample's record is."""
+    lines = [
+        "| steps | samples | peak grows without, MB | with recording, MB |",
+        "|---|---|---|---|",
+    ]
+    for steps, samples in CASES:
+        grown = [_in_child(steps, samples, recording=on) for on in (False, True)]
+        lines.append(f"| {steps} | {samples} | {grown[0]:.1f} | {grown[1]:.1f} |")
+    return "\n".join(lines)
+
+
+def _in_child(steps: int, samples: int, *, recording: bool) -> float:
+    code = (
+        "import torch; torch.set_num_threads(1)\n"
+        "from tests.bench.memory import peak\n"
+        f"import json; print(json.dumps(peak({steps}, {samples}, recording={recording})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])
