@@ -95,6 +95,7 @@ def make(said: Options) -> None:
     pictures = _pictures(said, vae, cells)
     threshold = _faults(eyes, pictures["renders through the VAE"]).quantile(1 - ALARMS)
     told = {
+        "cells": f"{people} people x {prompts} prompts, none trained on",
         "recognisers": {
             "conditioning encoder": _verification(conditioner, smoke=said.smoke),
             "judge": _verification(eyes.judge, smoke=said.smoke),

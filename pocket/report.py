@@ -62,7 +62,8 @@ def write(readme: Path = README, logs: Path = LOGS) -> None:
 def table(logs: Path = LOGS) -> str:
     """Everything measured, as Markdown."""
     told = json.loads((logs / "quality.json").read_text())
-    parts = [_pictures(told["pictures"]), _obeyed(told["pictures"]), _networks(told)]
+    parts = [f"{told['cells'].capitalize()}; 95 % intervals by resampling people."]
+    parts += [_pictures(told["pictures"]), _obeyed(told["pictures"]), _networks(told)]
     for name, told_by in (("speed.json", _speed), ("by_eye.json", _by_eye)):
         if (logs / name).exists():
             parts.append(told_by(json.loads((logs / name).read_text())))
@@ -77,7 +78,7 @@ def way(cosine: float, ceiling: float, floor: float) -> float:
 def _pictures(pictures: Mapping[str, Any]) -> str:
     ceiling, floor = (pictures["renders"][key][0] for key in ("cosine", "floor"))
     body = []
-    for name in ROWS:
+    for name in (n for n in ROWS if n in pictures):
         row = pictures[name]
         share = [f"{100 * way(c, ceiling, floor):.0f}" for c in row["cosine"]]
         pairwise, spread = row["pairwise"]
@@ -97,7 +98,11 @@ def _pictures(pictures: Mapping[str, Any]) -> str:
 
 def _obeyed(pictures: Mapping[str, Any]) -> str:
     names = list(pictures["renders"]["obeyed"])
-    body = [[r, *(_percent(pictures[r]["obeyed"][n]) for n in names)] for r in ROWS]
+    body = [
+        [row, *(_percent(pictures[row]["obeyed"][n]) for n in names)]
+        for row in ROWS
+        if row in pictures
+    ]
     return _markdown(["prompt obeyed", *names], body)
 
 
