@@ -2,9 +2,14 @@
 
     python -m pocket.wholeness [--smoke]
 
-Trained on renders against renders broken on purpose, half of both through the autoencoder, so that
+Trained on renders against renders broken on purpose, some of both through the autoencoder, so that
 neither its softness nor a photo's clean edges count as a fault. A picture's score is its map's
 maximum; the threshold that 2 % of decoded held-out renders pass is printed, for whoever judges.
+
+The shipped file is NOT good: 750 steps while every batch was broken anew (twice through the
+autoencoder) gave an area under the curve of .62, and caught 8 % of broken pictures. Pictures are
+since broken once, beforehand, which leaves time for some thousands of steps; that has only run as a
+smoke test. Until it has been trained, `unrest.landmark_unrest` is the better measure (.77).
 """
 
 import torch
@@ -24,7 +29,9 @@ SECONDS = 75
 PICTURES, BATCH = 48000, 256
 RATE = 2e-3
 # The share of faults that are noise in the latents, and its size in latent deviations.
-LATENT_SHARE, LATENT_SIZE = 0.35, (0.5, 1.6)
+LATENT_SHARE, LATENT_SIZE = 0.25, (0.5, 1.6)
+# The share of the others, whole or broken, that are seen through the autoencoder.
+DECODED_SHARE = 0.25
 
 
 class Breaker:
@@ -48,19 +55,18 @@ class Breaker:
         n, half = len(rows), len(rows) // 2
         whole = self.crowd.floats(rows)
         harmed, disc = broken(whole, self.crowd.keypoints[rows])
-        latent = torch.rand(n, 1, 1, 1, device=device()) < LATENT_SHARE
-        harm = torch.arange(n, device=device())[:, None, None, None] >= half
-        images = torch.where(harm & ~latent, harmed, whole)
+        chance = torch.rand(n, device=device())
+        harm = torch.arange(n, device=device()) >= half
+        noisy, decoded = harm & (chance < LATENT_SHARE), chance > 1 - DECODED_SHARE
+        seen = torch.where((harm & ~noisy)[:, None, None, None], harmed, whole)
+        through = (noisy | decoded).nonzero()[:, 0]
         low, high = LATENT_SIZE
         size = low + (high - low) * torch.rand(n, 1, 1, 1, device=device())
-        noise = F.avg_pool2d(disc[:, None], 4) * size * (harm & latent)
-        decoded = torch.rand(n, 1, 1, 1, device=device()) < 0.5
-        none = torch.zeros_like(noise)
-        plain = self._through(whole, none)
-        seen = torch.where(decoded | (harm & latent), self._through(images, noise), images)
-        reference = torch.where(decoded | (harm & latent), plain, whole)
-        truth, sure = fault_map(seen, reference)
-        flat = harm[:, 0].float()
+        noise = F.avg_pool2d(disc[:, None], 4) * size * noisy[:, None, None, None]
+        if len(through):
+            seen[through] = self._through(seen[through], noise[through])
+        truth, sure = fault_map(seen, whole)
+        flat = harm[:, None, None].float()
         return seen, truth * flat, torch.maximum(sure, 1 - flat)
 
 
