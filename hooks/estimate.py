@@ -111,6 +111,8 @@ def clean_estimate(
                 f"prediction_type {other!r} of {type(scheduler).__name__} is not one of "
                 "epsilon, sample, v_prediction, flow_prediction"
             )
+    if scheduler.config.get("thresholding", False):  # Saharia et al. 2022, section 2.3
+        return scheduler._threshold_sample(x0.flatten(0, 1)).unflatten(0, x0.shape[:2])
     if scheduler.config.get("clip_sample", False):
         limit = scheduler.config.get("clip_sample_range", 1.0)
         x0 = x0.clamp(-limit, limit)

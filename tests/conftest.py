@@ -5,19 +5,19 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from jaxtyping import install_import_hook
+import jaxtyping
 
 # Before anything of ours is imported: jaxtyping shapes and plain types alike, by beartype.
-install_import_hook(["hooks", "probes"], "beartype.beartype")
+jaxtyping.install_import_hook(["hooks", "probes"], "beartype.beartype")
 
 import probes.quiet  # noqa: E402, F401  isort: skip
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
 import xarray as xr  # noqa: E402
-from models import CASES, Case, Recorded, wiring  # noqa: E402
 
 from hooks import Capture, record  # noqa: E402
+from tests.models import CASES, Case, Recorded, wiring  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -25,6 +25,12 @@ torch.set_num_threads(1)
 @pytest.fixture(params=CASES.values(), ids=list(CASES))
 def case(request) -> Case:
     return request.param
+
+
+@pytest.fixture
+def unchecked(monkeypatch) -> None:
+    """As in a user's process, where annotations are not checked and a wrong value meets our own words."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

@@ -103,7 +103,8 @@ def measured_run(
 
 def evidence(**more: Any) -> Evidence:
     """Every experiment, on `more` of `measured_run`."""
-    dev, schnell = {"guidance": 3.5} | more, more
+    dev: dict[str, Any] = {"guidance": 3.5} | more
+    schnell = more
     pair = [measured_run(**dev), measured_run("pocket_schnell", 4, **schnell)]
     runs = {
         "main": pair,
@@ -111,7 +112,7 @@ def evidence(**more: Any) -> Evidence:
         "prompt_complexity": pair,
         "step_budget": [measured_run(steps=n, **dev) for n in (1, 2, 4, 8, 14, 28)]
         + [measured_run("pocket_schnell", n, **schnell) for n in (1, 2, 4, 8)],
-        "guidance": [measured_run(**(dev | {"guidance": g})) for g in (1.0, 3.5)]
+        "guidance": [measured_run(**dict(dev, guidance=g)) for g in (1.0, 3.5)]
         + [measured_run("pocket_schnell", 4, true_cfg=c, **more) for c in (1.0, 2.0)],
     }
     for experiment, scales in {

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from measured import FACES, PROMPTS, evidence, measured_run
 from PIL import Image
 
 from analysis.evidence import Evidence, MissingEvidenceError, budgets
 from analysis.figures import FIGURES, figure1_replacement
 from analysis.figures.figure_filmstrip import shown
 from analysis.figures.style import LOOKS, save, styled
+from tests.measured import FACES, PROMPTS, evidence, measured_run
 
 CONTRACT = (
     "figure1_replacement",

@@ -7,10 +7,10 @@ import pytest
 import torch
 import xarray as xr
 from diffusers import FluxPipeline
-from models import CASES, PROMPT, wiring
 
 from hooks import Capture, record
 from hooks.errors import NonFiniteError, RunError
+from tests.models import CASES, PROMPT, wiring
 
 TIMINGS = ("step_seconds", "stage_seconds")
 

@@ -5,7 +5,6 @@ import io
 
 import numpy as np
 import pytest
-from measured import FACES, evidence, measured_run
 
 from analysis.cells import average
 from analysis.claims import claims
@@ -15,6 +14,7 @@ from analysis.tables import TABLES
 from analysis.tables.table import Number, Table
 from analysis.tables.table1_main import faster
 from analysis.tables.table_guidance import over_seeds
+from tests.measured import FACES, evidence, measured_run
 
 WHOLE = evidence()
 ALONE = evidence(faces=FACES[:1])

@@ -1,0 +1,1 @@
+"""Must: laws that the rest keeps. `tests/bench` measures."""
