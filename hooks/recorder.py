@@ -40,7 +40,8 @@ class Recording:
         self._places: Sequence[int | None] | None = None
         self._face_seconds = float("nan")
         self._extras: Sequence[Mapping[str, np.ndarray]] | None = None
-        self._call = self._fresh()
+        self._watch = Stopwatch(_device(pipe))
+        self._call = Call(self._watch)
 
     def label(self, labels: Sequence[Label]) -> None:
         """What the next call's samples are: for each a mapping with any of face, prompt, seed.
@@ -64,12 +65,9 @@ class Recording:
         self._places, self._face_seconds = samples, face_seconds
         self._extras = extras
 
-    def _fresh(self) -> Call:
-        return Call(Stopwatch(torch.device(getattr(self.pipe, "_execution_device", "cpu"))))
-
     def _begin(self) -> None:
         """A pipeline call begins; one that failed halfway before it leaves nothing behind."""
-        self._call = self._fresh()
+        self._call = Call(self._watch)
 
     def _start(self) -> None:
         self.parts.denoiser.rewind()
@@ -85,7 +83,7 @@ class Recording:
 
     def _end(self) -> None:
         """Collect the finished call on the host and hand it to the writer."""
-        call, self._call = self._call, self._fresh()
+        call, self._call = self._call, Call(self._watch)
         labels, self._labels = self._labels, None
         places, self._places = self._places, None
         extras, self._extras = self._extras, None
@@ -223,6 +221,14 @@ def _lay_hooks(stack: ExitStack, recording: Recording) -> None:
     # The first and the last thing that every diffusers pipeline does in a call.
     stack.enter_context(replaced(pipe, "check_inputs", begin))
     stack.enter_context(replaced(pipe, "maybe_free_model_hooks", end))
+
+
+def _device(pipe: Any) -> torch.device:
+    """Where the denoiser computes. diffusers' own property walks through every module of the pipeline."""
+    held = next(denoiser_of(pipe).parameters()).device
+    if held.type == "cuda" or not torch.cuda.is_available():
+        return held
+    return torch.device(pipe._execution_device)  # offloaded
 
 
 def _labels(call: Call, given: Sequence[Label] | None, batch: int) -> Sequence[Label]:

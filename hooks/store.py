@@ -7,10 +7,13 @@ new run is built under another name first, so that a kill at any instant leaves 
 run whose `done` is true exactly for complete samples.
 """
 
+import glob
+import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -26,8 +29,8 @@ from hooks.vocabulary import AXES, SAMPLE_COORDINATES, SCHEMA_VERSION, Variable
 Label = Mapping[str, Any]
 """Values of the sample coordinates of one sample: face, prompt, seed, batch_size."""
 
-# Measured by tests/bench/store.py: byte shuffle and zstd 3 halve latents' files at twice the speed
-# of zstd alone; heavier levels gain under 2 %. Text and tiny arrays are not worth shuffling.
+# Chosen by `python -m tests.bench`, whose table stands in the README. Text and tiny arrays are not
+# worth shuffling.
 _NUMBERS = (
     BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.shuffle),
     Crc32cCodec(),
@@ -44,8 +47,11 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._group = zarr.open_group(path, mode="r+")
-        self._arrays = dict(self._group.arrays())
+        self._steps: dict[str, np.ndarray] = {}
+        # A chunk of nothing but NaN is written too, so that a file that was lost can be told from it.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            self._group = zarr.open_group(path, mode="r+")
+            self._arrays = dict(self._group.arrays())
 
     @classmethod
     def create(
@@ -64,7 +70,8 @@ class Run:
             raise RunError(f"{path} already exists")
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):  # by a killed process
+            shutil.rmtree(left, ignore_errors=True)
         group = zarr.create_group(
             partial, zarr_format=3, attributes=_attributes(layout, attributes)
         )
@@ -143,28 +150,54 @@ class Run:
         Raises RunError if the run has other values already.
         """
         for name, value in values.items():
-            array = self._arrays[name]
-            old = np.asarray(array[:])
+            known = self._steps.get(name)
+            old = self.read(name) if known is None else known
             if np.isnan(old).all():
-                array[:] = value
+                self._arrays[name][:] = value
             elif not np.array_equal(old, value):
                 raise RunError(f"{self.path} was recorded on another schedule: {name} differs")
+            self._steps[name] = value
 
     def extend(self, labels: Sequence[Label]) -> list[int]:
         """Places for more samples at the end; their indices.
 
         Readers see the new size only when the consolidated metadata is replaced, in one rename.
         """
-        old = len(self.done)
+        old = self._arrays["done"].shape[0]
         size = old + len(labels)
-        for array in self._arrays.values():
-            if _axes(array)[0] == "sample":
-                array.resize((size, *array.shape[1:]))
+        growing = [name for name, array in self._arrays.items() if _axes(array)[0] == "sample"]
+        for name in growing:
+            with _rewritten(self.path / name) as document:
+                document["shape"][0] = size
+            self._arrays[name] = _resized(self._arrays[name], size)
         for name, declared in SAMPLE_COORDINATES.items():
             self._arrays[name][old:] = _column(labels, name, declared)
         self._arrays["sample"][old:] = np.arange(old, size)
-        _consolidate(self.path)
+        with _rewritten(self.path) as document:
+            for name in growing:
+                document["consolidated_metadata"]["metadata"][name]["shape"][0] = size
         return list(range(old, size))
+
+
+@contextmanager
+def _rewritten(node: Path) -> Iterator[dict[str, Any]]:
+    """The metadata document of an array or group, as the Zarr 3 specification has it, to be changed.
+
+    Replaced in one rename. Zarr-Python's own resize and consolidation take some hundred round trips
+    to its event loop for a run: longer than a step of a small model.
+    """
+    path, beside = node / "zarr.json", node / ".zarr.json.partial"
+    document = json.loads(path.read_text())
+    yield document
+    beside.write_text(json.dumps(document))
+    beside.rename(path)
+
+
+def _resized(array: zarr.Array, size: int) -> zarr.Array:
+    """A handle of the array that knows its new number of samples."""
+    old = array.async_array
+    grown = old.metadata.update_shape((size, *array.shape[1:]))
+    return zarr.Array(zarr.AsyncArray(grown, old.store_path, old.config))
 
 
 def _axes(array: Any) -> tuple[str, ...]:
@@ -206,8 +239,6 @@ def _create(group: Any, name: str, declared: Variable, shape: tuple[int, ...], s
         dimension_names=declared.dims,
         compressors=_TEXT if declared.dtype in ("str", "bool") else _NUMBERS,
         attributes={"units": declared.units, "long_name": declared.long_name},
-        # A chunk of nothing but NaN is written too, so that a file that was lost can be told from it.
-        config={"write_empty_chunks": True},
     )
 
 

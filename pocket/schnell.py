@@ -1,9 +1,12 @@
 """Distil dev into four steps: `python -m pocket.schnell`.
 
-Schnell starts as dev without its guidance embedding. At each of its four noise levels it learns
-the mean velocity of dev's own trajectory (guidance 2, dev's spacing of noise levels) down to the
-next, at first from noised renders and later from the states that it reaches itself. It never sees
-the adapter.
+Schnell starts as dev with its guidance fixed at 2. At each of its four noise levels it learns the
+mean velocity of dev's own trajectory down to the next. The first lessons lie on dev's trajectories
+from pure noise, the later ones on schnell's own. It never sees the adapter, nor a render.
+
+A lesson costs four evaluations of dev, a step of learning from it about as much, so each is
+learnt from REUSE times. On a CPU batches are an eighth as large, and an hour stands for the
+three minutes of a GPU.
 """
 
 import math
@@ -14,24 +17,30 @@ from torch import Tensor
 
 from pocket import album, folders
 from pocket.flow import (
+    GRID,
     SCHNELL_STEPS,
+    TOKEN_CHANNELS,
     USER_GUIDANCE,
     Words,
     copy_weights,
-    noised,
-    sample,
     transformer,
     velocity,
 )
+from pocket.lessons import Lessons
 from pocket.muon import Muon, split
+from pocket.text import Text
 from pocket.training import Options, Stage, device, options, rank
 
 SECONDS = 180.0
 BATCH = 256
 RATE = 6e-4
-SUBSTEPS = 6
-# The share of the schedule after which all states are schnell's own.
-OWN_STATES_FROM = 0.4
+# How often a lesson is learnt from, and how many batches of them are kept at hand.
+REUSE, KEPT = 4, 16
+# The share of the schedule after which half of the lessons lie on schnell's own trajectories.
+OWN_FROM = 0.3
+PROMPTS, SEED = 100_000, 7700
+# Midpoint steps of dev in one step of schnell's.
+SUBSTEPS = 2
 # Dev's shift at 256 tokens (flow.DEV_SCHEDULER): its levels are even in t, where
 # sigma = e^shift / (e^shift + 1/t - 1).
 SHIFT = 0.5
@@ -39,64 +48,103 @@ SHIFT = 0.5
 
 def make(said: Options) -> None:
     """Train (or go on training) and write flux-schnell."""
-    shelf = album.load(said)
     dev, words = folders.load_dev(said.models), folders.load_text(said.models)
     student = transformer(guidance=False)
     if said.onward:
         copy_weights(folders.load_schnell(said.models), student)
     else:
         copy_weights(folders.fixed_guidance(dev, USER_GUIDANCE), student)
+    size = 4 if said.smoke else BATCH if device().type == "cuda" else BATCH // 8
+    rate = RATE * math.sqrt(size / BATCH)
     stage = Stage(
-        "schnell", {"schnell": student}, said, rate=RATE, seconds=SECONDS, ema=0.99, compact=True
+        "schnell",
+        {"schnell": student},
+        said,
+        rate=rate,
+        seconds=SECONDS,
+        ema=0.99,
+        every=10,
+        save_seconds=300,
+        compact=True,
     )
-    stage.optimiser = Muon(*split(stage.modules), RATE, decay=0.0)
-    size = 4 if said.smoke else BATCH
+    stage.optimiser = Muon(*split(stage.modules), rate, decay=0.0)
+    asked = Asked(words, 64 if said.smoke else PROMPTS)
+    lessons = Lessons(size * KEPT)
     for progress in stage:
-        batch = shelf.draw(size)
-        told = words(batch.clip_ids, batch.t5_ids)
-        if progress > OWN_STATES_FROM:
-            x, start = own_states(student, batch.noise, told)
-        else:
-            start = 1 - torch.randint(SCHNELL_STEPS, (size,), device=device()) / SCHNELL_STEPS
-            x = noised(batch.clean, batch.noise, start)
-        wanted = segment(dev, x, start, told)
-        stage.descend(((velocity(student, x, start, told) - wanted) ** 2).mean())
+        if not lessons or stage.step % REUSE == 0:
+            own = progress > OWN_FROM and stage.step % (2 * REUSE) == 0
+            told = asked.draw(math.ceil(size / SCHNELL_STEPS))
+            lessons.add(*taught(dev, told, student if own else None))
+        x, level, wanted, told = lessons.draw(size)
+        loss = ((velocity(student, x, level, told) - wanted) ** 2).mean((1, 2))
+        figures = {f"at_{int(100 * s)}": loss[level == s].mean() for s in levels()[:-1]}
+        stage.descend(loss.mean(), **figures)
     stage.finish()
     if rank() == 0:
         folders.save_schnell(said.models, student)
 
 
-@torch.no_grad()
-def own_states(
-    student: FluxTransformer2DModel, noise: Tensor, told: Words
-) -> tuple[Tensor, Tensor]:
-    """Where schnell itself stands after 0 to 3 of its steps, the same number for all rows."""
-    done = int(torch.randint(SCHNELL_STEPS, ()))
-    levels = [1 - i / SCHNELL_STEPS for i in range(done + 1)]
-    return sample(student, noise, told, levels), noise.new_full((len(noise),), levels[-1])
+class Asked:
+    """Sentences of the grammar, drawn at random as their Words."""
+
+    def __init__(self, words: Text, count: int):
+        attributes, said = album.describe(count, SEED + rank())
+        self.words = words
+        self.clip_ids, self.t5_ids = album.tokens(album.sentences(attributes, said))
+
+    @torch.no_grad()
+    def draw(self, size: int) -> Words:
+        rows = torch.randint(len(self.clip_ids), (size,), device=device())
+        return self.words(self.clip_ids[rows], self.t5_ids[rows])
+
+
+def levels() -> list[float]:
+    """Schnell's noise levels and 0."""
+    return [1 - i / SCHNELL_STEPS for i in range(SCHNELL_STEPS + 1)]
 
 
 @torch.no_grad()
-def segment(dev: FluxTransformer2DModel, x: Tensor, start: Tensor, told: Words) -> Tensor:
-    """Dev's mean velocity from `start` to schnell's next noise level, in SUBSTEPS Euler steps."""
-    guidance = torch.full_like(start, USER_GUIDANCE)
-    end = start - 1 / SCHNELL_STEPS
-    begun, ended = _even(start), _even(end)
-    state, level = x, start
-    for i in range(1, SUBSTEPS + 1):
-        following = _shifted(torch.lerp(begun, ended, i / SUBSTEPS))
-        step = (following - level)[:, None, None]
-        state = state + step * velocity(dev, state, level, told, guidance)
-        level = following
+def taught(
+    dev: FluxTransformer2DModel, told: Words, student: FluxTransformer2DModel | None
+) -> tuple[Tensor, Tensor, Tensor, Words]:
+    """From fresh noise, at every level: where one stands, the level, dev's mean velocity, Words.
+
+    One walks on as dev does, or as the student where one is given.
+    """
+    x = torch.randn(len(told.pooled), GRID * GRID, TOKEN_CHANNELS, device=device())
+    stood, wanted = [], []
+    for start in levels()[:-1]:
+        mean = mean_velocity(dev, x, start, told)
+        stood.append(x)
+        wanted.append(mean)
+        walked = velocity(student, x, x.new_full((len(x),), start), told) if student else mean
+        x = x - walked / SCHNELL_STEPS
+    at = torch.tensor(levels()[:-1], device=x.device).repeat_interleave(len(x))
+    repeated = (part.repeat(SCHNELL_STEPS, *[1] * (part.dim() - 1)) for part in told)
+    return torch.cat(stood), at, torch.cat(wanted), Words(*repeated)
+
+
+def mean_velocity(dev: FluxTransformer2DModel, x: Tensor, start: float, told: Words) -> Tensor:
+    """Dev's mean velocity from x at `start` to schnell's next noise level, by midpoint steps."""
+    begun, ended = even(start), even(start - 1 / SCHNELL_STEPS)
+    grid = [shifted(begun + (ended - begun) * i / (2 * SUBSTEPS)) for i in range(2 * SUBSTEPS + 1)]
+    guidance = x.new_full((len(x),), USER_GUIDANCE)
+    state = x
+    for level, middle, following in zip(grid[:-2:2], grid[1:-1:2], grid[2::2], strict=True):
+        v = velocity(dev, state, torch.full_like(guidance, level), told, guidance)
+        half = state + (middle - level) * v
+        v = velocity(dev, half, torch.full_like(guidance, middle), told, guidance)
+        state = state + (following - level) * v
     return (x - state) * SCHNELL_STEPS
 
 
-def _shifted(t: Tensor) -> Tensor:
+def shifted(t: float) -> float:
+    """Dev's noise level at t."""
     return math.exp(SHIFT) * t / (1 + (math.exp(SHIFT) - 1) * t)
 
 
-def _even(sigma: Tensor) -> Tensor:
-    """The inverse of _shifted."""
+def even(sigma: float) -> float:
+    """The inverse of `shifted`."""
     return sigma / (math.exp(SHIFT) - (math.exp(SHIFT) - 1) * sigma)
 
 
