@@ -7,6 +7,8 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 # diffusers' ControlNet imports a name that diffusers itself deprecates; nothing of ours uses it.
 warnings.filterwarnings("ignore", message=".*FluxPosEmbed.*", category=FutureWarning)
+# insightface's alignment calls a name that scikit-image deprecates.
+warnings.filterwarnings("ignore", message=".estimate. is deprecated", category=FutureWarning)
 
 from diffusers.utils import logging as diffusers_logging  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402

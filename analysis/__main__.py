@@ -1,0 +1,53 @@
+"""`python -m analysis runs=[runs/a.zarr]`: measure runs, each metric into the run's `analysis` group.
+
+    python -m analysis 'runs=[runs/*.zarr]'                          what figures need
+    python -m analysis runs=[a.zarr] metrics=[arcface_final]         identity of the final images alone
+    python -m analysis runs=[a.zarr] recognisers=[antelopev2,buffalo_l,models/ir_se50.pth]
+
+What was measured with the same inputs is left as it is; interrupted, the same command continues.
+The figures, tables and the report are drawn by `python -m analysis.paper`.
+"""
+
+import glob
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from analysis.measure import Settings, measure_all
+from hooks.errors import StepscopeError
+from probes.command import command, job
+
+SHELL = "*?["
+
+
+def analyse(config: Mapping[str, Any]) -> None:
+    """Do what the configuration `conf/analysis.yaml` says. Raises StepscopeError as `measure_all`."""
+    values = dict(config)
+    named, metrics = (
+        [v] if isinstance(v, str) else v for v in map(values.pop, ("runs", "metrics"))
+    )
+    if not named:
+        raise StepscopeError("runs is not set: name runs=[...], or a pattern runs=runs/*.zarr")
+    runs: list[str] = []
+    for name in named:
+        found = sorted(glob.glob(name)) if any(sign in name for sign in SHELL) else [name]
+        if not found:
+            raise StepscopeError(f"runs: nothing matches {name!r}")
+        runs += found
+    measure_all(runs, metrics, Settings(**values), print)
+    print(f"{len(runs)} runs are measured by {', '.join(metrics)}")
+
+
+@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="analysis")
+def main(config: DictConfig) -> None:
+    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    job(lambda: analyse(values))
+
+
+if __name__ == "__main__":
+    sys.exit(command(main))

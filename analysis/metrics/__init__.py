@@ -1,0 +1,12 @@
+"""One list of metrics: each is a file, with fields, a call, units and a direction."""
+
+from analysis.metrics.arcface import Arcface, ArcfaceFinal
+from analysis.metrics.decode import Decode
+from analysis.metrics.latency import Latency
+from analysis.metrics.metric import Metric
+from analysis.metrics.sharpness import Sharpness
+
+METRICS: dict[str, type[Metric]] = {
+    kind.name: kind for kind in (Decode, ArcfaceFinal, Arcface, Sharpness, Latency)
+}
+"""In an order in which each comes after those whose variables it reads."""

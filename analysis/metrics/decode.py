@@ -1,0 +1,141 @@
+"""The clean estimate x0 of every step as an image, through the backbone's VAE alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import xarray as xr
+from diffusers import AutoencoderKL
+
+from analysis.metrics.metric import Metric, Quantity, digests
+from hooks.errors import StepscopeError
+from probes.backbones import pick_device
+from probes.weights import WeightsError, explained, folder
+
+PIXELS = 2**18  # decoded at once: 16 images of 128 x 128, one of 512 x 512
+
+
+@dataclass(frozen=True)
+class Decode(Metric):
+    """Images of x0 at every step, and of the final latents where the run kept no image.
+
+    vae: folder of a VAE, None for the one of the run's backbone. device: as in `probes`.
+    """
+
+    vae: str | None = None
+    device: str = "auto"
+    name: ClassVar[str] = "decode"
+    reads: ClassVar[tuple[str, ...]] = ("x0", "final_latents", "image")
+
+    def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
+        picture = ("row", "column", "rgb")
+        told = "decoded by the backbone's VAE, 0 to 255"
+        found = {
+            "decoded": Quantity(
+                ("step", *picture), "uint8", "1", f"clean estimate x0 at the step, {told}"
+            )
+        }
+        if "image" not in run or run["image"].attrs.get("metric") == self.name:
+            found["image"] = Quantity(picture, "uint8", "1", f"final latents, {told}")
+        return found
+
+    def coordinates(self, run: xr.Dataset) -> dict[str, tuple[str, Any]]:
+        return {"rgb": ("rgb", ["red", "green", "blue"])}
+
+    def settings(self, run: xr.Dataset) -> dict[str, Any]:
+        """Raises WeightsError where the VAE is not the one whose hash the run recorded."""
+        path = vae_folder(self.vae, run.attrs)
+        found = digests(path)
+        recorded = {
+            name.removeprefix("backbone/vae/"): value
+            for name, value in run.attrs.get("weights", {}).items()
+            if name.startswith("backbone/vae/")
+        }
+        if self.vae is None and recorded and recorded != found:
+            raise WeightsError(f"vae: {path} is not the one that made the run, its hash differs")
+        return {"vae": found, "dtype": vae_dtype(run.attrs)}
+
+    def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
+        vae = load_vae(
+            str(vae_folder(self.vae, samples.attrs)),
+            vae_dtype(samples.attrs),
+            pick_device(self.device),
+        )
+        x0, final = samples["x0"].values, samples["final_latents"].values
+        if "image" not in self.quantities(samples):
+            last = samples["image"].values
+            values = [
+                one(vae, z, end, image) for z, end, image in zip(x0, final, last, strict=True)
+            ]
+            return {"decoded": np.stack(values)}
+        last = pictures(vae, final)
+        values = [one(vae, z, end, image) for z, end, image in zip(x0, final, last, strict=True)]
+        return {"decoded": np.stack(values), "image": last}
+
+
+def one(vae: Any, x0: np.ndarray, final: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """One sample's images (step, row, column, rgb); steps whose x0 is the final latents are its image."""
+    same = np.array([np.array_equal(z, final) for z in x0])
+    decoded = np.empty((len(x0), *image.shape), np.uint8)
+    decoded[same] = image
+    if not same.all():
+        decoded[~same] = pictures(vae, x0[~same])
+    return decoded
+
+
+@torch.inference_mode()
+def pictures(vae: Any, latents: np.ndarray) -> np.ndarray:
+    """Images (n, row, column, rgb) uint8 of latents (n, channel, y, x) in the scheduler's scale.
+
+    Follows FluxPipeline.__call__ and StableDiffusionPipeline.__call__: latents / scaling_factor +
+    shift_factor into the VAE, its output from [-1, 1] to [0, 1].
+    """
+    config, weight = vae.config, next(vae.parameters())
+    scale = 2 ** (len(config.block_out_channels) - 1)
+    batch = max(1, PIXELS // (latents.shape[-1] * latents.shape[-2] * scale**2))
+    made = []
+    for z in torch.from_numpy(latents).split(batch):
+        z = z.to(weight.device, weight.dtype) / config.scaling_factor
+        decoded = vae.decode(z + (config.get("shift_factor") or 0.0), return_dict=False)[0]
+        pixels = (decoded * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float()
+        made.append((pixels * 255).round().to(torch.uint8).cpu())
+    return torch.cat(made).numpy()
+
+
+def vae_folder(given: str | None, about: Mapping[str, Any]) -> Path:
+    """Where the run's VAE is. Raises StepscopeError for a run that names no backbone."""
+    if given is not None:
+        path = Path(given).expanduser()
+        if not (path / "config.json").is_file():
+            raise WeightsError(f"vae: no folder with a config.json at {given!r}")
+        return path
+    backbone = about.get("configuration", {}).get("backbone")
+    if backbone is None:
+        raise StepscopeError(
+            "the run does not say which backbone made it: name its VAE, vae=FOLDER"
+        )
+    path = folder(backbone["path"], f"backbone {backbone['name']}", ["vae/*"]) / "vae"
+    if not path.is_dir():
+        raise WeightsError(
+            f"backbone {backbone['name']}: {str(path)!r} is not a folder; name vae=FOLDER"
+        )
+    return path
+
+
+def vae_dtype(about: Mapping[str, Any]) -> str:
+    """The run's own, so that the images are those that its pipeline would have made."""
+    return about.get("configuration", {}).get("backbone", {}).get("dtype") or about["dtype"]
+
+
+@cache
+def load_vae(path: str, dtype: str, device: str) -> Any:
+    """The autoencoder; in float32 where its configuration asks for it."""
+    with explained(path, "vae"):
+        vae: Any = AutoencoderKL.from_pretrained(path, torch_dtype=getattr(torch, dtype))
+    if vae.config.get("force_upcast", False):
+        vae = vae.float()
+    return vae.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)

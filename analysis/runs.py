@@ -1,0 +1,177 @@
+"""Runs as analysis reads them: checked, with one line that says what is missing and what mends it."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from analysis.commands import composed
+from hooks.errors import RunError, StepscopeError
+from hooks.vocabulary import SCHEMA_VERSION
+
+GROUP = "analysis"
+MARK = "measured_"
+"""Variables that begin so say for each sample of which inputs a metric was measured; 0: not at all."""
+PICTURES = {"row", "y", "token_y", "crop_row"}
+"""Axes of what is left on disk until it is asked for."""
+
+
+def open_recorded(path: str | Path) -> xr.Dataset:
+    """A finished run as it was recorded, nothing read yet.
+
+    Raises RunError for what is not a run, is unfinished, damaged, or of another schema.
+    """
+    path = Path(path)
+    about = attributes(path)
+    with reading(path, about):
+        run = xr.open_zarr(path, chunks=None, consolidated=True)
+        done = run["done"].values
+    if not done.all():
+        raise RunError(
+            f"{path} is unfinished, {int(done.sum())} of {len(done)} samples are done; "
+            f"the command that made it continues: {recording(about, path)}"
+        )
+    for name, values in run.variables.items():
+        lost = missing_chunks(path / str(name), values)
+        if lost:
+            raise RunError(
+                f"{path} is damaged: {name} lacks {lost} of its files. {again(about, path)}"
+            )
+    return run
+
+
+def open_measured(path: str | Path) -> xr.Dataset:
+    """A finished run and what was measured of it, in one dataset with the run's attributes.
+
+    Images, latents and maps stay on disk until they are asked for; all else is read, and so proved
+    undamaged. A metric of which a sample is not measured is left out. Raises RunError as
+    `open_recorded` does, and where nothing was measured.
+    """
+    path = Path(path)
+    run = open_recorded(path)
+    found = measurements(path)
+    names = [name for name in found.variables if str(name).startswith(MARK)]
+    complete = [str(name).removeprefix(MARK) for name in names if found[name].values.all()]
+    of = {name: found[name].attrs.get("metric") for name in found.data_vars}
+    kept = [name for name, by in of.items() if by in complete and not str(name).startswith(MARK)]
+    if not kept or found.sizes["sample"] != run.sizes["sample"]:
+        raise RunError(f"{path} is not measured: python -m analysis runs=[{path}]")
+    joined = run.assign(found[kept].drop_vars(list(run.coords), errors="ignore").variables)
+    joined = joined.set_coords([name for name in ("conditioning",) if name in joined])
+    with reading(path, run.attrs):
+        for values in joined.variables.values():
+            if not PICTURES & set(values.dims):
+                values.load()
+    return joined
+
+
+def measurements(path: Path) -> xr.Dataset:
+    """The run's group of measurements as it stands, empty if there is none."""
+    if not (path / GROUP / "zarr.json").exists():
+        return xr.Dataset()
+    try:
+        found = xr.open_zarr(path, group=GROUP, chunks=None, consolidated=False)
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        raise RunError(
+            f"{path}: its measurements cannot be read ({_first(error)}): remove {path / GROUP}, "
+            f"then python -m analysis runs=[{path}]"
+        ) from error
+    return found.set_coords([name for name in ("conditioning",) if name in found])
+
+
+def attributes(path: Path) -> dict[str, Any]:
+    """The run's attributes. Raises RunError for what is not a run, or of another schema."""
+    if not path.exists():
+        raise RunError(f"no run {str(path)!r}: python -m probes ... out={path} makes one")
+    file = path / "zarr.json"
+    if not file.is_file():
+        raise RunError(
+            f"{path} is not a run, it has no zarr.json: a run is what python -m probes makes"
+        )
+    try:
+        about = json.loads(file.read_text())["attributes"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path} is damaged, its zarr.json cannot be read: remove it and record it again"
+        ) from error
+    version = about.get("schema_version")
+    if version is None:
+        raise RunError(f"{path} is a Zarr store, but no run: it has no schema_version")
+    if version != SCHEMA_VERSION:
+        age = "older" if version < SCHEMA_VERSION else "newer"
+        raise RunError(
+            f"{path} is of an {age} schema, version {version}; this stepscope reads {SCHEMA_VERSION}. "
+            f"{again(about, path)}"
+        )
+    return about
+
+
+@contextmanager
+def reading(path: Path, about: Mapping[str, Any]) -> Iterator[None]:
+    """Turn what xarray and Zarr raise on damaged files into one line."""
+    try:
+        yield
+    except StepscopeError:
+        raise
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        raise RunError(f"{path} is damaged: {_first(error)}. {again(about, path)}") from error
+
+
+def missing_chunks(folder: Path, values: xr.Variable) -> int:
+    """Files that an array should have and has not."""
+    chunks = values.encoding.get("chunks") or values.shape
+    expected = int(np.prod([ceil(n / c) for n, c in zip(values.shape, chunks, strict=True)]))
+    return expected - sum(file.is_file() for file in (folder / "c").rglob("*"))
+
+
+def again(about: Mapping[str, Any], path: Path) -> str:
+    """The sentence for a run that is lost."""
+    return f"Remove it and record it again: {recording(about, path)}"
+
+
+def recording(about: Mapping[str, Any], out: Path) -> str:
+    """The shortest `python -m probes` that makes the run of these attributes."""
+    made = about.get("configuration")
+    if not isinstance(made, Mapping):
+        return "the pipeline's call under `hooks.record`"
+    values = {"record" if key == "capture" else key: value for key, value in made.items()}
+    adapter = (
+        (values.pop("adapter") or {"name": "none"}) if "adapter" in values else {"name": "none"}
+    )
+    backbone = values.pop("backbone", {})
+    words = [f"backbone={backbone.get('name')}", f"adapter={adapter.get('name')}"]
+    try:
+        default = composed(words)
+    except Exception:  # Hydra's and OmegaConf's: a configuration that is not in conf/
+        return f"its configuration is in {out}/zarr.json"
+    words += changes(default, values | {"backbone": backbone, "adapter": adapter})
+    return " ".join(["python -m probes", *map(shlex.quote, words), f"out={out}"])
+
+
+def changes(default: Mapping[str, Any], made: Mapping[str, Any], under: str = "") -> list[str]:
+    """The overrides that turn one configuration into the other."""
+    words = []
+    for key, value in made.items():
+        if isinstance(value, Mapping):
+            words += changes(default.get(key) or {}, value, f"{under}{key}.")
+        elif value != default.get(key):
+            words.append(f"{under}{key}={_hydra(value)}")
+    return words
+
+
+def _hydra(value: Any) -> str:
+    """A value in the grammar of Hydra's overrides."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{','.join(map(_hydra, value))}]"
+    plain = isinstance(value, str) and value.replace("/", "").replace(".", "").isalnum()
+    return value if plain else json.dumps(value, ensure_ascii=False)
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
