@@ -100,7 +100,8 @@ class Observer:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if not clock.running:
                 return
-            if self._fired != self._sites and not (self._may_skip and self._fired == 0):
+            skipped = self._may_skip and self._fired == 0 and _is_nothing(output)
+            if self._fired != self._sites and not skipped:
                 raise UnsupportedPipelineError(
                     f"{self._fired} of {self._sites} hooks in {type(module).__name__} fired in step "
                     f"{clock.step}: its blocks were compiled or replaced after recording began"
@@ -146,6 +147,11 @@ class Observer:
         norms = torch.linalg.vector_norm(stream.detach(), 2, -1, dtype=torch.float32)
         coarse = norms.unflatten(1, _coarse_grid(self.grid, stream.shape[1]))
         row.copy_(F.interpolate(coarse[:, None], size=self.grid, mode="nearest").flatten(1))
+
+
+def _is_nothing(output: Any) -> bool:
+    """Whether an adapter returned without running: nothing where its residuals would be."""
+    return isinstance(output, tuple) and all(part is None for part in output)
 
 
 def _coarse_grid(grid: tuple[int, int], tokens: int) -> tuple[int, int]:

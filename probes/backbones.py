@@ -64,12 +64,18 @@ def schedule(pipe: Any, steps: int, height: int, width: int) -> torch.Tensor:
 
 
 def pick_device(name: str) -> str:
-    """`auto` is the first of CUDA, Apple's GPU and the CPU that is there."""
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    """`auto` is the first of CUDA, Apple's GPU and the CPU that is there.
+
+    Raises StepscopeError for a device that this machine does not have.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = ["cuda", *(f"cuda:{i}" for i in range(count))] if count else []
+    there += ["mps"] * torch.backends.mps.is_available() + ["cpu"]
+    if name == "auto":
+        return there[0]
+    if name not in there:
+        raise StepscopeError(f"no device={name!r} here; known: auto, {', '.join(there)}")
+    return name
 
 
 def exists_locally(path: str) -> bool:

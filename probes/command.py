@@ -41,14 +41,28 @@ def job(work: Callable[[], object]) -> None:
         raise SystemExit(_say(line, INTERRUPTED)) from None
     except StepscopeError as error:
         raise SystemExit(_say(str(error))) from None
-    except torch.OutOfMemoryError:
-        line = "out of GPU memory: lower batch_size, height and width, or use record=norms"
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        where = _memory(error)
+        if where is None:
+            raise
+        line = f"out of {where}: lower batch_size, height and width, or use record=norms"
         raise SystemExit(_say(line)) from None
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        line = f"{error.strerror or error}: {error.filename}"
+        if error.errno == errno.ENOSPC:
+            line = "the disk is full: make room, the same command continues"
+        elif error.filename is None:
             raise
-        line = f"the disk is full ({error.filename}): make room, the same command continues"
         raise SystemExit(_say(line)) from None
+
+
+def _memory(error: BaseException) -> str | None:
+    """Which memory an error says is used up; None if it says something else."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return "GPU memory"
+    # c10's CPU allocator has no error class of its own (c10/core/impl/alloc_cpu.cpp).
+    full = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    return "memory" if full else None
 
 
 def composition(error: Exception) -> str:

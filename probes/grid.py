@@ -67,7 +67,10 @@ def read_latents(
     """
     if not Path(path).is_file():
         raise StepscopeError(f"initial_latents: no file {path!r}")
-    latents = np.load(path)
+    try:
+        latents = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise StepscopeError(f"initial_latents {path!r} cannot be read as a .npy") from error
     latents = latents[None] if latents.ndim == 3 else latents
     if latents.shape[1:] != shape or len(latents) not in (1, samples):
         raise StepscopeError(

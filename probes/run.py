@@ -1,6 +1,6 @@
 """A probe run, top to bottom: the grid, the plan, the models, and every batch under hooks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from probes import grid, models, plan, provenance
 from probes.faces import Face, face_files
 from probes.progress import progress
 from probes.study import Study, prompts_of
+from probes.words import warn_of_unknown
 
 Say = Callable[[str], None]
 
@@ -25,7 +26,7 @@ def run(study: Study, say: Say = print) -> Path:
     files = face_files(study.faces)
     cells = grid.cells(list(files), prompts_of(study), study.seeds)
     out = Path(study.out) if study.out is not None else provenance.default_out(study)
-    existing = open_existing(study, out, len(cells))
+    existing = open_existing(study, out, cells, files)
     done = existing.done if existing is not None else np.zeros(len(cells), bool)
     left = int((~done).sum())
     if not left:
@@ -38,6 +39,8 @@ def run(study: Study, say: Say = print) -> Path:
         return out
 
     loaded = models.load(study, files, plan.latent_shape(found), len(cells))
+    texts = [*dict.fromkeys(c.prompt for c in cells), study.negative_prompt or ""]
+    warn_of_unknown(loaded.pipe, study.backbone.name, texts)
     if existing is None:
         labels = [
             {"face": c.face, "prompt": c.prompt, "seed": c.seed, "batch_size": len(batch)}
@@ -71,21 +74,47 @@ def denoise(loaded: models.Models, cells: Sequence[grid.Cell], out: Run) -> None
             loaded.sample(batch, call, on_step=lambda: advance(where))  # noqa: B023
 
 
-def open_existing(study: Study, out: Path, samples: int) -> Run | None:
-    """The run at `out`, if there is one. Raises RunError if it was made by another configuration."""
+def open_existing(
+    study: Study, out: Path, cells: Sequence[grid.Cell], files: Mapping[str, Path]
+) -> Run | None:
+    """The run at `out`, if there is one.
+
+    Raises RunError, with the difference, if it was made by another configuration, or if a file of
+    prompts or a face that the configuration names says something else by now.
+    """
     if not out.exists():
         return None
     run = Run.open(out)
     old = run.attributes.get("configuration")
     if old is None:
         raise RunError(f"{out} was not made by `python -m probes`: choose another out=")
-    changed = provenance.differences(old, provenance.configuration(study))
-    if changed or len(run.done) != samples:
+    changed = (
+        provenance.differences(old, provenance.configuration(study))
+        or other_samples(run, cells)
+        or [
+            f"the file of face {name} was changed"
+            for name, then in run.attributes["faces"].items()
+            if provenance.digest(files[name]) != then["file_sha256"]
+        ]
+    )
+    if changed:
         raise RunError(
-            f"{out} was made with another configuration: {'; '.join(changed) or 'other samples'}. "
+            f"{out} was made with another configuration: {'; '.join(changed)}. "
             "Choose another out=, or remove it"
         )
     return run
+
+
+def other_samples(run: Run, cells: Sequence[grid.Cell]) -> list[str]:
+    """How the samples that a run has places for differ from the grid: the first that does."""
+    then = list(zip(*(run.read(name) for name in ("face", "prompt", "seed")), strict=True))
+    if len(then) != len(cells):
+        return [f"samples: {len(then)} -> {len(cells)}"]
+    for cell, (face, prompt, seed) in zip(cells, then, strict=True):
+        old, new = (str(face), str(prompt), int(seed)), (cell.face, cell.prompt, cell.seed)
+        if old != new:
+            return [f"sample {cell.index}: {old} -> {new}"]
+    return []
 
 
 def extras(face: Face | None) -> dict[str, np.ndarray]:

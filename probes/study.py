@@ -138,12 +138,17 @@ class Study:
 
 
 def prompts_of(study: Study) -> list[str]:
-    """The study's prompts; the lines of a text file where one is named. Empty lines are left out."""
+    """The study's prompts; the lines of a text file where one is named. Empty lines are left out.
+
+    Raises StepscopeError if there is no such file, or nothing in it.
+    """
     if len(study.prompts) == 1 and study.prompts[0].endswith(".txt"):
         path = Path(study.prompts[0])
         if not path.is_file():
             raise StepscopeError(f"no prompt file {str(path)!r}")
         lines = [line.strip() for line in path.read_text().splitlines()]
+        if not any(lines):
+            raise StepscopeError(f"prompt file {str(path)!r} is empty: a prompt a line")
         return [line for line in lines if line]
     return list(study.prompts)
 

@@ -1,23 +1,28 @@
 """Tests run on one thread, without a network, and with the shapes and types in signatures checked."""
 
 import os
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jaxtyping
 
+import tests.typecheck  # noqa: F401
+
 # Before anything of ours is imported: jaxtyping shapes and plain types alike, by beartype.
-jaxtyping.install_import_hook(["hooks", "probes"], "beartype.beartype")
+jaxtyping.install_import_hook(["hooks", "probes"], "tests.typecheck.checked")
 
 import probes.quiet  # noqa: E402, F401  isort: skip
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 import xarray as xr  # noqa: E402
 
 from hooks import Capture, record  # noqa: E402
 from tests.models import CASES, Case, Recorded, wiring  # noqa: E402
+from tests.shell import PUBLISHED, Answer, run_command  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -31,6 +36,25 @@ def case(request) -> Case:
 def unchecked(monkeypatch) -> None:
     """As in a user's process, where annotations are not checked and a wrong value meets our own words."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def typed(capsys, tmp_path, monkeypatch):
+    """`typed(words)`: `python -m probes` in an empty folder, and what it answered."""
+    monkeypatch.chdir(tmp_path)
+
+    def of(words: list[str], *more: str, **entry: Any) -> Answer:
+        status = run_command([*words, *more], **entry)
+        return Answer(status, *capsys.readouterr())
+
+    return of
+
+
+@pytest.fixture
+def face(tmp_path) -> str:
+    """A face as a `.npy`: the reference's embedding."""
+    np.save(tmp_path / "ann.npy", PUBLISHED["dev/face_embedding"].reshape(512))
+    return str(tmp_path / "ann.npy")
 
 
 @pytest.fixture(scope="session")

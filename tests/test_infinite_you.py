@@ -1,0 +1,120 @@
+"""InfuseNet, typed as a user types it, gives what the published pipeline gave."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from diffusers import FluxPipeline
+from PIL import Image
+
+from probes.infusenet import InfuseNet
+from tests.models import INFINITE_YOU
+from tests.shell import PUBLISHED, infused, listed, tiny
+
+PUBLISHED_CASES: list[dict[str, Any]] = json.loads((INFINITE_YOU / "cases.json").read_text())
+
+
+def of_case(case: dict[str, Any], folder: Path) -> list[str]:
+    """A published case as a command line."""
+    name = case["name"]
+    np.save(folder / "face.npy", PUBLISHED[f"{name}/face_embedding"].reshape(512))
+    np.save(folder / "noise.npy", PUBLISHED[f"{name}/initial_latents"][0])
+    words = infused(
+        case["backbone"],
+        faces=listed(folder / "face.npy"),
+        initial_latents=folder / "noise.npy",
+        prompts=listed(case["prompt"]),
+        seeds=[case["seed"]],
+        steps=case["steps"],
+        height=case["height"],
+        width=case["width"],
+        adapter__scale=case.get("scale", 1.0),
+        adapter__window=f"[{case.get('start', 0.0)},{case.get('end', 1.0)}]",
+        guidance=case.get("guidance"),
+        true_cfg=case.get("true_cfg", 1.0),
+        negative_prompt=case.get("negative"),
+        record__velocity="true",
+        out=folder / "run.zarr",
+    )
+    if case.get("control"):
+        Image.fromarray(PUBLISHED[f"{name}/control_image"]).save(folder / "control.png")
+        words.append(f"control_image={folder / 'control.png'}")
+    return words
+
+
+def unpacked(packed: np.ndarray, case: dict[str, Any]) -> np.ndarray:
+    """(1, n, token, 16) as the reference has them to (n, channel, y, x)."""
+    tokens = torch.from_numpy(packed[0])
+    return FluxPipeline._unpack_latents(tokens, case["height"], case["width"], 4).numpy()
+
+
+@pytest.mark.parametrize("case", PUBLISHED_CASES, ids=lambda case: case["name"])
+def test_latents_are_the_published_ones(case, typed, tmp_path):
+    answer = typed(of_case(case, tmp_path))
+    assert answer.status == 0, answer.err
+    run = xr.open_zarr(tmp_path / "run.zarr").load()
+    name = case["name"]
+    after = np.concatenate([run.latents.values[0, 1:], run.final_latents.values])
+    np.testing.assert_array_equal(run.latents[0, 0], PUBLISHED[f"{name}/initial_latents"][0])
+    expected = unpacked(PUBLISHED[f"{name}/latents"], case)
+    np.testing.assert_allclose(after, expected, rtol=0, atol=1e-5)
+    velocity = run.velocity.values[0].reshape(-1, *expected.shape[1:])  # positive, negative, ...
+    calls = unpacked(PUBLISHED[f"{name}/velocity"], case)
+    np.testing.assert_allclose(velocity, calls, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(run.timestep, PUBLISHED[f"{name}/timesteps"], rtol=1e-6)
+    np.testing.assert_allclose(run.image[0] / 255, PUBLISHED[f"{name}/image"], atol=1 / 255)
+    np.testing.assert_array_equal(
+        run.face_embedding[0], PUBLISHED[f"{name}/face_embedding"].ravel()
+    )
+
+
+@pytest.fixture
+def network_runs(monkeypatch) -> list[InfuseNet]:
+    """One entry for every time that InfuseNet's blocks are run."""
+    seen: list[InfuseNet] = []
+    load = InfuseNet.from_pretrained.__func__
+
+    def counted(kind: Any, *args: Any, **kwargs: Any) -> Any:
+        network = load(kind, *args, **kwargs)
+        network.transformer_blocks[0].register_forward_pre_hook(lambda *_: seen.append(network))
+        return network
+
+    monkeypatch.setattr(InfuseNet, "from_pretrained", classmethod(counted))
+    return seen
+
+
+WINDOWS = {
+    "scale 0": ({"adapter__scale": 0}, 0),
+    "before the run": ({"adapter__window": "[0.0,0.0]"}, 0),
+    "past the run": ({"adapter__window": "[9,12]", "adapter__window_unit": "step"}, 0),
+    "no such sigma": ({"adapter__window": "[0.1,0.05]", "adapter__window_unit": "sigma"}, 0),
+    "steps 1 and 2": ({"adapter__window": "[1,3]", "adapter__window_unit": "step"}, 2),
+    "second half": ({"adapter__window": "[0.5,1.0]"}, 2),
+    "noisiest sigma": ({"adapter__window": "[1.0,0.99]", "adapter__window_unit": "sigma"}, 1),
+    "always": ({}, 4),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_adapter_runs_only_where_it_matters(name, typed, tmp_path, face, network_runs):
+    """Where it never does, the output is bit for bit what it is without the adapter."""
+    changed, steps = WINDOWS[name]
+    words = infused(faces=listed(face), steps=4, out=tmp_path / "with.zarr", **changed)
+    assert typed(words).status == 0
+    assert len(network_runs) == steps
+    assert typed(tiny(steps=4, out=tmp_path / "without.zarr")).status == 0
+    seen, plain = (xr.open_zarr(tmp_path / f"{name}.zarr").load() for name in ("with", "without"))
+    same = [
+        seen.latents[0, i].values.tobytes() == plain.latents[0, i].values.tobytes()
+        for i in range(4)
+    ]
+    same.append(seen.final_latents.values.tobytes() == plain.final_latents.values.tobytes())
+    first = {"steps 1 and 2": 1, "second half": 2}.get(name, 0 if steps else 4)
+    assert same == [i <= first for i in range(5)]
+    assert (seen.image.values.tobytes() == plain.image.values.tobytes()) == (steps == 0)
+    ran = seen.adapter_attention_norm.sel(stream="identity").notnull().all("adapter_block")
+    assert int(ran.sum()) == steps
