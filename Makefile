@@ -2,16 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.ready
+# Byte code is made when a module is first imported: installing takes half the time.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: setup test style types units demo bench clean
+.PHONY: setup test style types units demo paper bench clean
 
 test: style types units
 
 $(SETUP): requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(INSTALL) torch==2.13.0
+	$(INSTALL) -r requirements.txt
+	$(INSTALL) --no-deps -e .
 	touch $@
 
 setup: $(SETUP)
@@ -27,7 +29,10 @@ units: $(SETUP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 demo: $(SETUP)
-	$(BIN)/python -m probes experiment=demo
+	$(BIN)/python -m analysis.paper --config-name demo
+
+paper: $(SETUP)
+	$(BIN)/python -m analysis.paper
 
 bench: $(SETUP)
 	$(BIN)/python -m tests.bench
