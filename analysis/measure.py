@@ -6,7 +6,6 @@ of the settings and models that read it. It is written after the values, so that
 measurement continues where it stopped and never looks finished.
 """
 
-import hashlib
 import importlib.metadata
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ import xarray as xr
 
 from analysis.metrics import METRICS, Metric
 from analysis.metrics.metric import Quantity, fingerprint
-from analysis.runs import GROUP, MARK, measurements, open_recorded, reading
+from analysis.runs import GROUP, MARK, content, measurements, open_recorded, reading
 from hooks.errors import RunError, StepscopeError, nearest
 from hooks.provenance import versions
 from probes.weights import WeightsError
@@ -40,6 +39,10 @@ class Settings:
     vae: str | None = None
     image_size: int | None = None
     face_size: int | None = None
+    lpips: str = "alex"
+    dinov2: str = "facebook/dinov2-base"
+    dinov2_size: int = 224
+    many_step: str | None = None
     device: str = "auto"
 
 
@@ -144,16 +147,6 @@ def inputs(
         ],
         dtype=np.int64,
     )
-
-
-def content(path: Path, name: str, sample: int) -> str:
-    """Hash of one sample of a recorded variable, of its files: recorded chunks are one sample's."""
-    start = path / name / "c" / str(sample)
-    files = [start] if start.is_file() else sorted(f for f in start.rglob("*") if f.is_file())
-    found = hashlib.sha256()
-    for file in files:
-        found.update(file.read_bytes())
-    return found.hexdigest()
 
 
 def complete(group: xr.Dataset, name: str) -> bool:

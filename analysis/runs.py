@@ -1,5 +1,6 @@
 """Runs as analysis reads them: checked, with one line that says what is missing and what mends it."""
 
+import hashlib
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -128,6 +129,16 @@ def missing_chunks(folder: Path, values: xr.Variable) -> int:
     chunks = values.encoding.get("chunks") or values.shape
     expected = int(np.prod([ceil(n / c) for n, c in zip(values.shape, chunks, strict=True)]))
     return expected - sum(file.is_file() for file in (folder / "c").rglob("*"))
+
+
+def content(path: Path, name: str, sample: int) -> str:
+    """Hash of one sample of a recorded variable, of its files: recorded chunks are one sample's."""
+    start = path / name / "c" / str(sample)
+    files = [start] if start.is_file() else sorted(f for f in start.rglob("*") if f.is_file())
+    found = hashlib.sha256()
+    for file in files:
+        found.update(file.read_bytes())
+    return found.hexdigest()
 
 
 def again(about: Mapping[str, Any], path: Path) -> str:

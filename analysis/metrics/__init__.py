@@ -2,11 +2,24 @@
 
 from analysis.metrics.arcface import Arcface, ArcfaceFinal
 from analysis.metrics.decode import Decode
+from analysis.metrics.dinov2 import Dinov2, Dinov2Step
 from analysis.metrics.latency import Latency
+from analysis.metrics.lpips import Lpips, LpipsStep
 from analysis.metrics.metric import Metric
 from analysis.metrics.sharpness import Sharpness
 
 METRICS: dict[str, type[Metric]] = {
-    kind.name: kind for kind in (Decode, ArcfaceFinal, Arcface, Sharpness, Latency)
+    kind.name: kind
+    for kind in (
+        Decode,
+        ArcfaceFinal,
+        Arcface,
+        Sharpness,
+        Lpips,
+        LpipsStep,
+        Dinov2,
+        Dinov2Step,
+        Latency,
+    )
 }
 """In an order in which each comes after those whose variables it reads."""
