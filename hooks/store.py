@@ -36,6 +36,8 @@ _NUMBERS = (
     Crc32cCodec(),
 )
 _TEXT = (ZstdCodec(level=3), Crc32cCodec())
+# A chunk of nothing but NaN is written too, so that a file that was lost can be told from it.
+_KEEP_EMPTY = {"array.write_empty_chunks": True}
 _LARGE = 2**27  # bytes of one sample's array past which a chunk is one step: Blosc ends at 2 GiB
 
 
@@ -72,18 +74,8 @@ class Run:
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):  # by a killed process
             shutil.rmtree(left, ignore_errors=True)
-        group = zarr.create_group(
-            partial, zarr_format=3, attributes=_attributes(layout, attributes)
-        )
-        for name, (declared, shape) in layout.variables.items():
-            _create(group, name, declared, shape, len(labels))
-        for name, declared in SAMPLE_COORDINATES.items():
-            array = _create(group, name, declared, (), len(labels))
-            if labels:
-                array[:] = _column(labels, name, declared)
-        for name, (axis, values) in layout.coordinates.items():
-            _create_coordinate(group, name, axis, values)
-        _create_coordinate(group, "sample", "sample", np.arange(len(labels)))
+        with zarr.config.set(_KEEP_EMPTY):
+            _fill(partial, layout, labels, attributes)
         _consolidate(partial)
         partial.rename(path)
         return cls(path)
@@ -198,6 +190,22 @@ def _resized(array: zarr.Array, size: int) -> zarr.Array:
     old = array.async_array
     grown = old.metadata.update_shape((size, *array.shape[1:]))
     return zarr.Array(zarr.AsyncArray(grown, old.store_path, old.config))
+
+
+def _fill(
+    path: Path, layout: Layout, labels: Sequence[Label], attributes: Mapping[str, Any]
+) -> None:
+    """Every array of a new run, with the values of its coordinates."""
+    group = zarr.create_group(path, zarr_format=3, attributes=_attributes(layout, attributes))
+    for name, (declared, shape) in layout.variables.items():
+        _create(group, name, declared, shape, len(labels))
+    for name, declared in SAMPLE_COORDINATES.items():
+        array = _create(group, name, declared, (), len(labels))
+        if labels:
+            array[:] = _column(labels, name, declared)
+    for name, (axis, values) in layout.coordinates.items():
+        _create_coordinate(group, name, axis, values)
+    _create_coordinate(group, "sample", "sample", np.arange(len(labels)))
 
 
 def _axes(array: Any) -> tuple[str, ...]:
