@@ -79,10 +79,12 @@ def face_files(names: Sequence[str]) -> dict[str, Path]:
 
 def read_embedding(name: str, path: Path) -> Face:
     """A face given as its embedding: `.npy` of shape (512,), normalised as InfiniteYou does."""
-    embedding = np.load(path)
+    try:
+        embedding = np.load(path).astype(np.float32)
+    except (OSError, ValueError, EOFError) as error:
+        raise FaceError(f"{str(path)!r} cannot be read as an embedding of numbers") from error
     if embedding.shape != (512,) or not np.isfinite(embedding).all() or not embedding.any():
         raise FaceError(f"{path} is not a finite embedding of shape (512,): {embedding.shape}")
-    embedding = embedding.astype(np.float32)
     norm = np.linalg.norm(embedding)
     if abs(norm - 1) > 1e-6:  # one that is normalised keeps its bits
         embedding = embedding / norm
