@@ -1,6 +1,8 @@
 """Tests run on one thread, without a network, and with the shapes and types in signatures checked."""
 
 import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -75,3 +77,28 @@ def recorded(tmp_path_factory):
         return found[case.name]
 
     return of
+
+
+@pytest.fixture(scope="session")
+def pocket_run(tmp_path_factory) -> Path:
+    """A run of the pocket schnell, two faces, four steps. Read it, or measure a copy."""
+    from analysis.commands import composed
+    from probes.run import run
+    from probes.study import Study
+
+    path = tmp_path_factory.mktemp("pocket") / "schnell.zarr"
+    faces = "faces=[pocket/portraits/00_0.png,pocket/portraits/01_0.png]"
+    words = ["backbone=pocket_schnell", "adapter=pocket", faces, "batch_size=2"]
+    words += ["prompts=[portrait photo of a person]", f"out={path}"]
+    return run(Study.from_config(composed(words)), say=lambda text: None)
+
+
+@pytest.fixture(scope="session")
+def measured_pocket(pocket_run, tmp_path_factory) -> Path:
+    """A copy of `pocket_run`, measured by what figures need. Read it, or change a copy."""
+    from analysis.measure import measure_all
+
+    path = tmp_path_factory.mktemp("measured") / "schnell.zarr"
+    shutil.copytree(pocket_run, path)
+    measure_all([path], ["decode", "arcface", "sharpness", "latency"])
+    return path
