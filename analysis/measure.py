@@ -188,7 +188,7 @@ def discard(
     }
     of = {str(n): v.attrs.get("metric") for n, v in group.variables.items()}
     gone = {of[str(n)] for n, v in group.variables.items() if changed & set(v.dims)} | {metric.name}
-    for name, owner in of.items():
+    for name, owner in sorted(of.items(), key=lambda item: not item[0].startswith(MARK)):
         if (owner in gone and owner is not None) or changed & set(group[name].dims):
             shutil.rmtree(path / GROUP / name)
 

@@ -1,0 +1,120 @@
+"""A run that cannot be read is answered with one line: what is missing, and the command that mends it."""
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from analysis.commands import composed
+from analysis.runs import open_measured, open_recorded, recording
+from hooks.errors import RunError
+from probes.provenance import configuration
+from probes.study import Study
+
+
+@pytest.fixture
+def copied(measured_pocket: Path, tmp_path: Path) -> Path:
+    """A measured run to spoil."""
+    return Path(shutil.copytree(measured_pocket, tmp_path / "copy.zarr"))
+
+
+def line(path: Path) -> str:
+    with pytest.raises(RunError) as caught:
+        open_measured(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def change(path: Path, **attributes: object) -> None:
+    file = path / "zarr.json"
+    values = json.loads(file.read_text())
+    values["attributes"] |= attributes
+    file.write_text(json.dumps(values))
+
+
+def test_a_measured_run_is_the_record_and_its_measurements(measured_pocket: Path, pocket_run: Path):
+    found, recorded = open_measured(measured_pocket), xr.open_zarr(pocket_run).load()
+    assert set(recorded.variables) < set(found.variables)
+    xr.testing.assert_identical(found[list(recorded)][list(recorded)].load(), recorded)
+    assert {"similarity", "final_similarity", "sharpness", "decoded"} <= set(found)
+    assert not [name for name in found if str(name).startswith("measured_")]
+    assert found.attrs == recorded.attrs
+
+
+def test_what_is_no_run(tmp_path: Path) -> None:
+    assert "no run" in line(tmp_path / "absent.zarr")
+    (tmp_path / "folder").mkdir()
+    assert "not a run" in line(tmp_path / "folder")
+    (tmp_path / "folder" / "zarr.json").write_text('{"attributes": {}, "node_type": "group"}')
+    assert "schema_version" in line(tmp_path / "folder")
+
+
+def test_a_run_of_an_older_schema(copied: Path) -> None:
+    change(copied, schema_version=0)
+    said = line(copied)
+    assert "older schema, version 0" in said
+    assert "python -m probes backbone=pocket_schnell adapter=pocket" in said
+
+
+def test_an_unfinished_run_is_continued(copied: Path) -> None:
+    xr.Dataset({"done": ("sample", [False])}).to_zarr(copied, region={"sample": slice(1, 2)})
+    said = line(copied)
+    assert "unfinished, 1 of 2" in said
+    assert f"out={copied}" in said
+
+
+@pytest.mark.parametrize("name", ["latents/c/1/0/0/0/0", "contribution/c/0/0/0/0"])
+def test_a_lost_file_is_damage(copied: Path, name: str) -> None:
+    (copied / name).unlink()
+    assert f"damaged: {name.split('/')[0]} lacks 1 of its files" in line(copied)
+
+
+def test_a_flipped_byte_is_damage(copied: Path) -> None:
+    file = copied / "attention_norm" / "c/0/0/0/0/0"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    assert "damaged" in line(copied)
+
+
+def test_cut_metadata_is_damage(copied: Path) -> None:
+    text = (copied / "zarr.json").read_text()
+    (copied / "zarr.json").write_text(text[: len(text) // 2])
+    assert "damaged" in line(copied)
+
+
+def test_a_run_that_was_not_measured(pocket_run: Path) -> None:
+    assert line(pocket_run).endswith(f"python -m analysis runs=[{pocket_run}]")
+    assert open_recorded(pocket_run).sizes["sample"] == 2
+
+
+def test_a_metric_with_a_sample_missing_is_left_out(copied: Path) -> None:
+    marks = xr.Dataset({"measured_arcface": ("sample", np.zeros(1, np.int64))})
+    marks.to_zarr(copied, group="analysis", region={"sample": slice(1, 2)}, consolidated=False)
+    found = open_measured(copied)
+    assert "similarity" not in found
+    assert "final_similarity" in found
+
+
+def test_the_command_makes_the_same_configuration() -> None:
+    words = [
+        "backbone=pocket_dev",
+        "adapter=pocket",
+        "adapter.scale=0.25",
+        "faces=[a face.png,b.png]",
+        "prompts=['a man, smiling', \"it's 5\"]",
+        "steps=7",
+        "record.level=tokens",
+    ]
+    made = configuration(Study.from_config(composed(words)))
+    said = shlex.split(recording({"configuration": made}, Path("r.zarr")))
+    assert said[:3] == ["python", "-m", "probes"]
+    assert configuration(Study.from_config(composed(said[3:]))) == made
+
+
+def test_the_command_for_a_run_of_another_pipeline() -> None:
+    assert "hooks.record" in recording({}, Path("r.zarr"))
