@@ -29,6 +29,7 @@ from pocket.flow import (
     sigmas,
 )
 from pocket.training import LOGS, Options, autocast, device, options, rank
+from pocket.unrest import landmark_unrest
 from pocket.verification import verify
 from pocket.world import (
     ATTRIBUTES,
@@ -41,10 +42,12 @@ from pocket.world import (
 )
 
 PEOPLE, PROMPTS = 64, 8
+# On a CPU, where the 28 steps of a cell take some seconds.
+FEWER_PEOPLE, FEWER_PROMPTS = 32, 4
 GRID_IMAGES = 100
 SEED = 8000
 FOUND = 0.5
-# A face counts as broken above the fault that this share of decoded renders reaches.
+# A face counts as broken, or as restless, above what this share of decoded renders reaches.
 ALARMS = 0.02
 # One identity number moved by half its range, to see how far the judge's cosine falls.
 SENSITIVITY_PEOPLE = 200
@@ -88,12 +91,14 @@ def make(said: Options) -> None:
         shipped.load_attributes(said.models),
         shipped.load_wholeness(said.models),
     )
-    people, prompts = (3, 2) if said.smoke else (PEOPLE, PROMPTS)
+    many = (PEOPLE, PROMPTS) if device().type == "cuda" else (FEWER_PEOPLE, FEWER_PROMPTS)
+    people, prompts = (3, 2) if said.smoke else many
     vae, words = folders.load_vae(said.models), folders.load_text(said.models)
     conditioner = shipped.load_conditioner(said.models)
     cells = _cells(eyes, conditioner, words, people, prompts)
     pictures = _pictures(said, vae, cells)
-    threshold = _faults(eyes, pictures["renders through the VAE"]).quantile(1 - ALARMS)
+    through = pictures["renders through the VAE"]
+    usual = [look(eyes, through).quantile(1 - ALARMS) for look in (_faults, _unrest)]
     told = {
         "cells": f"{people} people x {prompts} prompts, none trained on",
         "recognisers": {
@@ -101,9 +106,7 @@ def make(said: Options) -> None:
             "judge": _verification(eyes.judge, smoke=said.smoke),
         },
         "detector": _keypoints(eyes.detector, smoke=said.smoke),
-        "pictures": {
-            name: _look(eyes, cells, images, threshold) for name, images in pictures.items()
-        },
+        "pictures": {name: _look(eyes, cells, images, *usual) for name, images in pictures.items()},
         "sensitivity": _sensitivity(eyes, smoke=said.smoke),
     }
     where = said.checkpoints if said.smoke else LOGS
@@ -167,7 +170,9 @@ def _pictures(said: Options, vae: AutoencoderKL, cells: Cells) -> dict[str, Tens
 
 
 @torch.no_grad()
-def _look(eyes: Eyes, cells: Cells, images: Tensor, threshold: Tensor) -> dict[str, object]:
+def _look(
+    eyes: Eyes, cells: Cells, images: Tensor, faults: Tensor, unrest: Tensor
+) -> dict[str, object]:
     """Found, judged, obeyed, whole, varied; intervals are bootstraps clustered by person."""
     score, points = networks.detect(eyes.detector, images)
     found = score > FOUND
@@ -181,7 +186,7 @@ def _look(eyes: Eyes, cells: Cells, images: Tensor, threshold: Tensor) -> dict[s
         name: _clustered((answers[i] == cells.attributes[:, i]).float(), cells.who)
         for i, name in enumerate(ATTRIBUTES)
     }
-    broken = _faults(eyes, images) > threshold
+    broken, restless = _faults(eyes, images) > faults, _unrest(eyes, images) > unrest
     between = seen @ seen.T
     apart = cells.who[:, None] != cells.who[None]
     return {
@@ -189,6 +194,7 @@ def _look(eyes: Eyes, cells: Cells, images: Tensor, threshold: Tensor) -> dict[s
         "cosine": _clustered(own, cells.who),
         "floor": _clustered(others, cells.who),
         "broken": _clustered(broken.float(), cells.who),
+        "restless": _clustered(restless.float(), cells.who),
         "pairwise": [between[apart].mean().item(), between[apart].std().item()],
         "obeyed": obeyed,
     }
@@ -198,6 +204,11 @@ def _look(eyes: Eyes, cells: Cells, images: Tensor, threshold: Tensor) -> dict[s
 def _faults(eyes: Eyes, images: Tensor) -> Tensor:
     """The wholeness read-out's worst cell of each picture, a logit."""
     return torch.cat([eyes.wholeness(part).flatten(1).amax(1) for part in images.split(256)])
+
+
+def _unrest(eyes: Eyes, images: Tensor) -> Tensor:
+    """How little the detector agrees with itself about each picture's keypoints, pixels."""
+    return torch.cat([landmark_unrest(eyes.detector, part) for part in images.split(256)])
 
 
 def _clustered(values: Tensor, who: Tensor) -> list[float]:

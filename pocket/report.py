@@ -89,10 +89,12 @@ def _pictures(pictures: Mapping[str, Any]) -> str:
                 f"{share[0]} % [{share[1]}, {share[2]}]",
                 _percent(row["found"]),
                 _percent(row["broken"]),
+                _percent(row["restless"]),
                 f"{pairwise:.3f} ± {spread:.3f}",
             ]
         )
-    heads = ["", "judge's cosine", "of the way", "face found", "broken (read-out)", "pairwise"]
+    heads = ["", "judge's cosine", "of the way", "face found"]
+    heads += ["broken (read-out)", "broken (unrest)", "pairwise"]
     return _markdown(heads, body)
 
 
