@@ -99,11 +99,13 @@ def measure(path: Path, recorded: xr.Dataset, metric: Metric, say: Say) -> None:
     if absent:
         raise RunError(f"{path} has no {', '.join(absent)}: {metric.name} cannot be measured of it")
     try:
-        settings = metric.settings(run)
+        settings = {"revision": metric.revision, **metric.settings(run)}
     except WeightsError:
         if complete(group, metric.name) and by_default(metric):
             say(f"{path}: {metric.name} was measured before; its models are not on this machine")
             return
+        raise
+    except RunError:  # it names its run
         raise
     except StepscopeError as error:
         raise StepscopeError(f"{path}: {error}") from error
@@ -201,7 +203,7 @@ def create(
     settings: Mapping[str, Any],
 ) -> None:
     """Places for the metric's variables, none of them measured."""
-    sizes = {"keypoint": 5, **run.sizes} | {a: len(v) for a, v in coordinates.values()}
+    sizes = {**run.sizes} | {a: len(v) for a, v in coordinates.values()}
     provenance = {"settings": settings, "versions": judges()}
     variables, chunks = {}, {}
     for name, q in metric.quantities(run).items():

@@ -27,6 +27,7 @@ FLAGS = {
     "flag_meanings": "not_measured found no_face no_reference",
 }
 ALIGNMENTS = ("detected", "fixed")
+KEYPOINTS = ("left eye", "right eye", "nose", "left of mouth", "right of mouth")
 CROPS = 32  # embedded at once
 _COSINE = "cosine similarity of the {} to the reference face, under each recogniser; NaN where {}"
 
@@ -103,13 +104,17 @@ class ArcfaceFinal(Recognition):
                 ("recogniser", "keypoint", "xy"),
                 "float32",
                 "pixel",
-                "five keypoints of the final image's largest face: eyes, nose, corners of the mouth, "
-                "as they lie from left to right; NaN where none was found",
+                "five keypoints of the final image's largest face, left and right as one sees them; "
+                "NaN where none was found",
             ),
         }
 
     def coordinates(self, run: xr.Dataset) -> dict[str, tuple[str, Any]]:
-        return {**super().coordinates(run), "xy": ("xy", ["x", "y"])}
+        return {
+            **super().coordinates(run),
+            "keypoint": ("keypoint", list(KEYPOINTS)),
+            "xy": ("xy", ["x", "y"]),
+        }
 
     def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
         images = bgr(samples["image"].values)

@@ -45,7 +45,12 @@ class Decode(Metric):
         return found
 
     def coordinates(self, run: xr.Dataset) -> dict[str, tuple[str, Any]]:
-        return {"rgb": ("rgb", ["red", "green", "blue"])}
+        found: dict[str, tuple[str, Any]] = {"rgb": ("rgb", ["red", "green", "blue"])}
+        if "image" in self.quantities(run):
+            factor = 2 ** (len(run.attrs["vae"]["block_out_channels"]) - 1)
+            for axis, latent in (("row", "y"), ("column", "x")):
+                found[axis] = (axis, np.arange(run.sizes[latent] * factor))
+        return found
 
     def settings(self, run: xr.Dataset) -> dict[str, Any]:
         """Raises WeightsError where the VAE is not the one whose hash the run recorded."""
