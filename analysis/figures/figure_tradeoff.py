@@ -6,6 +6,7 @@ directions. Labels: number of steps. Timings are of this machine and not of anot
 """
 
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from analysis.evidence import Evidence, sample_seconds, setting
 from analysis.figures.marks import bars, key, look, name, plain
@@ -36,10 +37,12 @@ def draw(evidence: Evidence) -> Figure:
             axes.annotate(
                 str(setting(run, "steps")),
                 (a, b),
-                (3, 4) if k else (-3, 4),
+                (5, -8) if k else (-5, 5),
                 textcoords="offset points",
                 ha="left" if k else "right",
                 color=look(k).colour,
+                path_effects=[withStroke(linewidth=2, foreground="white")],
+                zorder=5,
             )
     axes.set_xscale("log")
     plain(axes.xaxis)

@@ -115,8 +115,10 @@ def key(figure: FigureBase, axes: Axes) -> None:
 
 
 def plain(axis: Axis) -> None:
-    """A logarithmic axis with a few plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+    """A logarithmic axis with a few plain numbers, even ones where it spans little."""
+    low, high = axis.get_view_interval()
+    narrow = high < 5 * low
+    axis.set_major_locator(MaxNLocator(5) if narrow else LogLocator(subs=(1, 2, 5), numticks=8))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 
