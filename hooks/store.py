@@ -50,8 +50,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._steps: dict[str, np.ndarray] = {}
-        # A chunk of nothing but NaN is written too, so that a file that was lost can be told from it.
-        with zarr.config.set({"array.write_empty_chunks": True}):
+        with zarr.config.set(_KEEP_EMPTY):
             self._group = zarr.open_group(path, mode="r+")
             self._arrays = dict(self._group.arrays())
 

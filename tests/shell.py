@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 
 from probes.__main__ import main as probes
 from probes.command import command
+from probes.study import Study
 from tests.models import INFINITE_YOU
 
 TEXT_TOKENS = 32
@@ -70,3 +73,10 @@ def infused(backbone: str = "dev", **changed: Any) -> Words:
     """The same with the reference's InfuseNet; `faces` is to be named."""
     adapter = {"adapter": "infusenet", "adapter__path": INFINITE_YOU / "infinite-you"}
     return tiny(backbone, **(adapter | changed))
+
+
+def study_of(words: Words) -> Study:
+    """What the entry point makes of these words."""
+    with initialize_config_module("conf", version_base="1.3"):
+        config: Any = OmegaConf.to_container(compose("config", words), throw_on_missing=True)
+    return Study.from_config(config)
