@@ -16,8 +16,8 @@ from hooks.errors import StepscopeError
 from probes.backbones import pick_device
 from probes.weights import WeightsError, explained, folder
 
-PIXELS = {"cpu": 2**16, "cuda": 2**21}
-"""Decoded at once, by device: on a CPU 4 images of 128 x 128, which its cache just holds."""
+PIXELS = {"cpu": 2**17, "cuda": 2**21}
+"""Decoded at once, by device: on a CPU 8 images of 128 x 128; more gained nothing on two cores."""
 
 
 @dataclass(frozen=True)
