@@ -1,5 +1,6 @@
 """The study as command lines: each is expanded as Hydra's multirun does, and no cell is made twice."""
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -54,9 +55,9 @@ class Planned:
 
 
 def expand(line: str) -> Iterator[list[str]]:
-    """The overrides of each run of a line, `steps=1,2` giving two."""
+    """The overrides of each run of a line, `steps=1,2` giving two; quoted as in a shell."""
     choices = []
-    for override in OverridesParser.create().parse_overrides(line.split()):
+    for override in OverridesParser.create().parse_overrides(shlex.split(line)):
         key = override.get_key_element()
         if override.is_sweep_override():
             choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
@@ -104,9 +105,8 @@ def plan(
                 words = [f"experiment={experiment.name}", *overrides, *each]
                 study = Study.from_config({**composed(words), "faces": chosen})
                 out = folder / default_out(study).name
-                command = (
-                    f"python -m probes {' '.join(words)} 'faces=[{','.join(chosen)}]' out={out}"
-                )
+                said = [*words, f"faces=[{','.join(chosen)}]", f"out={out}"]
+                command = f"python -m probes {shlex.join(said)}"
                 study = replace(study, out=str(out))
                 found.append(Planned(experiment, command, study, out))
     return [replace(one, path=host(one, found)) for one in found]

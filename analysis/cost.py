@@ -10,24 +10,26 @@ from analysis.commands import Planned
 def describe(planned: Sequence[Planned], models: Mapping[str, Any]) -> str:
     """The plan as text: every run with its samples, seconds and bytes, and the sums.
 
-    models: `seconds` of a sample, a step, a measured frame and a run's start, and the `latent`
-    (channels, factor), as in conf/models. Time and space of finished runs are counted too.
+    models: the `machine` and on it the `seconds` of a sample, a step, a measured frame and a run's
+    start, and the `latent` (channels, factor), as in conf/models. Time and space of finished runs
+    are counted too; a run that several experiments read is counted once.
     """
     lines, seconds, space = [], 0.0, 0.0
     every_step = {one.path for one in planned if one.experiment.every_step}
+    made: dict[Path, int] = {}
     for one in planned:
-        if not one.made_here:
+        if not one.made_here or one.path in made:
             lines.append(f"  {label(one)}  in {one.path.name}")
             continue
         took = run_seconds(one, models["seconds"], every_step=one.path in every_step)
         size = run_bytes(one, models["latent"])
         seconds, space = seconds + took, space + size
+        made[one.path] = one.cells
         state = ", begun" if Path(one.path).exists() else ""
         lines.append(f"  {label(one)}  {took / 60:6.1f} min {size / 1e9:7.2f} GB{state}")
-    made = sum(one.made_here for one in planned)
     lines.append(
-        f"{made} runs, {sum(one.cells for one in planned if one.made_here)} samples: about "
-        f"{seconds / 3600:.2f} hours and {space / 1e9:.2f} GB before compression"
+        f"{len(made)} runs, {sum(made.values())} samples: about {seconds / 3600:.2f} hours on "
+        f"{models['machine']}, and {space / 1e9:.2f} GB before compression"
     )
     return "\n".join(lines)
 
@@ -38,7 +40,7 @@ def label(one: Planned) -> str:
     scale = f"α {study.adapter.scale:g}" if study.adapter is not None else "no adapter"
     guidance = "" if study.guidance is None else f", guidance {study.guidance:g}"
     cfg = f", true CFG {study.true_cfg:g}" if study.true_cfg > 1 else ""
-    what = f"{study.backbone.name}, {study.steps} steps, {scale}{guidance}{cfg}"
+    what = f"{study.backbone.name}, {study.steps} step{'s' * (study.steps > 1)}, {scale}{guidance}{cfg}"
     return f"{one.experiment.name:<18} {what:<52} {one.cells:>4} samples"
 
 

@@ -57,9 +57,9 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
 
 def make(planned: Sequence[Planned], say: Say) -> None:
     """Record every run that is not another's part; finished ones are skipped by `probes` itself."""
-    own = [one for one in planned if one.made_here]
-    for i, one in enumerate({one.path: one for one in own}.values()):
-        say(f"run {i + 1} of {len({one.path for one in own})}: {label(one)}")
+    own = {one.path: one for one in reversed(planned) if one.made_here}
+    for i, one in enumerate(reversed(own.values())):
+        say(f"run {i + 1} of {len(own)}: {label(one)}")
         run(one.study, say=lambda text: None)
 
 
@@ -109,7 +109,7 @@ def draw(
 ) -> list[Item]:
     """Every figure as PDF and PNG; one that lacks something says what."""
     items = []
-    for name in config["figures"] or FIGURES:
+    for name in FIGURES if config["figures"] is None else config["figures"]:
         drawing = FIGURES[name]
         about = told(config, "figures", name, drawing.experiments, drawing.caption, planned)
         try:
@@ -128,7 +128,7 @@ def tabulate(
 ) -> list[Item]:
     """Every table as CSV, Markdown and LaTeX."""
     items = []
-    for name in config["tables"] or TABLES:
+    for name in TABLES if config["tables"] is None else config["tables"]:
         sheet = TABLES[name]
         about = told(config, "tables", name, sheet.experiments, sheet.caption, planned)
         try:
@@ -151,13 +151,15 @@ def told(
 ) -> dict[str, Any]:
     """What the report says of an item besides showing it."""
     models, behind = config["models"], [one for one in planned if one.experiment.name in needs]
+    other = {"figures": "tables", "tables": "figures"}[kind]
     drawn = sorted({one.study.backbone.name for one in behind})
     grid = {(len(o.study.faces), len(o.study.prompts), len(o.study.seeds)) for o in behind}
     cells = "; ".join(f"{f} faces x {p} prompts x {s} seeds" for f, p, s in sorted(grid))
     return {
         "name": name,
         "caption": f"{caption}\n\nDrawn by {', '.join(drawn)} ({cells}).",
-        "command": f"python -m analysis.paper models={models['name']} out={config['out']} {kind}=[{name}]",
+        "command": f"{config['command']} models={models['name']} out={config['out']} "
+        f"{kind}=[{name}] {other}=[] experiments=[{','.join(needs)}]",
         "commands": [one.command for one in behind],
         "runs": list(dict.fromkeys(one.path.name for one in behind)),
     }
