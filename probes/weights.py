@@ -1,5 +1,6 @@
 """Where weights come from, what identifies them, and what to do when they are not to be had."""
 
+import glob
 import hashlib
 import re
 from collections.abc import Iterator
@@ -64,7 +65,9 @@ def weight_files(path: str | Path) -> dict[str, Path]:
     path = Path(path).expanduser()
     if path.is_file():
         return {path.name: path}
-    found = (f for f in sorted(path.rglob("*")) if f.suffix in WEIGHT_FILES and f.is_file())
+    # pathlib does not enter linked folders, and a distilled backbone may link to what it shares
+    inside = (Path(f) for f in glob.glob(f"{glob.escape(str(path))}/**", recursive=True))
+    found = (f for f in sorted(inside) if f.suffix in WEIGHT_FILES and f.is_file())
     return {str(f.relative_to(path)): f for f in found}
 
 
