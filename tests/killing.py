@@ -1,0 +1,67 @@
+"""A process that loads a run's models once and makes the run in forks of itself, to be killed.
+
+`python -m tests.killing FACE`; a line `SECONDS PATH` on standard input makes the run at PATH and kills
+it after so many seconds (never, if negative); the answer is `killed` or `ended`. It must not use Zarr
+or compute anything itself: threads of theirs would be missing in the forks.
+"""
+
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import probes.quiet  # noqa: F401  isort: skip
+
+import torch
+
+from probes import grid, models, plan
+from probes.faces import face_files
+from probes.run import run
+from probes.study import Study, prompts_of
+from tests.shell import infused, listed, study_of
+
+
+def words(face: Path, out: Path) -> list[str]:
+    """Eight samples in batches of two."""
+    prompts = listed("a man portrait cinematic", "a woman in a suit")
+    return infused(faces=listed(face), prompts=prompts, seeds="[0,1,2,3]", batch_size=2, out=out)
+
+
+def killed_after(seconds: float, study: Study) -> bool:
+    """Make the run in a fork; True if it was killed, False if it had ended well."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            run(study, say=lambda text: None)
+            status = 0
+        finally:
+            os._exit(status)
+    if seconds >= 0:
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        return True
+    if status:
+        raise SystemExit("a run that was not killed failed")
+    return False
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    study = study_of(words(Path(sys.argv[1]), Path("run.zarr")))
+    files = face_files(study.faces)
+    cells = grid.cells(list(files), prompts_of(study), study.seeds)
+    loaded = models.load(study, files, plan.latent_shape(plan.outline(study)), len(cells))
+    models.load = lambda *args: loaded
+    for line in sys.stdin:
+        seconds, path = line.rstrip("\n").split(" ", 1)
+        killed = killed_after(float(seconds), replace(study, out=path))
+        print("killed" if killed else "ended", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Killed or stopped at any instant, a run continues to the same values; what is half made is not done."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from tests.killing import words as words_of
+from tests.shell import run_command
+from tests.test_record import TIMINGS
+
+KILLS = 30
+ROOT = Path(__file__).parents[1]
+
+
+SAMPLES = 8
+
+
+def values(path: Path) -> xr.Dataset:
+    return xr.open_zarr(path, chunks=None).drop_vars(TIMINGS)
+
+
+@pytest.fixture(scope="module")
+def ann(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("faces") / "ann.npy"
+    np.save(path, np.random.default_rng(0).normal(size=512).astype(np.float32))
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, ann) -> xr.Dataset:
+    path = tmp_path_factory.mktemp("undisturbed") / "run.zarr"
+    assert run_command(words_of(ann, path)) == 0
+    seen = values(path).load()
+    assert seen.done.values.tolist() == [True] * SAMPLES
+    return seen
+
+
+def check_done_samples(path: Path, expected: xr.Dataset) -> int:
+    """Samples that say they are done are those of the undisturbed run, whole; how many."""
+    if not path.exists():
+        return 0
+    seen = values(path)
+    assert seen.sizes == expected.sizes
+    done = np.flatnonzero(seen.done)
+    for name, wanted in expected.variables.items():
+        along = "sample" in wanted.dims
+        if along or done.size:  # sigma and timestep are written with the first sample
+            rows = done if along else slice(None)
+            np.testing.assert_array_equal(seen[name].values[rows], wanted.values[rows], str(name))
+    return len(done)
+
+
+def test_killed_at_any_instant_a_run_ends_with_the_same_values(tmp_path, ann, undisturbed):
+    """30 SIGKILLs at random instants, several in most runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.killing", str(ann)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+
+    def killed(seconds: float, path: Path) -> bool:
+        print(seconds, path, file=process.stdin, flush=True)
+        answer = process.stdout.readline().strip() if process.stdout else ""
+        assert answer in ("killed", "ended")
+        return answer == "killed"
+
+    try:
+        assert not killed(-1, tmp_path / "first.zarr")
+        begin = time.monotonic()
+        assert not killed(-1, tmp_path / "timed.zarr")
+        whole = time.monotonic() - begin
+        rng = np.random.default_rng(0)
+        kills, seen = 0, set()
+        while kills < KILLS:
+            path = tmp_path / f"killed after {kills}.zarr"
+            while killed(rng.uniform(0, whole), path):
+                kills += 1
+                seen.add(check_done_samples(path, undisturbed))
+            assert check_done_samples(path, undisturbed) == SAMPLES
+    finally:
+        process.kill()
+        process.communicate()
+    assert not list(tmp_path.glob(".*.partial"))
+    assert len(seen) > 2, "no kill fell between two samples"
+
+
+def test_ctrl_c_leaves_a_run_that_resumes(tmp_path, ann, undisturbed, typed):
+    words = words_of(ann, tmp_path / "run.zarr")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "probes", *words],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not list((tmp_path / "run.zarr" / "done").glob("c/*")):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130, err
+    assert err.splitlines() == [
+        "stopped; the samples finished so far are kept: the same command continues"
+    ]
+    assert 0 < check_done_samples(tmp_path / "run.zarr", undisturbed) < SAMPLES
+    answer = typed(words)
+    assert answer.status == 0
+    assert f"{SAMPLES} samples (" in answer.out
+    assert check_done_samples(tmp_path / "run.zarr", undisturbed) == SAMPLES
+
+
+def test_finished_run_is_left_as_it_is(tmp_path, ann, typed):
+    words = words_of(ann, tmp_path / "run.zarr") + ["seeds=[0]", "batch_size=1"]
+    assert typed(words).status == 0
+    before = {f: f.stat().st_mtime_ns for f in (tmp_path / "run.zarr").rglob("*")}
+    answer = typed(words)
+    assert answer.status == 0
+    assert answer.out.splitlines() == [
+        f"{tmp_path / 'run.zarr'} is finished: all 2 samples are done, nothing to do"
+    ]
+    assert {f: f.stat().st_mtime_ns for f in (tmp_path / "run.zarr").rglob("*")} == before
+
+
+def test_changed_configuration_is_refused_with_the_difference(tmp_path, ann, typed):
+    """Also where the configuration reads the same, and a file that it names does not."""
+    (tmp_path / "prompts.txt").write_text("a man\n\na woman\n")
+    changed = {"seeds": "[0]", "batch_size": 1, "prompts": tmp_path / "prompts.txt"}
+    words = words_of(ann, tmp_path / "run.zarr") + [f"{k}={v}" for k, v in changed.items()]
+    assert typed(words).status == 0
+
+    def refused(*more: str) -> str:
+        answer = typed(words, *more)
+        assert answer.status == 2
+        head, _, tail = answer.line.partition(" was made with another configuration: ")
+        assert head == str(tmp_path / "run.zarr")
+        return tail
+
+    assert refused("guidance=2").startswith("guidance: 3.5 -> 2.0. Choose another out=")
+    assert "adapter.scale: 1.0 -> 0.5; steps: 2 -> 3. " in refused("adapter.scale=0.5", "steps=3")
+    assert refused("record.velocity=true").startswith("capture.velocity: false -> true.")
+    (tmp_path / "prompts.txt").write_text("a man\na person\n")
+    assert refused().startswith("sample 1: ('ann', 'a woman', 0) -> ('ann', 'a person', 0).")
+    (tmp_path / "prompts.txt").write_text("a man\n")
+    assert refused().startswith("samples: 2 -> 1.")
+    (tmp_path / "prompts.txt").write_text("a man\na woman\n")
+    good = ann.read_bytes()
+    np.save(ann, np.ones(512, np.float32))
+    assert refused().startswith("the file of face ann was changed.")
+    ann.write_bytes(good)
+    assert "nothing to do" in typed(words).out
