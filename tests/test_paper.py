@@ -1,0 +1,157 @@
+"""The study from its command to its report, on the pocket models; the report opens by itself."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from analysis.paper import main
+from tests.shell import run_command
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
+TINY = [
+    "--config-name=demo",
+    "experiments=[main]",
+    "figures=[figure1_replacement,figure2_grid]",
+    "tables=[table1_main]",
+    "models.overrides=['adapter=pocket','steps=2']",
+    "study.main.faces=2",
+    "study.main.lines=['backbone=pocket_dev,pocket_schnell \"prompts=[portrait photo of a person]\"']",
+]
+
+
+class References(HTMLParser):
+    """What a page would load, and where it leads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.found += [v or "" for k, v in attrs if k in ("src", "href", "srcset", "data")]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory) -> Path:
+    """A tiny study, run once."""
+    folder = tmp_path_factory.mktemp("paper") / "tiny"
+    assert run_command([*TINY, f"out={folder}"], main) == 0
+    return folder
+
+
+def test_figures_tables_and_the_report_are_there(out: Path) -> None:
+    made = {
+        path.relative_to(out).as_posix() for path in out.rglob("*.*") if "runs" not in path.parts
+    }
+    figures = {
+        f"figures/{n}.{e}" for n in ("figure1_replacement", "figure2_grid") for e in ("pdf", "png")
+    }
+    assert made == {
+        "report.html",
+        *figures,
+        *(f"tables/table1_main.{e}" for e in ("csv", "md", "tex")),
+    }
+
+
+def test_the_report_begins_with_the_claims_and_names_what_made_each_figure(out: Path) -> None:
+    page = (out / "report.html").read_text()
+    order = [
+        page.index(words) for words in ("<b>Transfer:</b>", "<b>Early window:</b>", "figure1_rep")
+    ]
+    assert order == sorted(order)
+    assert re.search(r"paired difference -?\d\.\d+ \[-?\d\.\d+, -?\d\.\d+\] \(2 pairs\)", page)
+    assert "said of them, and not of FLUX.1" in page
+    assert "python -m probes experiment=main adapter=pocket steps=2 backbone=pocket_dev" in page
+    assert f"python -m analysis.paper --config-name demo models=pocket out={out}" in page
+
+
+def test_the_report_asks_the_network_for_nothing(out: Path) -> None:
+    page = (out / "report.html").read_text()
+    read = References()
+    read.feed(page)
+    assert read.tags.count("img") == 2
+    assert all(reference.startswith("data:image/png;base64,") for reference in read.found)
+    assert not {"script", "link", "iframe", "object"} & set(read.tags)
+    assert not re.search(r"url\(|@import", page)
+
+
+@pytest.mark.skipif(
+    BROWSER is None, reason="no chromium here; the page's references are tested above"
+)
+def test_a_browser_draws_the_report(out: Path, tmp_path: Path) -> None:
+    shot = tmp_path / "shot.png"
+    words = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--window-size=900,1600",
+    ]
+    where = [f"--user-data-dir={tmp_path / 'browser'}", f"--screenshot={shot}"]
+    page = (out / "report.html").absolute().as_uri()
+    subprocess.run(
+        [str(BROWSER), *words, *where, page], check=True, capture_output=True, timeout=100
+    )
+    with Image.open(shot) as image:
+        colours = image.convert("RGB").getcolors(2**22) or []
+    paper = max(colours)
+    assert paper[1] == (255, 255, 255)
+    assert len(colours) > 1000  # the pictures of faces, not text alone
+
+
+def test_again_it_only_draws(out: Path, capsys) -> None:
+    runs = sorted((out / "runs").rglob("*"))
+    before = {path: path.stat().st_mtime_ns for path in runs}
+    assert run_command([*TINY, f"out={out}"], main) == 0
+    assert "3 of 3 figures and tables" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in runs} == before
+
+
+def test_a_damaged_run_is_one_line_with_the_command_that_makes_it(
+    out: Path, tmp_path, capsys
+) -> None:
+    copy = tmp_path / "tiny"
+    shutil.copytree(out, copy)
+    run = next((copy / "runs").glob("pocket_dev*"))
+    shutil.rmtree(run / "x0" / "c")
+    assert run_command([*TINY, f"out={copy}"], main) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "is damaged: x0 lacks" in line
+    assert "python -m probes backbone=pocket_dev" in line
+
+
+def test_the_full_plan_counts_a_run_once(capsys) -> None:
+    assert run_command(["models=full", "--dry", "experiments=[main,trajectory]"], main) == 0
+    *lines, last = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) == 4
+    assert sum("  in flux_" in line for line in lines) == 2
+    told = re.fullmatch(
+        r"2 runs, 432 samples: about (\S+) hours on one H200.*, and (\S+) GB .*", last
+    )
+    assert told
+    assert float(told[1]) == pytest.approx(sum(map(minutes, lines)) / 60, abs=0.01)
+
+
+def minutes(line: str) -> float:
+    found = re.search(r"(\S+) min", line)
+    return float(found[1]) if found else 0.0
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    {
+        "figures=[figure4_stream]": "figures: no 'figure4_stream'; did you mean 'figure4_streams'",
+        "experiments=[mian]": "experiments: no 'mian'; did you mean 'main'",
+        "study.main.faces=99": "experiment 'main' needs 99 faces, models.faces has 12",
+    }.items(),
+)
+def test_a_mistake_is_one_line(word: str, line: str, capsys) -> None:
+    assert run_command([word, "--dry"], main) == 2
+    assert capsys.readouterr().err.startswith(line)
