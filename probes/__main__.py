@@ -15,8 +15,11 @@ from probes.study import Study
 
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
 def main(config: DictConfig) -> None:
-    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    job(lambda: run(Study.from_config(values)))
+    def work() -> None:
+        values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        run(Study.from_config(values))
+
+    job(work)
 
 
 if __name__ == "__main__":

@@ -47,8 +47,11 @@ def report(study: Study) -> None:
 
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
 def main(config: DictConfig) -> None:
-    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    job(lambda: report(Study.from_config(values)))
+    def work() -> None:
+        values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        report(Study.from_config(values))
+
+    job(work)
 
 
 if __name__ == "__main__":

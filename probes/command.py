@@ -41,6 +41,8 @@ def job(work: Callable[[], object]) -> None:
         raise SystemExit(_say(line, INTERRUPTED)) from None
     except StepscopeError as error:
         raise SystemExit(_say(str(error))) from None
+    except OmegaConfBaseException as error:  # a value that only a resolved configuration misses
+        raise SystemExit(_say(composition(error))) from None
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
         where = _memory(error)
         if where is None:

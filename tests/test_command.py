@@ -1,0 +1,147 @@
+"""A user's mistake is one line that says what would work, exit status 2, no traceback, nothing on disk."""
+
+import errno
+import shutil
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from huggingface_hub import errors as hub
+
+from probes import models, weights
+from tests.models import INFINITE_YOU
+from tests.shell import infused, listed, tiny
+
+MISTAKES = {
+    "key": (["stepz=4"], "no configuration key 'stepz'; did you mean 'steps'"),
+    "key of a group": (
+        ["backbone.pth=x"],
+        "no configuration key 'backbone.pth'; did you mean 'backbone.path'",
+    ),
+    "experiment": (
+        ["experiment=trajectry"],
+        "no experiment='trajectry'; did you mean 'trajectory'",
+    ),
+    "backbone": (
+        ["backbone=flux_schnel"],
+        "no backbone='flux_schnel'; did you mean 'flux_schnell'",
+    ),
+    "site": (
+        ["record=full", "record.sites=['double.01.atention.image']"],
+        "no site matches 'double.01.atention.image'; did you mean 'double.01.attention.image'",
+    ),
+    "sites unnamed": (["record=full"], "record.sites is not set: name record.sites=..."),
+    "type": (["steps=four"], "steps='four': "),
+    "negative": (["steps=0"], "steps=0 is not positive"),
+    "folder": (["backbone.path=/no/such/flux"], "backbone flux_dev: no folder '/no/such/flux'"),
+    "device": (["device=cuda:99"], "no device='cuda:99' here; known: auto"),
+    "prompts": (["prompts=[none.txt]"], "no prompt file 'none.txt'"),
+    "latents": (["initial_latents=none.npy"], "initial_latents: no file 'none.npy'"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake_is_answered_in_one_line(name, typed, tmp_path, unchecked):
+    words, line = MISTAKES[name]
+    answer = typed(tiny(), *words, f"out={tmp_path / 'run.zarr'}")
+    assert answer.status == 2
+    assert answer.line.startswith(line)
+    assert not list(tmp_path.iterdir())
+
+
+def test_backbone_has_to_be_named(typed):
+    answer = typed(["prompts=[a man]"])
+    assert answer.status == 2
+    assert answer.line.startswith("backbone is not set; known: flux_dev, flux_schnell")
+
+
+@pytest.mark.parametrize("image", ["none.png", "letter.png"])
+def test_control_image_that_cannot_be_read(image, typed, tmp_path, face):
+    (tmp_path / "letter.png").write_text("no image")
+    answer = typed(infused(faces=listed(face), control_image=image))
+    assert (answer.status, answer.line) == (2, f"control_image '{image}' cannot be read")
+
+
+def test_weights_under_the_other_backbone_s_schedule_are_refused(typed, tmp_path):
+    """Recorded, they would be images of a schedule that schnell was never distilled for."""
+    mixed = tmp_path / "mixed"
+    shutil.copytree(INFINITE_YOU / "flux-schnell", mixed)
+    shutil.rmtree(mixed / "scheduler")
+    shutil.copytree(INFINITE_YOU / "flux-dev" / "scheduler", mixed / "scheduler")
+    answer = typed(tiny("schnell", backbone__path=mixed, out=tmp_path / "run.zarr"))
+    assert answer.status == 2
+    assert answer.line.startswith("these are schnell's weights")
+    assert "under dev's schedule" in answer.line
+    assert not (tmp_path / "run.zarr").exists()
+
+
+def answered(kind: Any, status: int) -> Exception:
+    """The hub's error as its client raises it."""
+    request = httpx.Request("GET", "https://hub/someone/flux")
+    return kind("refused\nsecond line", response=httpx.Response(status, request=request))
+
+
+HUB = {
+    "gated": (
+        lambda: answered(hub.GatedRepoError, 403),
+        ("is gated", "accept its licence", "hf auth login"),
+    ),
+    "missing": (
+        lambda: answered(hub.RepositoryNotFoundError, 401),
+        ("neither a local folder", "needs a token"),
+    ),
+    "offline": (lambda: hub.LocalEntryNotFoundError("refused"), ("hf download someone/flux",)),
+}
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_weights_that_the_hub_does_not_give(name, typed, monkeypatch):
+    error, phrases = HUB[name]
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise error()
+
+    monkeypatch.setattr(weights, "snapshot_download", refuse)
+    answer = typed(tiny(backbone__path="someone/flux"))
+    assert answer.status == 2
+    assert "'someone/flux'" in answer.line
+    assert all(phrase in answer.line for phrase in phrases)
+
+
+SHORTAGES = {
+    "GPU": (
+        torch.OutOfMemoryError("CUDA out of memory.\nTried"),
+        "out of GPU memory: lower batch_size, height and width",
+    ),
+    "memory": (MemoryError(), "out of memory: lower batch_size, height and width"),
+    "allocator": (
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+        "out of memory: lower batch_size",
+    ),
+    "disk": (OSError(errno.ENOSPC, "No space left on device"), "the disk is full: make room"),
+}
+
+
+@pytest.mark.parametrize("name", SHORTAGES)
+def test_shortage_says_what_to_lower(name, typed, monkeypatch):
+    error, line = SHORTAGES[name]
+
+    def load(*args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(models, "load", load)
+    answer = typed(tiny())
+    assert answer.status == 2
+    assert answer.line.startswith(line)
+
+
+def test_fault_of_ours_keeps_its_traceback(typed, monkeypatch):
+    def load(*args: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(models, "load", load)
+    with pytest.raises(RuntimeError, match="a bug"):
+        typed(tiny())
+    assert not list(Path.cwd().glob("*.zarr"))
