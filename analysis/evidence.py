@@ -169,4 +169,4 @@ def sample_seconds(run: xr.Dataset) -> xr.DataArray:
 
 def _any(values: xr.DataArray) -> np.ndarray:
     found = np.isfinite(values.transpose("sample", ...).values.astype(float))
-    return found.reshape(values.sizes["sample"], -1).any(1)
+    return np.asarray(found.reshape(values.sizes["sample"], -1).any(1))

@@ -113,8 +113,8 @@ def position_mark(axes: Axes, found: xr.Dataset | None, y: float, drawn: Look) -
     if found is None or not np.isfinite(found["position"]):
         axes.plot([0.97], [y], "x", color=QUIET, ms=3, transform=axes.get_yaxis_transform())
         return
-    ends = np.clip([float(found["low"]), float(found["high"])], *sorted((left, right)))
-    bars(axes, y, found["position"].item(), *ends, drawn, across=True)
+    ends = np.clip([float(found["low"]), float(found["high"])], min(left, right), max(left, right))
+    bars(axes, y, [found["position"].item(), *ends], drawn, across=True)
     for end, bound in zip(ends, (found["low"], found["high"]), strict=True):
         if np.isinf(bound):
             axes.plot([end], [y], ">", color=drawn.colour, ms=3.5, clip_on=False)

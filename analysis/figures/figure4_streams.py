@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
 
@@ -28,7 +29,7 @@ def draw(evidence: Evidence) -> Figure:
     """Curves above, pairs of heatmaps below."""
     runs = [evidence.one("trajectory", backbone=b) for b in evidence.backbones]
     figure = canvas(5.0)
-    above, below = figure.subfigures(2, 1, height_ratios=[1, 1.5])
+    (above,), (below,) = figure.subfigures(2, 1, height_ratios=[1, 1.5], squeeze=False)
     over_sigma(evidence, above, runs)
     heatmaps(below, runs)
     return figure
@@ -90,7 +91,7 @@ def heatmaps(figure: SubFigure, runs: list[xr.Dataset]) -> None:
     """Two pairs: the norm ratio and the adapter's contribution; each pair on one colour scale."""
     longest = max(run.sizes["step"] for run in runs)
     widths = [max(run.sizes["step"], LEAST_WIDTH * longest) for run in runs]
-    sides = figure.subfigures(1, 2)
+    sides = figure.subfigures(1, 2, squeeze=False)[0]
     quantities = (
         ("text / image norm", norm_ratio, "bc"),
         ("adapter's contribution |αr|/|h|", contribution, "de"),
@@ -108,13 +109,13 @@ def heatmaps(figure: SubFigure, runs: list[xr.Dataset]) -> None:
         )
         for one, run, values, letter in zip(axes, runs, maps, letters, strict=True):
             blocks = values["block"].values.tolist()
-            image = heatmap(one, values.values, blocks, norm=scale)
+            heatmap(one, values.values, blocks, norm=scale)
             every = max(1, len(blocks) // 12)
             one.set_yticks(range(0, len(blocks), every), blocks[::every])
             one.tick_params(labelleft=one is axes[0])
             steps(one, run.sizes["step"])
             panel(one, letter, run_name(run).replace(", ", "\n"))
-        bar = side.colorbar(image, ax=list(axes), label=title, shrink=0.9, pad=0.02)
+        bar = side.colorbar(ScalarMappable(scale), ax=list(axes), label=title, shrink=0.9, pad=0.02)
         if isinstance(scale, LogNorm):
             plain(bar.ax.yaxis)
 

@@ -9,6 +9,7 @@ on one scale; hatched where no face was found.
 
 import numpy as np
 import xarray as xr
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from analysis.drift import drift
@@ -28,7 +29,8 @@ def draw(evidence: Evidence) -> Figure:
         raise MissingEvidenceError("the complexity level of each prompt is not known")
     levels = list(dict.fromkeys(evidence.levels.values()))
     figure = canvas(2.3)
-    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.75])
+    parts = figure.subfigures(1, 2, width_ratios=[1, 1.75], squeeze=False)
+    left, right = parts[0]
     drifts(evidence, left, runs, levels)
     longest = max(run.sizes["step"] for run in runs)
     widths = [max(run.sizes["step"], LEAST_WIDTH * longest) for run in runs]
@@ -37,11 +39,11 @@ def draw(evidence: Evidence) -> Figure:
     scale = colour_scale(np.concatenate([m.ravel() for m in maps]), log=False)
     scale.vmin = min(0.0, *(float(np.nanmin(m, initial=0.0)) for m in maps))
     for one, run, values, letter in zip(axes, runs, maps, "bc", strict=True):
-        image = heatmap(one, values, levels, norm=scale)
+        heatmap(one, values, levels, norm=scale)
         one.tick_params(labelleft=one is axes[0])
         steps(one, run.sizes["step"])
         panel(one, letter, run_name(run).replace(", ", "\n"))
-    right.colorbar(image, ax=list(axes), label="cosine to the reference", pad=0.02)
+    right.colorbar(ScalarMappable(scale), ax=list(axes), label="cosine to the reference", pad=0.02)
     return figure
 
 
@@ -70,7 +72,7 @@ def drifts(evidence: Evidence, figure, runs: list[xr.Dataset], levels: list[str]
             found = [drift(one, evidence.interval(one.isel(step=-1))) for one in curves]
             values = [[float(f[word]) for f in found] for word in ("drift", "low", "high")]
             places = np.arange(len(levels)) + (k - 0.5) * 0.24
-            bars(axes, places, *values, look(k), across=True, label=name(run.attrs["backbone"]))
+            bars(axes, places, values, look(k), across=True, label=name(run.attrs["backbone"]))
     except StepscopeError as error:
         gap(axes, str(error))
         return

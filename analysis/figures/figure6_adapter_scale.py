@@ -5,6 +5,7 @@ samples with a face (Wilson's interval at the effective sample size). (c) The ad
 |alpha r| / |h|, mean over blocks and steps. alpha = 0 is without adapter, 1 is as trained.
 """
 
+import xarray as xr
 from matplotlib.figure import Figure
 
 from analysis.evidence import Evidence, MissingEvidenceError, setting
@@ -27,6 +28,7 @@ def draw(evidence: Evidence) -> Figure:
     ):
         panel(one, letter, title)
         one.set_xlabel("adapter scale α")
+    rates: list[xr.Dataset] = []
     for k, backbone in enumerate(evidence.backbones):
         runs = sorted(
             evidence.all("adapter_scale", backbone=backbone),
@@ -47,7 +49,7 @@ def draw(evidence: Evidence) -> Figure:
             added = []
         for one, found in zip(axes, (means, rates, added), strict=True):
             values = [[float(f[word]) for f in found] for word in ("mean", "low", "high")]
-            bars(one, alpha[: len(found)], *values, look(k), ls=look(k).line, label=name(backbone))
+            bars(one, alpha[: len(found)], values, look(k), ls=look(k).line, label=name(backbone))
     if not rates:
         gap(axes[1], "one face: no rate over faces")
     axes[1].set_ylim(-0.03, 1.05)

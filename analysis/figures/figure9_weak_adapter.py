@@ -56,6 +56,6 @@ def lifts(evidence: Evidence, axes: Axes, runs: list, k: int) -> None:
         found = [lift(one, full, evidence.interval(one, full)) for one in weak]
     values = [[float(f[word]) for f in found] for word in ("effect", "low", "high")]
     places = np.arange(len(weak)) + (k - 0.5) * 0.2
-    bars(axes, places, *values, look(k), label=name(runs[0].attrs["backbone"]))
+    bars(axes, places, values, look(k), label=name(runs[0].attrs["backbone"]))
     axes.set_xticks(range(len(weak)), [f"{setting(run, 'adapter.scale'):g}" for run in runs[1:]])
     axes.set_xlim(-0.6, len(weak) - 0.4)

@@ -32,7 +32,8 @@ def draw(evidence: Evidence) -> Figure:
         for i, across in ((0, True), (1, False)):
             ends = [[float(p[i][word]) for p in points] for word in ("low", "high")]
             label = None if across else name(backbone)
-            bars(axes, *((y, x) if across else (x, y)), *ends, look(k), across=across, label=label)
+            place, middle = (y, x) if across else (x, y)
+            bars(axes, place, [middle, *ends], look(k), across=across, label=label)
         for run, (a, b) in zip(runs, zip(x, y, strict=True), strict=True):
             axes.annotate(
                 str(setting(run, "steps")),

@@ -41,15 +41,17 @@ def curve(axes: Axes, x: Any, mean: xr.Dataset, look: Look, label: str) -> None:
 def bars(
     axes: Axes,
     x: Any,
-    mean: Any,
-    low: Any,
-    high: Any,
+    found: Sequence[Any],
     look: Look,
     *,
     across: bool = False,
     **more: Any,
 ) -> None:
-    """Points with the bars of their intervals; `across` lays values along x."""
+    """Points with the bars of their intervals; `across` lays values along x.
+
+    found: means, lower and upper ends, numbers or one for each x.
+    """
+    mean, low, high = found
     place, middle = np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(mean, float))
     ends = np.atleast_1d(np.asarray(low, float)), np.atleast_1d(np.asarray(high, float))
     arms = np.abs(np.nan_to_num([middle - ends[0], ends[1] - middle], posinf=1e9, neginf=1e9))

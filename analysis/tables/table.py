@@ -25,7 +25,8 @@ class Number:
     @classmethod
     def of(cls, found: xr.Dataset, word: str, digits: int = 3) -> "Number":
         """Variable `word` of a result with `low` and `high`."""
-        return cls(*(float(found[name]) for name in (word, "low", "high")), digits)
+        value, low, high = (float(found[name]) for name in (word, "low", "high"))
+        return cls(value, low, high, digits)
 
     def __str__(self) -> str:
         if np.isnan(self.value):
