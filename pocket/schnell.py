@@ -10,6 +10,7 @@ three minutes of a GPU.
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from diffusers import FluxTransformer2DModel
@@ -127,11 +128,12 @@ def taught(
 def mean_velocity(dev: FluxTransformer2DModel, x: Tensor, start: float, told: Words) -> Tensor:
     """Dev's mean velocity from x at `start` to schnell's next noise level, by midpoint steps."""
     begun, ended = even(start), even(start - 1 / SCHNELL_STEPS)
-    grid = [shifted(begun + (ended - begun) * i / (2 * SUBSTEPS)) for i in range(2 * SUBSTEPS + 1)]
+    grid = [shifted(begun + (ended - begun) * i / SUBSTEPS) for i in range(SUBSTEPS + 1)]
     guidance = x.new_full((len(x),), USER_GUIDANCE)
     state = x
-    for level, middle, following in zip(grid[:-2:2], grid[1:-1:2], grid[2::2], strict=True):
+    for level, following in pairwise(grid):
         v = velocity(dev, state, torch.full_like(guidance, level), told, guidance)
+        middle = (level + following) / 2
         half = state + (middle - level) * v
         v = velocity(dev, half, torch.full_like(guidance, middle), told, guidance)
         state = state + (following - level) * v
