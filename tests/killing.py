@@ -24,9 +24,9 @@ from tests.shell import infused, listed, study_of
 
 
 def words(face: Path, out: Path) -> list[str]:
-    """Eight samples in batches of two."""
+    """Four samples, one at a time."""
     prompts = listed("a man portrait cinematic", "a woman in a suit")
-    return infused(faces=listed(face), prompts=prompts, seeds="[0,1,2,3]", batch_size=2, out=out)
+    return infused(faces=listed(face), prompts=prompts, seeds="[0,1]", batch_size=1, out=out)
 
 
 def killed_after(seconds: float, study: Study) -> bool:
