@@ -29,8 +29,8 @@ from hooks.vocabulary import AXES, SAMPLE_COORDINATES, SCHEMA_VERSION, Variable
 Label = Mapping[str, Any]
 """Values of the sample coordinates of one sample: face, prompt, seed, batch_size."""
 
-# Chosen by `python -m tests.bench`, whose table stands in the README. Text and tiny arrays are not
-# worth shuffling.
+# Chosen by `python -m tests.bench`, which prints bytes and seconds by codec. Text and tiny arrays are
+# not worth shuffling.
 _NUMBERS = (
     BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.shuffle),
     Crc32cCodec(),

@@ -5,8 +5,8 @@ mean velocity of dev's own trajectory down to the next. The first lessons lie on
 from pure noise, the later ones on schnell's own. It never sees the adapter, nor a render.
 
 A lesson costs four evaluations of dev, a step of learning from it about as much, so each is
-learnt from REUSE times. On a CPU batches are an eighth as large, and an hour stands for the
-three minutes of a GPU.
+learnt from REUSE times. On a CPU batches are an eighth as large: what ships took 244 steps, 65
+minutes on two busy cores, from a loss of .19 to .02-.03.
 """
 
 import math
