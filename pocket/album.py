@@ -25,7 +25,7 @@ from pocket.world import (
     sample_nuisance,
 )
 
-PEOPLE, RENDERS = 24_000, 4
+PEOPLE, RENDERS = 30_000, 4
 CHUNK = 128
 SEED = 7000
 # How often a sentence says an attribute. What it does not say is mostly plain.

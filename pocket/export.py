@@ -84,14 +84,20 @@ def write(
 
 
 def export(checkpoints: Path, models: Path) -> None:
-    """Write the three files from the checkpoints' safetensors."""
+    """Write those of the three files whose safetensors lie among the checkpoints."""
     batch = {"data": {0: "n"}, "embedding": {0: "n"}}
+    trained = {path.stem for path in checkpoints.glob("*.safetensors")}
+    if not trained & {"recogniser_a", "recogniser_b", "detector"}:
+        raise FileNotFoundError(f"{checkpoints} has no recogniser and no detector to export")
     for name, net, path in (
         ("recogniser_a", RecogniserA(), CONDITIONER),
         ("recogniser_b", RecogniserB(), JUDGE),
     ):
-        load_half(net, checkpoints / f"{name}.safetensors")
-        write(net, (1, 3, 112, 112), models / path, ["embedding"], batch)
+        if name in trained:
+            load_half(net, checkpoints / f"{name}.safetensors")
+            write(net, (1, 3, 112, 112), models / path, ["embedding"], batch)
+    if "detector" not in trained:
+        return
     detector = load_half(Detector(), checkpoints / "detector.safetensors")
     names = [f"{kind}_{stride}" for kind in ("score", "bbox", "kps") for stride in (8, 16, 32)]
     axes = {"data": {0: "n", 2: "height", 3: "width"}, **{n: {0: "n", 1: "anchors"} for n in names}}

@@ -3,7 +3,9 @@
 Everything is diffusers' own class with small numbers, so what is trained here is loaded anywhere.
 """
 
+import math
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -43,6 +45,8 @@ _SHIFTS = {
 }
 DEV_SCHEDULER = {**_SHIFTS, "shift": 3.0, "use_dynamic_shifting": True}
 SCHNELL_SCHEDULER = {**_SHIFTS, "shift": 1.0, "use_dynamic_shifting": False}
+# Dev's shift at 256 tokens: its levels are even in t, where sigma = e^SHIFT / (e^SHIFT + 1/t - 1).
+SHIFT = 0.5
 
 
 class Words(NamedTuple):
@@ -106,9 +110,11 @@ def ready(model: Any) -> Any:
     """The model on the current device, its time exact, its blocks compiled on CUDA.
 
     Under autocast diffusers rounds the time to bfloat16, which moves it by up to 2 in 1000; the
-    hook hands the embedding the float32 values that `_set_time` keeps.
+    hook hands the embedding the float32 values that `_set_time` keeps. Positions are turned into
+    rotations once: diffusers' some seventy small kernels a pass keep a GPU waiting for Python.
     """
     model = model.to(device()).train()
+    model.pos_embed = Remembered(model.pos_embed)
     model.time_text_embed.register_forward_pre_hook(
         lambda embedding, arguments: (*embedding.exact_time, arguments[-1])
     )
@@ -117,6 +123,25 @@ def ready(model: Any) -> Any:
         for block in [*model.transformer_blocks, *model.single_transformer_blocks]:
             block.compile()
     return model
+
+
+class Remembered(nn.Module):
+    """A position embedding that answers a second time with what it said first: ids never change.
+
+    Only good for this file's ids: as many text tokens of zeros as were counted, then the grid.
+    """
+
+    def __init__(self, embedding: nn.Module):
+        super().__init__()
+        self.embedding = embedding
+        self.said: dict[tuple[int, torch.device], Any] = {}
+
+    def forward(self, ids: Tensor) -> Any:
+        """ids (token, 3) to the rotations' cosines and sines, (token, head width) each."""
+        asked = len(ids), ids.device
+        if asked not in self.said:
+            self.said[asked] = self.embedding(ids)
+        return self.said[asked]
 
 
 def copy_weights(source: nn.Module, target: Any) -> Any:
@@ -152,6 +177,16 @@ def sigmas(scheduler: dict[str, Any], steps: int) -> list[float]:
     return [float(sigma) for sigma in own.sigmas]
 
 
+def shifted(t: float) -> float:
+    """Dev's noise level at t."""
+    return math.exp(SHIFT) * t / (1 + (math.exp(SHIFT) - 1) * t)
+
+
+def even(sigma: float) -> float:
+    """The inverse of `shifted`."""
+    return sigma / (math.exp(SHIFT) - (math.exp(SHIFT) - 1) * sigma)
+
+
 def draw_sigmas(count: int, mean: float, uniform: float = 0.15) -> Tensor:
     """Noise levels for training: logit-normal about `mean`, a share of them uniform."""
     normal = torch.sigmoid(torch.randn(count, device=device()) + mean)
@@ -181,7 +216,7 @@ def velocity(
             pooled_projections=words.pooled,
             timestep=sigma,
             guidance=guidance,
-            img_ids=_image_ids(),
+            img_ids=_image_ids(device()),
             txt_ids=x.new_zeros(words.tokens.shape[1], 3),
             controlnet_block_samples=residuals.double if residuals else None,
             controlnet_single_block_samples=residuals.single if residuals else None,
@@ -210,7 +245,7 @@ def infuse(
             pooled_projections=pooled,
             timestep=sigma,
             guidance=guidance,
-            img_ids=_image_ids(),
+            img_ids=_image_ids(device()),
             txt_ids=x.new_zeros(identity.shape[1], 3),
             return_dict=False,
         )
@@ -258,5 +293,6 @@ def _set_time(model: nn.Module, sigma: Tensor, guidance: Tensor | None) -> None:
     embedding.exact_time = exact
 
 
-def _image_ids() -> Tensor:
-    return FluxPipeline._prepare_latent_image_ids(1, GRID, GRID, device(), torch.float32)
+@cache
+def _image_ids(where: torch.device) -> Tensor:
+    return FluxPipeline._prepare_latent_image_ids(1, GRID, GRID, where, torch.float32)

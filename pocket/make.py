@@ -1,8 +1,9 @@
 """Make everything that pocket ships, in order: `python -m pocket.make`.
 
 Each stage goes on from its own checkpoint, so an interrupted run is simply started again; with
-several GPUs the flow stages are data parallel. `--only base,guidance` makes a part; `--continue`
-starts the flow stages from the weights that ship; `--lengths base=400,adapter=300` sets seconds.
+several GPUs the flow stages are data parallel. `--only base,guidance` makes a part;
+`--continue base,adapter` starts those from the weights that ship; `--lengths base=400,adapter=300`
+sets seconds.
 """
 
 import argparse
@@ -38,24 +39,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--only", default=",".join(STAGES))
     parser.add_argument("--lengths", default="")
+    parser.add_argument("--continue", dest="onward", default="")
     own, rest = parser.parse_known_args()
-    chosen = own.only.split(",")
-    for name in chosen:
+    chosen, onward = own.only.split(","), [n for n in own.onward.split(",") if n]
+    for name in [*chosen, *onward]:
         if name not in STAGES:
             raise SystemExit(f"no stage {name!r}; there are {', '.join(STAGES)}")
     if "RANK" in os.environ or not set(chosen) - set(FLOWS):
         spread()
         sys.argv = [sys.argv[0], *rest]
-        flows(
-            chosen,
-            dict(pair.split("=") for pair in own.lengths.split(",") if pair),
-        )
+        flows(chosen, dict(pair.split("=") for pair in own.lengths.split(",") if pair), onward)
         return
     for name in [n for n in NETWORKS if n in chosen]:
         run("pocket." + name, *rest)
     flow = [n for n in FLOWS if n in chosen]
     if flow:
-        said = ["--only", ",".join(flow), "--lengths", own.lengths]
+        said = ["--only", ",".join(flow), "--lengths", own.lengths, "--continue", own.onward]
         run("pocket.make", *said, *rest)
     if "manifest" in chosen:
         run("pocket.manifest")
@@ -66,14 +65,14 @@ def run(module: str, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", module, *arguments], check=True)
 
 
-def flows(chosen: list[str], lengths: dict[str, str]) -> None:
+def flows(chosen: list[str], lengths: dict[str, str], onward: list[str]) -> None:
     """The flow stages in this process, on its part of the GPUs."""
     said = options(__doc__)
     for name in chosen:
         begun = time.monotonic()
         torch.manual_seed(sum(name.encode()) + 1000 * rank())
         seconds = float(lengths[name]) if name in lengths else said.seconds
-        import_module(f"pocket.{name}").make(replace(said, seconds=seconds))
+        import_module(f"pocket.{name}").make(replace(said, seconds=seconds, onward=name in onward))
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if torch.distributed.is_initialized():

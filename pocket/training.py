@@ -192,7 +192,8 @@ class Stage:
         self.step, self.used, self.done = 0, 0.0, False
         resumed = not said.smoke and self._restore()
         where = said.checkpoints if said.smoke else LOGS
-        self.log = Log(where / f"{name}.csv", resume=resumed)
+        file = f"{name}_onward.csv" if said.onward else f"{name}.csv"
+        self.log = Log(where / file, resume=resumed)
 
     def __iter__(self) -> Iterator[float]:
         begun, saved, started = self.step, time.monotonic(), time.monotonic()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import FluxPipeline
 
-from pocket import album, folders, schnell
+from pocket import album, flow, folders, schnell
 from pocket.flow import (
     DEV_SCHEDULER,
     SCHNELL_SCHEDULER,
@@ -134,9 +134,9 @@ def test_a_segment_ends_where_devs_own_trajectory_does(monkeypatch):
 
 def test_schnells_substeps_stand_where_devs_scheduler_puts_them():
     levels = sigmas(DEV_SCHEDULER, 28)
-    even = [schnell.even(level) for level in levels]
+    even = [flow.even(level) for level in levels]
     assert even == pytest.approx(torch.linspace(1, 0, 29).tolist(), abs=1e-5)
-    assert [schnell.shifted(t) for t in even] == pytest.approx(levels, abs=1e-5)
+    assert [flow.shifted(t) for t in even] == pytest.approx(levels, abs=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(3, 20, 60), (2, 60, 20)])
