@@ -6,8 +6,6 @@ few steps of its own at the users' guidance, so that likeness is learnt on the s
 visits (as PuLID does on a few-step model). Neither the judge nor schnell is ever seen.
 """
 
-import random
-
 import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor
@@ -118,7 +116,7 @@ def states(
 
 def walk(done: int) -> list[float]:
     """Noise levels from 1 down `done` steps of a dev run of random length, even in dev's own time."""
-    length = 1 / random.uniform(*OWN_RUNS)
+    length = 1 / torch.empty(()).uniform_(*OWN_RUNS).item()
     return [shifted(1 - i * length) for i in range(done + 1)]
 
 
