@@ -7,13 +7,13 @@ import numpy as np
 import xarray as xr
 
 from analysis.drift import lag
-from analysis.evidence import Evidence, MissingEvidenceError, budgets, sample_seconds, setting
+from analysis.evidence import Evidence, MissingEvidenceError, budgets, setting
 from analysis.figures.figure3_early_window import short
 from analysis.figures.figure4_streams import sharpness
 from analysis.figures.marks import name, run_name
 from analysis.saturation import ShareOfPlateau, panel
 from analysis.tables.table import Number
-from analysis.tables.table1_main import faster
+from analysis.tables.table1_main import times_faster
 from analysis.windows import window
 from hooks.errors import StepscopeError
 
@@ -42,7 +42,7 @@ def transfer(evidence: Evidence) -> Claim:
         f"{means[0]} for {run_name(runs[0])}; paired difference {found} ({pairs} pairs).",
     ]
     try:
-        told.append(f"Faster by {faster(evidence, *(sample_seconds(run) for run in runs))}.")
+        told.append(f"Faster by {times_faster(evidence, runs)} (over pipeline calls).")
     except MissingEvidenceError as error:
         told.append(f"Latency: {error}.")
     try:

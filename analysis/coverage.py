@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
+from analysis import calls as calls_
 from analysis.bootstrap import ExpandedPercentile, Interval, JackknifeT
+from analysis.calls import faster, seconds_an_image
 from analysis.cells import average, detection_rate
 from analysis.compare import compare
 from analysis.drift import drift, lag
 from analysis.saturation import BrokenLine, Estimator, ExponentialApproach, ShareOfPlateau
-from analysis.synthetic import Approach, Hinge, Study
+from analysis.synthetic import Approach, Hinge, Study, Timing
 from analysis.windows import window
 
 WINDOW = ExpandedPercentile(resamples=999)
@@ -81,6 +83,26 @@ def _mean(name: str, study: Study, truth: float) -> Case:
     return Case(name, truth, MEAN, bounds)
 
 
+def _seconds(name: str, run: Timing) -> Case:
+    """Calls in place of faces."""
+
+    def bounds(rng: np.random.Generator, calls: int, interval: Interval) -> Bounds:
+        seconds = seconds_an_image(replace(run, calls=calls)(rng))
+        return _ends(calls_.average(seconds, level=interval.level))
+
+    return Case(name, run.seconds, MEAN, bounds)
+
+
+def _faster(name: str, slow: Timing, fast: Timing) -> Case:
+    """Calls of each run in place of faces."""
+
+    def bounds(rng: np.random.Generator, calls: int, interval: Interval) -> Bounds:
+        both = [seconds_an_image(replace(run, calls=calls)(rng)) for run in (slow, fast)]
+        return _ends(faster(*both, level=interval.level))
+
+    return Case(name, slow.seconds / fast.seconds, MEAN, bounds)
+
+
 def _detection(name: str, study: Study) -> Case:
     def bounds(rng: np.random.Generator, faces: int, interval: Interval) -> Bounds:
         last = replace(study, faces=faces)(rng).isel(step=-1)
@@ -125,8 +147,11 @@ CASES: tuple[Case, ...] = (
     _drift("drift where there is none", HINGE, from_named_peak=False),
     _mean("mean", HINGE, 0.6),
     _detection("detection rate", HINGE),
+    _detection("detection rate, faces differ", replace(HINGE, missing_icc=0.1)),
     _effect("paired effect", 0.028),
     _effect("d_z", 0.028, standardised=True),
     _effect("d_z, large", 0.2, standardised=True),
+    _seconds("seconds an image", Timing(5.9)),
+    _faster("times faster", Timing(5.9), Timing(1.0, spread=0.2)),
 )
 """Quantities with known values; the coverage table and the tests read this list."""

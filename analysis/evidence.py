@@ -160,13 +160,6 @@ def budgets(evidence: Evidence, runs: Sequence[xr.Dataset]) -> xr.DataArray:
     return joined.transpose("sample", "budget").assign_coords(budget=steps, sigma=("budget", sigma))
 
 
-def sample_seconds(run: xr.Dataset) -> xr.DataArray:
-    """Seconds for a sample (sample): all parts of its batch's wall time, over the batch's size."""
-    parts = measured(run, "latency_seconds")
-    whole = parts.sel(part="total", drop=True) / parts["batch_size"]
-    return whole.assign_attrs(units="s", long_name="seconds for a sample")
-
-
 def _any(values: xr.DataArray) -> np.ndarray:
     found = np.isfinite(values.transpose("sample", ...).values.astype(float))
     return np.asarray(found.reshape(values.sizes["sample"], -1).any(1))

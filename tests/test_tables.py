@@ -12,7 +12,6 @@ from analysis.compare import compare
 from analysis.evidence import Evidence
 from analysis.tables import TABLES
 from analysis.tables.table import Number, Table
-from analysis.tables.table1_main import faster
 from analysis.tables.table_guidance import over_seeds
 from tests.measured import FACES, evidence, measured_run
 
@@ -60,11 +59,19 @@ def test_the_conditioning_recogniser_is_marked_and_never_the_judge() -> None:
     assert WHOLE.recogniser(WHOLE.runs["main"][0]) == "pocket"
 
 
-def test_a_ratio_of_seconds_is_paired_and_exact_where_nothing_varies() -> None:
-    slow = WHOLE.endpoint(WHOLE.runs["main"][0]) * 0 + 5.0
-    found = faster(WHOLE, slow.fillna(5.0), slow.fillna(5.0) / 4)
-    assert (found.value, found.low, found.high) == pytest.approx((4, 4, 4))
-    assert str(found) == "4.00× [4.00, 4.00]"
+def test_seconds_stand_on_calls_and_say_where_one_is_too_few() -> None:
+    row = next(r for r in TABLES["table1_main"].build(WHOLE).rows if r[0] == "seconds an image")
+    assert row[5] == "5 + 5 calls"  # of 8 samples and one of 4
+    slow, fast = (
+        np.unique(run["latency_seconds"].sel(part="total") / run["batch_size"])
+        for run in WHOLE.runs["main"]
+    )
+    assert isinstance(row[3], Number)
+    assert row[3].value == pytest.approx(slow.mean() / fast.mean())
+    assert row[3].low < row[3].value < row[3].high
+    alone = next(r for r in TABLES["table1_main"].build(ALONE).rows if r[0] == "seconds an image")
+    assert str(alone[1]).endswith(" [one call]")
+    assert str(alone[3]).endswith("× [one call]")
 
 
 def test_the_spread_over_seeds_leaves_faces_and_prompts_out() -> None:
