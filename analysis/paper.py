@@ -7,9 +7,7 @@ from typing import Any
 
 import probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
 
-import hydra
 import xarray as xr
-from omegaconf import DictConfig, OmegaConf
 
 from analysis import report
 from analysis.commands import Planned, composed, experiments, plan
@@ -22,7 +20,7 @@ from analysis.report import Item
 from analysis.runs import open_measured
 from analysis.tables import TABLES
 from hooks.errors import StepscopeError, nearest
-from probes.command import command, job
+from probes.command import command, entry
 from probes.faces import face_files
 from probes.run import run
 from probes.study import prompts_of
@@ -165,11 +163,7 @@ def told(
     }
 
 
-@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="paper")
-def main(config: DictConfig) -> None:
-    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    job(lambda: paper(values))
-
+main = entry("paper", paper)
 
 if __name__ == "__main__":
     sys.exit(command(main))
