@@ -36,7 +36,7 @@ ODD = {
 
 def drawn(name: str, from_what: Evidence = WHOLE) -> Figure:
     with styled():
-        return FIGURES[name].draw(from_what)
+        return FIGURES[name].make(from_what)
 
 
 def gaps(figure: Figure) -> list[str]:

@@ -30,7 +30,7 @@ def test_the_list_is_the_papers() -> None:
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("runs", [WHOLE, ALONE], ids=["whole", "one face"])
 def test_the_three_formats_agree(name: str, runs: Evidence) -> None:
-    table = TABLES[name].build(runs)
+    table = TABLES[name].make(runs)
     lines = [line for line in table.markdown().splitlines() if line.startswith("|")]
     assert len(lines) == len(table.rows) + 2 == len(records(table)) + 2
     assert all(line.count("|") == len(table.columns) + 1 for line in lines)
@@ -43,7 +43,7 @@ def test_the_main_table_holds_the_estimates_and_intervals_of_the_statistics() ->
     dev, schnell = (WHOLE.endpoint(run) for run in WHOLE.runs["main"])
     interval = WHOLE.interval(dev)
     row = next(
-        r for r in records(TABLES["table1_main"].build(WHOLE)) if r["quantity"] == "ArcFace, pocket"
+        r for r in records(TABLES["table1_main"].make(WHOLE)) if r["quantity"] == "ArcFace, pocket"
     )
     mean, effect = average(dev, interval), compare(dev, schnell, interval)
     assert float(row["pocket dev, 28 steps"]) == pytest.approx(float(mean["mean"]), rel=1e-5)
@@ -54,13 +54,13 @@ def test_the_main_table_holds_the_estimates_and_intervals_of_the_statistics() ->
 
 
 def test_the_conditioning_recogniser_is_marked_and_never_the_judge() -> None:
-    names = [row[0] for row in TABLES["table1_main"].build(WHOLE).rows]
+    names = [row[0] for row in TABLES["table1_main"].make(WHOLE).rows]
     assert "ArcFace, identity (conditions)" in names
     assert WHOLE.recogniser(WHOLE.runs["main"][0]) == "pocket"
 
 
 def test_seconds_stand_on_calls_and_say_where_one_is_too_few() -> None:
-    row = next(r for r in TABLES["table1_main"].build(WHOLE).rows if r[0] == "seconds an image")
+    row = next(r for r in TABLES["table1_main"].make(WHOLE).rows if r[0] == "seconds an image")
     assert row[5] == "5 + 5 calls"  # of 8 samples and one of 4
     slow, fast = (
         np.unique(run["latency_seconds"].sel(part="total") / run["batch_size"])
@@ -69,7 +69,7 @@ def test_seconds_stand_on_calls_and_say_where_one_is_too_few() -> None:
     assert isinstance(row[3], Number)
     assert row[3].value == pytest.approx(slow.mean() / fast.mean())
     assert row[3].low < row[3].value < row[3].high
-    alone = next(r for r in TABLES["table1_main"].build(ALONE).rows if r[0] == "seconds an image")
+    alone = next(r for r in TABLES["table1_main"].make(ALONE).rows if r[0] == "seconds an image")
     assert str(alone[1]).endswith(" [one call]")
     assert str(alone[3]).endswith("× [one call]")
 
@@ -88,7 +88,7 @@ def test_the_spread_over_seeds_leaves_faces_and_prompts_out() -> None:
 
 
 def test_what_is_not_measured_says_so_and_how_to_get_it() -> None:
-    table = TABLES["table1_main"].build(evidence(lpips=False))
+    table = TABLES["table1_main"].make(evidence(lpips=False))
     row = next(r for r in table.rows if r[0] == "LPIPS")
     assert row[1:4] == ["not measured"] * 3
     assert "metrics=[lpips,dinov2]" in table.note
@@ -97,7 +97,7 @@ def test_what_is_not_measured_says_so_and_how_to_get_it() -> None:
 def test_one_face_has_no_interval_and_no_face_no_number() -> None:
     assert str(Number(0.5)) == "0.500 [–]"
     assert str(Number(np.nan)) == "–"
-    rows = records(TABLES["table1_main"].build(ALONE))
+    rows = records(TABLES["table1_main"].make(ALONE))
     similarity = next(r for r in rows if r["quantity"] == "ArcFace, pocket")
     assert similarity["pocket dev, 28 steps low"] == ""
 
