@@ -10,6 +10,8 @@ import xarray as xr
 from analysis import cells
 from analysis.bootstrap import Bounds, ExpandedPercentile, Interval, JackknifeT, weighted_means
 from analysis.compare import compare
+from analysis.metrics import METRICS
+from analysis.runs import recording
 from hooks.errors import StepscopeError
 
 
@@ -139,9 +141,18 @@ def measured(run: xr.Dataset, name: str) -> xr.DataArray:
     if name not in run:
         raise MissingEvidenceError(
             f"{name} is not in the run of {setting(run, 'backbone')}, {setting(run, 'steps')} steps: "
-            f"python -m analysis runs=[...] measures it where its model is installed"
+            f"{mended(run, name)}"
         )
     return run[name]
+
+
+def mended(run: xr.Dataset, name: str) -> str:
+    """What gives a run a variable that it lacks: the metric that measures it, or another recording."""
+    path = run.attrs.get("path", "...")
+    by = [kind.name for kind in METRICS.values() if name in kind().quantities(run)]
+    if by:
+        return f"python -m analysis runs=[{path}] metrics=[{by[0]}] measures it"
+    return f"it was not recorded; {recording(run.attrs, path)} made the run"
 
 
 def budgets(evidence: Evidence, runs: Sequence[xr.Dataset]) -> xr.DataArray:

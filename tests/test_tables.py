@@ -115,6 +115,30 @@ def test_verdicts_follow_the_numbers_whichever_way_they_come_out() -> None:
         assert f"similarity is {word} than with pocket dev" in claims(one)[0].verdict
 
 
+def test_the_window_is_told_for_several_shares_of_the_plateau() -> None:
+    lines = [line for line in claims(WHOLE)[1].evidence if line.startswith("The same by the share")]
+    assert len(lines) == 2  # along the run, and for whole runs
+    for line in lines:
+        ends = [float(text.split()[0]) for text in line.split(" at ")[1:]]
+        assert [text[-3:] for text in line.split(" at ")[:-1]] == ["80%", "90%", "95%"]
+        assert ends == sorted(ends)
+
+
+def test_a_prompt_with_signs_of_its_own_leaves_a_table_whole() -> None:
+    prompt = "[50% off] a_b & {c} \\d ~ ^ | #1 <$>"
+    table = Table(["prompt", "α"], [[prompt, Number(0.5, 0.4, 0.6)]], note="two\nlines")
+    (row,) = [line for line in table.markdown().splitlines() if "50" in line]
+    assert row.count("|") - row.count(r"\|") == 3
+    lines = table.latex().splitlines()
+    assert lines[0] == "% two lines"
+    row = next(line for line in lines if "50" in line)
+    assert row == (
+        r"{}[50\% off] a\_b \& \{c\} \textbackslash{}d \textasciitilde{} \textasciicircum{} $|$ "
+        r"\#1 $<$\$$>$ & 0.500 [0.400, 0.600] \\"
+    )
+    assert r"$\alpha$" in lines[3]
+
+
 def test_without_an_interval_there_is_no_verdict() -> None:
     assert "no verdict" in claims(ALONE)[0].verdict
     nothing = Evidence({}, baseline="pocket_dev", swapped="pocket_schnell")

@@ -78,8 +78,8 @@ class Table:
 
     def markdown(self) -> str:
         """A pipe table and its note."""
-        lines = [list(map(str, self.columns)), ["---"] * len(self.columns)]
-        lines += [[str(entry) for entry in row] for row in self.rows]
+        lines = [[_piped(column) for column in self.columns], ["---"] * len(self.columns)]
+        lines += [[_piped(str(entry)) for entry in row] for row in self.rows]
         body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
         return f"{body}\n" + (f"\n{self.note}\n" if self.note else "")
 
@@ -89,7 +89,8 @@ class Table:
         lines += [" & ".join(_escaped(str(entry)) for entry in row) + r" \\" for row in self.rows]
         align = "l" + "r" * (len(self.columns) - 1)
         body = "\n".join([rf"\begin{{tabular}}{{{align}}}", r"\toprule", *lines, r"\bottomrule"])
-        return f"% {self.note}\n{body}\n\\end{{tabular}}\n"
+        note = " ".join(self.note.split())
+        return f"% {note}\n{body}\n\\end{{tabular}}\n"
 
     def save(self, folder: Path, name: str) -> list[Path]:
         """Write all three; returns the paths."""
@@ -106,7 +107,29 @@ def _values(entry: Entry) -> list[str]:
     return ["" if np.isnan(v) else f"{v:.6g}" for v in (entry.value, entry.low, entry.high)]
 
 
+LATEX = {
+    **{sign: "\\" + sign for sign in "&%#_${}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
+    "–": "--",
+    "−": "$-$",
+    "×": r"$\times$",
+    "α": r"$\alpha$",
+    "σ": r"$\sigma$",
+    "\n": " ",
+}
+
+
 def _escaped(text: str) -> str:
-    for sign in "&%#_$":
-        text = text.replace(sign, "\\" + sign)
-    return text.replace("–", "--").replace("−", "$-$").replace("×", r"$\times$")
+    """As LaTeX text; a cell that begins with a bracket is no argument of the line break before it."""
+    found = "".join(LATEX.get(sign, sign) for sign in text)
+    return "{}" + found if found.startswith(("[", "*")) else found
+
+
+def _piped(text: str) -> str:
+    """As a cell of a pipe table."""
+    return " ".join(text.replace("|", r"\|").split())
