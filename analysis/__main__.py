@@ -15,12 +15,9 @@ from typing import Any
 
 import probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
-
 from analysis.measure import Settings, measure_all
 from hooks.errors import StepscopeError
-from probes.command import command, job
+from probes.command import command, entry
 
 SHELL = "*?["
 
@@ -43,11 +40,7 @@ def analyse(config: Mapping[str, Any]) -> None:
     print(f"{len(runs)} runs are measured by {', '.join(metrics)}")
 
 
-@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="analysis")
-def main(config: DictConfig) -> None:
-    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    job(lambda: analyse(values))
-
+main = entry("analysis", analyse)
 
 if __name__ == "__main__":
     sys.exit(command(main))

@@ -87,19 +87,26 @@ def detection_rate(values: xr.DataArray, *, level: float = 0.95) -> xr.Dataset:
     """Share of samples in which a face was found (not NaN), with its interval; 0 to 1.
 
     values: (sample, ...), where every cell was measured. `rate` is the mean over faces; `low` and
-    `high` are Wilson's (1927) score interval at the effective sample size rate (1 - rate) over the
-    variance of the mean between faces, at most the number of samples (Korn & Graubard 1998):
-    intervals from the spread alone have no width where every face was found.
+    `high` are Wilson's (1927) score interval at the effective sample size: rate (1 - rate) over the
+    variance of the mean between faces, times the squared ratio of Student's quantiles for the
+    samples and for the faces, at most the number of samples (Korn & Graubard 1998, Survey
+    Methodology 24; with Wilson's interval as Dean & Pagano 2015). Where all faces have one rate the
+    spread says nothing, and the factor is applied to the number of samples (ours): that all of few
+    faces were found is weaker evidence than all of as many free samples. No interval knows of faces
+    that are never found and not in the study.
     """
     found = face_means(values.notnull().astype(float))
     faces, samples = len(found.faces), values.sizes["sample"]
     if faces < 2:
         raise StepscopeError(f"an interval over faces needs at least 2 faces, got {faces}")
     rate = found.mean.mean(0)
+    tail = (1 + level) / 2
+    few = (stats.t.ppf(tail, samples - 1) / stats.t.ppf(tail, faces - 1)) ** 2
+    spread = found.mean.var(0, ddof=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        n = rate * (1 - rate) / (found.mean.var(0, ddof=1) / faces)
-    n = np.where(np.isfinite(n), np.minimum(n, samples), samples)
-    z = stats.norm.ppf((1 + level) / 2)
+        n = np.minimum(few * rate * (1 - rate) * faces / spread, samples)
+    n = np.where(spread > 1e-12, n, few * samples)  # rounding leaves a trace of equal rates
+    z = stats.norm.ppf(tail)
     centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
     rest = values.isel(sample=0, drop=True)

@@ -7,17 +7,18 @@ import numpy as np
 import xarray as xr
 
 from analysis.drift import lag
-from analysis.evidence import Evidence, MissingEvidenceError, budgets, sample_seconds, setting
+from analysis.evidence import Evidence, MissingEvidenceError, budgets, setting
 from analysis.figures.figure3_early_window import short
 from analysis.figures.figure4_streams import sharpness
 from analysis.figures.marks import name, run_name
 from analysis.saturation import ShareOfPlateau, panel
 from analysis.tables.table import Number
-from analysis.tables.table1_main import faster
-from analysis.windows import window
+from analysis.tables.table1_main import times_faster
+from analysis.windows import sensitivity, window
 from hooks.errors import StepscopeError
 
 PAPERS_WINDOW = 8  # steps: "often within 4-8"
+SHARES = (0.8, 0.95)  # beside the evidence's own
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def transfer(evidence: Evidence) -> Claim:
         f"{means[0]} for {run_name(runs[0])}; paired difference {found} ({pairs} pairs).",
     ]
     try:
-        told.append(f"Faster by {faster(evidence, *(sample_seconds(run) for run in runs))}.")
+        told.append(f"Faster by {times_faster(evidence, runs)} (over pipeline calls).")
     except MissingEvidenceError as error:
         told.append(f"Latency: {error}.")
     try:
@@ -98,6 +99,7 @@ def early_window(evidence: Evidence) -> Claim:
                 ends = [value.high + first for _, value in positions if isinstance(value, Number)]
                 within += sum(end <= PAPERS_WINDOW for end in ends)
                 asked += len(positions)
+                told.append(by_share(evidence, curves))
     verdict = (
         f"of {asked} estimates for {name(evidence.baseline)} (both modes), {within} end within "
         f"{PAPERS_WINDOW} steps with their whole interval"
@@ -125,6 +127,17 @@ def positions_by_estimator(
             (short(estimator), f"none ({reason})" if reason else Number.of(one, "position", 1))
         )
     return found
+
+
+def by_share(evidence: Evidence, curves: xr.DataArray) -> str:
+    """How the first estimator's position hangs on the share of the plateau that is asked for."""
+    shares = sorted({*SHARES, evidence.share})
+    first = ShareOfPlateau(share=evidence.share)
+    found = sensitivity(curves, first, shares, evidence.window_interval, against="step")
+    each = [
+        f"{share:.0%} at {Number.of(found.sel(share=share), 'position', 1)}" for share in shares
+    ]
+    return f"The same by the share of the plateau: {'; '.join(each)}."
 
 
 def later_detail(evidence: Evidence) -> Claim:

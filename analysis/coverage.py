@@ -5,101 +5,143 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from analysis.bootstrap import ExpandedPercentile, Interval, JackknifeT
+from analysis.calls import average as mean_seconds
+from analysis.calls import faster, seconds_an_image
 from analysis.cells import average, detection_rate
 from analysis.compare import compare
 from analysis.drift import drift, lag
 from analysis.saturation import BrokenLine, Estimator, ExponentialApproach, ShareOfPlateau
-from analysis.synthetic import Approach, Hinge, Study
+from analysis.synthetic import Approach, Hinge, Study, Timing
 from analysis.windows import window
 
 WINDOW = ExpandedPercentile(resamples=999)
 MEAN = JackknifeT()
-Bounds = tuple[float, float]
+Ends = Float[np.ndarray, "end=2 study"]
+"""Lower and upper ends of the intervals of many simulated studies."""
+Random = np.random.Generator
 
 
 @dataclass(frozen=True)
 class Case:
-    """A quantity with a known value: `bounds` simulates one study and gives its interval.
+    """A quantity with a known value: `ends` simulates so many studies and gives their intervals.
 
-    Number of faces and interval are arguments of `bounds`, so that a table can vary them;
-    `interval` is the recommended one.
+    Number of faces and interval are arguments of `ends`, so that a table can vary them; `interval`
+    is the recommended one. Latency has calls in place of faces. own: the interval's name where the
+    quantity has one of its own, of which `interval` gives the level alone.
     """
 
     name: str
     truth: float
     interval: Interval
-    bounds: Callable[[np.random.Generator, int, Interval], Bounds]
+    ends: Callable[[Random, int, Interval, int], Ends]
+    own: str = ""
 
     def coverage(self, interval: Interval, *, faces: int, studies: int) -> float:
         """Share of `studies` whose interval holds the truth, 0 to 1; a fixed seed draws them."""
-        rng = np.random.default_rng(faces)
-        each = [self.bounds(rng, faces, interval) for _ in range(studies)]
-        return float(np.mean([low <= self.truth <= high for low, high in each]))
+        low, high = self.ends(np.random.default_rng(faces), faces, interval, studies)
+        return float(np.mean((low <= self.truth) & (self.truth <= high)))
 
 
-def _ends(result: xr.Dataset, low: str = "low", high: str = "high") -> Bounds:
-    return result[low].item(), result[high].item()
+def _one_by_one(
+    name: str,
+    truth: float,
+    interval: Interval,
+    study: Callable[[Random, int, Interval], xr.Dataset],
+    own: str = "",
+) -> Case:
+    """A case whose estimator takes one study at a time."""
+
+    def ends(rng: Random, faces: int, interval: Interval, studies: int) -> Ends:
+        each = [study(rng, faces, interval) for _ in range(studies)]
+        return np.array([[one["low"].item(), one["high"].item()] for one in each]).T
+
+    return Case(name, truth, interval, ends, own)
 
 
 def _window(name: str, study: Study, estimator: Estimator, truth: float | None = None) -> Case:
     steps = np.arange(study.steps, dtype=float)
     known = estimator(study.population()[None], steps).position.item() if truth is None else truth
 
-    def bounds(rng: np.random.Generator, faces: int, interval: Interval) -> Bounds:
-        record = replace(study, faces=faces)(rng)
-        return _ends(window(record, estimator, interval, against="step"))
+    def one(rng: Random, faces: int, interval: Interval) -> xr.Dataset:
+        return window(replace(study, faces=faces)(rng), estimator, interval, against="step")
 
-    return Case(name, known, WINDOW, bounds)
+    return _one_by_one(name, known, WINDOW, one)
 
 
 def _lag(name: str, identity: Study, other: Study, estimator: Estimator, truth: float) -> Case:
-    def bounds(rng: np.random.Generator, faces: int, interval: Interval) -> Bounds:
+    def one(rng: Random, faces: int, interval: Interval) -> xr.Dataset:
         first, second = (replace(study, faces=faces)(rng) for study in (identity, other))
-        return _ends(lag(first, second, estimator, interval, against="step"))
+        return lag(first, second, estimator, interval, against="step")
 
-    return Case(name, truth, WINDOW, bounds)
+    return _one_by_one(name, truth, WINDOW, one)
 
 
 def _drift(name: str, study: Study, *, from_named_peak: bool) -> Case:
     """The fall from the peak that the estimate names, or from the population's own."""
     known = study.population() - study.population()[-1]
 
-    def bounds(rng: np.random.Generator, faces: int, interval: Interval) -> Bounds:
+    def one(rng: Random, faces: int, interval: Interval) -> xr.Dataset:
         found = drift(replace(study, faces=faces)(rng), interval)
         beside = known.max() - known[int(found["peak"])] if from_named_peak else 0.0
-        return found["low"].item() + beside, found["high"].item() + beside
+        return found[["low", "high"]] + beside
 
-    return Case(name, known.max(), MEAN, bounds)
+    return _one_by_one(name, known.max(), MEAN, one)
+
+
+def _seconds(name: str, run: Timing) -> Case:
+    def one(rng: Random, calls: int, interval: Interval) -> xr.Dataset:
+        return mean_seconds(seconds_an_image(replace(run, calls=calls)(rng)), level=interval.level)
+
+    return _one_by_one(name, run.seconds, MEAN, one, "Student, calls")
+
+
+def _faster(name: str, slow: Timing, fast: Timing) -> Case:
+    def one(rng: Random, calls: int, interval: Interval) -> xr.Dataset:
+        both = [seconds_an_image(replace(run, calls=calls)(rng)) for run in (slow, fast)]
+        return faster(*both, level=interval.level)
+
+    return _one_by_one(name, slow.seconds / fast.seconds, MEAN, one, "Fieller, calls")
+
+
+def _last(study: Study, rng: Random, faces: int, studies: int) -> xr.DataArray:
+    """The last step of many studies, (sample, study)."""
+    each = [replace(study, faces=faces)(rng).isel(step=-1, drop=True) for _ in range(studies)]
+    values = np.stack([one.values for one in each], 1)
+    return xr.DataArray(values, dims=("sample", "study"), coords=each[0].coords)
 
 
 def _mean(name: str, study: Study, truth: float) -> Case:
-    def bounds(rng: np.random.Generator, faces: int, interval: Interval) -> Bounds:
-        return _ends(average(replace(study, faces=faces)(rng).isel(step=-1), interval))
+    def ends(rng: Random, faces: int, interval: Interval, studies: int) -> Ends:
+        found = average(_last(study, rng, faces, studies), interval)
+        return np.stack([found["low"], found["high"]])
 
-    return Case(name, truth, MEAN, bounds)
+    return Case(name, truth, MEAN, ends)
 
 
 def _detection(name: str, study: Study) -> Case:
-    def bounds(rng: np.random.Generator, faces: int, interval: Interval) -> Bounds:
-        last = replace(study, faces=faces)(rng).isel(step=-1)
-        return _ends(detection_rate(last, level=interval.level))
+    def ends(rng: Random, faces: int, interval: Interval, studies: int) -> Ends:
+        found = detection_rate(_last(study, rng, faces, studies), level=interval.level)
+        return np.stack([found["low"], found["high"]])
 
-    return Case(name, 1 - study.missing, MEAN, bounds)
+    return Case(name, 1 - study.missing, MEAN, ends, "Wilson, effective size")
 
 
 def _effect(name: str, effect: float, *, standardised: bool = False) -> Case:
     between, within = 0.03, 0.1
+    words = ("d_z_low", "d_z_high") if standardised else ("low", "high")
 
-    def bounds(rng: np.random.Generator, faces: int, interval: Interval) -> Bounds:
-        base = Study(Hinge(9.0), faces=faces)(rng).isel(step=-1)
-        face = np.repeat(rng.normal(0, between, faces), base.sizes["sample"] // faces)
+    def ends(rng: Random, faces: int, interval: Interval, studies: int) -> Ends:
+        base = _last(Study(Hinge(9.0)), rng, faces, studies)
+        face = rng.normal(0, between, (faces, studies)).repeat(len(base) // faces, axis=0)
         changed = base + effect + face + rng.normal(0, within, base.shape)
-        result = compare(base, changed, interval)
-        return _ends(result, "d_z_low", "d_z_high") if standardised else _ends(result)
+        found = compare(base, changed, interval)
+        return np.stack([found[word] for word in words])
 
-    return Case(name, effect / np.hypot(between, within) if standardised else effect, MEAN, bounds)
+    truth = effect / np.hypot(between, within) if standardised else effect
+    return Case(name, truth, MEAN, ends)
 
 
 HINGE, APPROACH = Study(Hinge(9.3)), Study(Approach(4.0))
@@ -125,8 +167,11 @@ CASES: tuple[Case, ...] = (
     _drift("drift where there is none", HINGE, from_named_peak=False),
     _mean("mean", HINGE, 0.6),
     _detection("detection rate", HINGE),
+    _detection("detection rate, faces differ", replace(HINGE, missing_icc=0.1)),
     _effect("paired effect", 0.028),
     _effect("d_z", 0.028, standardised=True),
     _effect("d_z, large", 0.2, standardised=True),
+    _seconds("seconds an image", Timing(5.9)),
+    _faster("times faster", Timing(5.9), Timing(1.0, spread=0.2)),
 )
 """Quantities with known values; the coverage table and the tests read this list."""

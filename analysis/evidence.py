@@ -10,6 +10,8 @@ import xarray as xr
 from analysis import cells
 from analysis.bootstrap import Bounds, ExpandedPercentile, Interval, JackknifeT, weighted_means
 from analysis.compare import compare
+from analysis.metrics import METRICS
+from analysis.runs import recording
 from hooks.errors import StepscopeError
 
 
@@ -139,9 +141,18 @@ def measured(run: xr.Dataset, name: str) -> xr.DataArray:
     if name not in run:
         raise MissingEvidenceError(
             f"{name} is not in the run of {setting(run, 'backbone')}, {setting(run, 'steps')} steps: "
-            f"python -m analysis runs=[...] measures it where its model is installed"
+            f"{mended(run, name)}"
         )
     return run[name]
+
+
+def mended(run: xr.Dataset, name: str) -> str:
+    """What gives a run a variable that it lacks: the metric that measures it, or another recording."""
+    path = run.attrs.get("path", "...")
+    by = [kind.name for kind in METRICS.values() if name in kind().quantities(run)]
+    if by:
+        return f"python -m analysis runs=[{path}] metrics=[{by[0]}] measures it"
+    return f"it was not recorded; {recording(run.attrs, path)} made the run"
 
 
 def budgets(evidence: Evidence, runs: Sequence[xr.Dataset]) -> xr.DataArray:
@@ -158,13 +169,6 @@ def budgets(evidence: Evidence, runs: Sequence[xr.Dataset]) -> xr.DataArray:
     steps = [int(setting(run, "steps")) for run in runs]
     sigma = [float(run["sigma"].values[-1]) for run in runs]
     return joined.transpose("sample", "budget").assign_coords(budget=steps, sigma=("budget", sigma))
-
-
-def sample_seconds(run: xr.Dataset) -> xr.DataArray:
-    """Seconds for a sample (sample): all parts of its batch's wall time, over the batch's size."""
-    parts = measured(run, "latency_seconds")
-    whole = parts.sel(part="total", drop=True) / parts["batch_size"]
-    return whole.assign_attrs(units="s", long_name="seconds for a sample")
 
 
 def _any(values: xr.DataArray) -> np.ndarray:

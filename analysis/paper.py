@@ -7,27 +7,28 @@ from typing import Any
 
 import probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
 
-import hydra
 import xarray as xr
-from omegaconf import DictConfig, OmegaConf
 
 from analysis import report
 from analysis.commands import Planned, composed, experiments, plan
 from analysis.cost import describe, label
 from analysis.evidence import Evidence
+from analysis.exhibit import Exhibit
 from analysis.figures import FIGURES
 from analysis.figures.style import save, styled
 from analysis.measure import measure_all
 from analysis.report import Item
 from analysis.runs import open_measured
 from analysis.tables import TABLES
+from analysis.tables.table import Table
 from hooks.errors import StepscopeError, nearest
-from probes.command import command, job
+from probes.command import command, entry
 from probes.faces import face_files
 from probes.run import run
 from probes.study import prompts_of
 
 Say = Callable[[str], None]
+KINDS: Mapping[str, Mapping[str, Exhibit]] = {"figures": FIGURES, "tables": TABLES}
 
 
 def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
@@ -37,7 +38,7 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     StepscopeError for what the user can mend.
     """
     models, out = config["models"], Path(config["out"])
-    for word, known in (("figures", FIGURES), ("tables", TABLES)):
+    for word, known in KINDS.items():
         for name in config[word] or ():
             if name not in known:
                 raise StepscopeError(f"{word}: no {name!r}; {nearest(name, known)}")
@@ -49,7 +50,7 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     make(planned, say)
     measure(planned, say)
     evidence = gather(planned, models)
-    items = [*draw(config, evidence, planned, say), *tabulate(config, evidence, planned)]
+    items = show(config, evidence, planned, say)
     path = report.write(out / "report.html", evidence, items, title=f"stepscope: {out.name}")
     say(f"{path}: {sum(not item.missing for item in items)} of {len(items)} figures and tables")
     return path
@@ -104,60 +105,47 @@ def cut(measured: xr.Dataset, one: Planned) -> xr.Dataset:
     return measured.isel(sample=keep)
 
 
-def draw(
+def show(
     config: Mapping[str, Any], evidence: Evidence, planned: Sequence[Planned], say: Say
 ) -> list[Item]:
-    """Every figure as PDF and PNG; one that lacks something says what."""
+    """Make and save every figure and table; one that lacks something says what."""
     items = []
-    for name in FIGURES if config["figures"] is None else config["figures"]:
-        drawing = FIGURES[name]
-        about = told(config, "figures", name, drawing.experiments, drawing.caption, planned)
-        try:
-            with styled():
-                files = save(drawing.draw(evidence), Path(config["out"]) / "figures", name)
-        except StepscopeError as error:
-            items.append(Item(**about, missing=str(error)))
-            say(f"{name}: not drawn, {error}")
-        else:
-            items.append(Item(**about, image=files[1]))
+    for kind, known in KINDS.items():
+        folder = Path(config["out"]) / kind
+        for name in known if config[kind] is None else config[kind]:
+            exhibit = known[name]
+            about = told(config, kind, exhibit, planned)
+            try:
+                with styled():
+                    made = exhibit.make(evidence)
+                    items.append(Item(**about, **saved(made, folder, name)))
+            except StepscopeError as error:
+                items.append(Item(**about, missing=str(error)))
+                say(f"{name}: not made, {error}")
     return items
 
 
-def tabulate(
-    config: Mapping[str, Any], evidence: Evidence, planned: Sequence[Planned]
-) -> list[Item]:
-    """Every table as CSV, Markdown and LaTeX."""
-    items = []
-    for name in TABLES if config["tables"] is None else config["tables"]:
-        sheet = TABLES[name]
-        about = told(config, "tables", name, sheet.experiments, sheet.caption, planned)
-        try:
-            table = sheet.build(evidence)
-        except StepscopeError as error:
-            items.append(Item(**about, missing=str(error)))
-        else:
-            table.save(Path(config["out"]) / "tables", name)
-            items.append(Item(**about, table=table))
-    return items
+def saved(made: Any, folder: Path, name: str) -> dict[str, Any]:
+    """Write a figure as PDF and PNG, a table as CSV, Markdown and LaTeX; what an item shows of it."""
+    if isinstance(made, Table):
+        made.save(folder, name)
+        return {"table": made}
+    return {"image": save(made, folder, name)[1]}
 
 
 def told(
-    config: Mapping[str, Any],
-    kind: str,
-    name: str,
-    needs: Sequence[str],
-    caption: str,
-    planned: Iterable[Planned],
+    config: Mapping[str, Any], kind: str, exhibit: Exhibit, planned: Iterable[Planned]
 ) -> dict[str, Any]:
     """What the report says of an item besides showing it."""
-    models, behind = config["models"], [one for one in planned if one.experiment.name in needs]
-    other = {"figures": "tables", "tables": "figures"}[kind]
+    models, needs, name = config["models"], exhibit.experiments, exhibit.name
+    behind = [one for one in planned if one.experiment.name in needs]
+    (other,) = KINDS.keys() - {kind}
     drawn = sorted({one.study.backbone.name for one in behind})
     grid = {(len(o.study.faces), len(o.study.prompts), len(o.study.seeds)) for o in behind}
     cells = "; ".join(f"{f} faces x {p} prompts x {s} seeds" for f, p, s in sorted(grid))
     return {
         "name": name,
-        "caption": f"{caption}\n\nDrawn by {', '.join(drawn)} ({cells}).",
+        "caption": f"{exhibit.caption}\n\nDrawn by {', '.join(drawn)} ({cells}).",
         "command": f"{config['command']} models={models['name']} out={config['out']} "
         f"{kind}=[{name}] {other}=[] experiments=[{','.join(needs)}]",
         "commands": [one.command for one in behind],
@@ -165,11 +153,7 @@ def told(
     }
 
 
-@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="paper")
-def main(config: DictConfig) -> None:
-    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    job(lambda: paper(values))
-
+main = entry("paper", paper)
 
 if __name__ == "__main__":
     sys.exit(command(main))

@@ -75,8 +75,9 @@ def about(evidence: Evidence) -> str:
         f"Models: {', '.join(models)}. "
         + ("These are pocket models, small and trained on drawn portraits: what they say is said of "
            "them, and not of FLUX.1. " if pocket else "")
-        + f"In brackets: {evidence.level:.0%} intervals over faces, each face drawn or left out whole; "
-        "[–] where there is none. Faces that were not found are left out and counted, never imputed."
+        + f"In brackets: {evidence.level:.0%} intervals over faces, each face drawn or left out whole; of "
+        "seconds over pipeline calls; [–] where there is none. Faces that were not found are left out "
+        "and counted, never imputed."
     )  # fmt: skip
 
 

@@ -40,7 +40,8 @@ class Study:
     shape: mean curve, times `plateau`. Normal standard deviations, in the unit of the values:
     `face_sd` and `cell_sd` of a face's and a cell's plateau, `face_step_sd` and `step_sd` of a
     face's and a cell's value at each step. timing_sd: of the logarithm of a face's pace. missing:
-    share of frames in which no face is found, at random, 0 to 1. shift: added to every value.
+    share of frames in which no face is found, 0 to 1; faces differ in it by a beta distribution
+    with the intraclass correlation missing_icc. shift: added to every value.
     """
 
     shape: Shape
@@ -56,6 +57,7 @@ class Study:
     step_sd: float = 0.05
     timing_sd: float = 0.0
     missing: float = 0.08
+    missing_icc: float = 0.0
 
     def __call__(self, rng: np.random.Generator) -> xr.DataArray:
         """One record (sample, step), sigma falling from 1 as in a run without shift."""
@@ -67,7 +69,7 @@ class Study:
         values = self.shift + level * self.shape(step * pace)
         values += rng.normal(0, self.face_step_sd, (self.faces, 1, self.steps))
         values += rng.normal(0, self.step_sd, (self.faces, cells, self.steps))
-        values[rng.random(values.shape) < self.missing] = np.nan
+        values[rng.random(values.shape) < self._lost(rng)] = np.nan
         each = [
             (f"face {f}", f"prompt {p}", s)
             for f in range(self.faces)
@@ -89,9 +91,41 @@ class Study:
             attrs={"units": "1", "long_name": "similarity"},
         )
 
+    def _lost(self, rng: np.random.Generator) -> Float[np.ndarray, "face 1 1"]:
+        """Probability that a frame of each face has none."""
+        if not self.missing_icc:
+            return np.full((self.faces, 1, 1), self.missing)
+        weight = 1 / self.missing_icc - 1
+        lost, kept = self.missing * weight, (1 - self.missing) * weight
+        return rng.beta(lost, kept, (self.faces, 1, 1))
+
     def population(self) -> Float[np.ndarray, "step"]:
         """The mean curve of all faces, the average over pace by Gauss-Hermite quadrature."""
         node, weight = np.polynomial.hermite_e.hermegauss(200)
         pace = np.exp(self.timing_sd * node)[:, None]
         curve = self.shape(np.arange(self.steps) * pace)
         return self.shift + self.plateau * (weight @ curve) / weight.sum()
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A simulated run's recorded latency: `calls` calls of `batch` samples, the last one of half.
+
+    seconds: mean seconds an image. spread: standard deviation of a call's logarithm, so that slow
+    calls are further off than fast ones.
+    """
+
+    seconds: float
+    calls: int = 12
+    batch: int = 8
+    spread: float = 0.1
+
+    def __call__(self, rng: np.random.Generator) -> xr.Dataset:
+        """`latency_seconds` (sample, part), each call's wall time under all of its samples."""
+        each = self.seconds * rng.lognormal(-(self.spread**2) / 2, self.spread, self.calls)
+        sizes = np.full(self.calls, self.batch)
+        sizes[-1] = max(1, self.batch // 2)
+        return xr.Dataset(
+            {"latency_seconds": (("sample", "part"), np.repeat(each * sizes, sizes)[:, None])},
+            coords={"part": ["total"], "batch_size": ("sample", np.repeat(sizes, sizes))},
+        )

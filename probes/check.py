@@ -5,17 +5,13 @@ Takes the configuration of a run and checks its first batch with `hooks.verify`.
 
 import sys
 from dataclasses import replace
-from typing import Any
 
 import probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
-
-import hydra
-from omegaconf import DictConfig, OmegaConf
 
 from hooks.errors import StepscopeError
 from hooks.verify import Finding, verify
 from probes import grid, models, plan
-from probes.command import command, job
+from probes.command import command, entry
 from probes.faces import face_files
 from probes.study import Study, prompts_of
 
@@ -45,14 +41,7 @@ def report(study: Study) -> None:
         )
 
 
-@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
-def main(config: DictConfig) -> None:
-    def work() -> None:
-        values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        report(Study.from_config(values))
-
-    job(work)
-
+main = entry("config", lambda values: report(Study.from_config(values)))
 
 if __name__ == "__main__":
     sys.exit(command(main))

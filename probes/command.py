@@ -5,9 +5,12 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
+import hydra
 import torch
 from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from hooks.errors import StepscopeError, nearest
@@ -26,6 +29,20 @@ def command(main: Callable[[], None]) -> int:
     except (HydraException, OmegaConfBaseException, MissingConfigException) as error:
         return _say(composition(error))
     return 0
+
+
+def entry(config_name: str, work: Callable[[dict[str, Any]], object]) -> Callable[[], None]:
+    """Hydra's main function for a configuration of `conf`: does `work` with its values, as `job`."""
+
+    @hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)
+    def main(config: DictConfig) -> None:
+        def composed() -> None:
+            values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            work(values)
+
+        job(composed)
+
+    return main
 
 
 def job(work: Callable[[], object]) -> None:

@@ -16,7 +16,7 @@ LEVELS = {
 }
 PROMPTS = tuple(LEVELS)
 FACES = tuple(f"{n:02d}_0" for n in range(6))
-SIZE = 16
+SIZE, BATCH = 16, 8
 STREAMS = ("image", "text", "identity")
 PARTS = ("face", "text", "adapter", "denoiser", "vae", "total")
 
@@ -40,6 +40,8 @@ def measured_run(
     rng = np.random.default_rng(zlib.crc32(repr(told).encode()))
     cells = [(f, p, s) for f in faces for p in prompts for s in seeds]
     n, blocks, pairs = len(cells), 12, ("reference", "many_step")
+    call = np.arange(n) // BATCH
+    seconds = rng.uniform(0.9, 1.1, (call[-1] + 1, len(PARTS)))[call] * (steps + 1)
     sigma = 1 - np.arange(steps) / steps
     level = 0.6 * scale + rng.normal(0, 0.05, (n, 1))
     similarity = level * (1 - np.exp(-(1 - sigma + 1 / steps) / 0.1)) + rng.normal(
@@ -57,7 +59,7 @@ def measured_run(
         "final_similarity": (("sample", "recogniser"), similarity[:, -1, :, 0]),
         "final_found": (("sample", "recogniser"), np.where(lost[:, -1, :, 0], 2, 1).astype(np.int8)),
         "sharpness": (("sample", "step", "region", "measure"), sharp),
-        "latency_seconds": (("sample", "part"), rng.uniform(0.9, 1.1, (n, len(PARTS))) * (steps + 1)),
+        "latency_seconds": (("sample", "part"), seconds),
         "fixed_cost_steps": (("sample",), rng.normal(0.9, 0.01, n)),
         "decoded": (("sample", "step", "row", "column", "rgb"), _pictures(rng, n, steps)),
         "image": (("sample", "row", "column", "rgb"), _pictures(rng, n, 1)[:, 0]),
@@ -70,7 +72,7 @@ def measured_run(
             ("sample", "step", "branch", "block"),
             scale * rng.uniform(0, 0.3, (n, steps, 1, blocks)),
         ),
-        "step_seconds": (("sample", "step"), rng.uniform(0.9, 1.1, (n, steps))),
+        "step_seconds": (("sample", "step"), rng.uniform(0.9, 1.1, (call[-1] + 1, steps))[call]),
     }  # fmt: skip
     if lpips:
         for metric in ("lpips", "dinov2"):
@@ -82,7 +84,7 @@ def measured_run(
             "face": ("sample", list(face)),
             "prompt": ("sample", list(prompt)),
             "seed": ("sample", list(seed)),
-            "batch_size": ("sample", [8] * n),
+            "batch_size": ("sample", np.bincount(call)[call]),
             "sample": np.arange(n),
             "step": np.arange(steps),
             "sigma": ("step", sigma),

@@ -36,7 +36,7 @@ ODD = {
 
 def drawn(name: str, from_what: Evidence = WHOLE) -> Figure:
     with styled():
-        return FIGURES[name].draw(from_what)
+        return FIGURES[name].make(from_what)
 
 
 def gaps(figure: Figure) -> list[str]:
@@ -95,6 +95,14 @@ def test_a_variable_that_was_not_measured_leaves_a_labelled_gap() -> None:
     told = gaps(drawn("figure4_streams", poorer))
     assert len(told) == 2
     assert all("contribution is not in the run of pocket_dev, 28 steps" in line for line in told)
+    assert all("it was not recorded" in line for line in told)
+
+
+def test_a_metric_that_was_not_measured_is_named_with_its_command() -> None:
+    runs = [r.drop_vars("sharpness").assign_attrs(path="a.zarr") for r in WHOLE.runs["trajectory"]]
+    poorer = Evidence({"trajectory": runs}, baseline="pocket_dev", swapped="pocket_schnell")
+    command = "python -m analysis runs=[a.zarr] metrics=[sharpness]"
+    assert all(command in line for line in gaps(drawn("figure4_streams", poorer)))
 
 
 def test_captions_name_what_is_ours() -> None:

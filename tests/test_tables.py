@@ -12,7 +12,6 @@ from analysis.compare import compare
 from analysis.evidence import Evidence
 from analysis.tables import TABLES
 from analysis.tables.table import Number, Table
-from analysis.tables.table1_main import faster
 from analysis.tables.table_guidance import over_seeds
 from tests.measured import FACES, evidence, measured_run
 
@@ -31,7 +30,7 @@ def test_the_list_is_the_papers() -> None:
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("runs", [WHOLE, ALONE], ids=["whole", "one face"])
 def test_the_three_formats_agree(name: str, runs: Evidence) -> None:
-    table = TABLES[name].build(runs)
+    table = TABLES[name].make(runs)
     lines = [line for line in table.markdown().splitlines() if line.startswith("|")]
     assert len(lines) == len(table.rows) + 2 == len(records(table)) + 2
     assert all(line.count("|") == len(table.columns) + 1 for line in lines)
@@ -44,7 +43,7 @@ def test_the_main_table_holds_the_estimates_and_intervals_of_the_statistics() ->
     dev, schnell = (WHOLE.endpoint(run) for run in WHOLE.runs["main"])
     interval = WHOLE.interval(dev)
     row = next(
-        r for r in records(TABLES["table1_main"].build(WHOLE)) if r["quantity"] == "ArcFace, pocket"
+        r for r in records(TABLES["table1_main"].make(WHOLE)) if r["quantity"] == "ArcFace, pocket"
     )
     mean, effect = average(dev, interval), compare(dev, schnell, interval)
     assert float(row["pocket dev, 28 steps"]) == pytest.approx(float(mean["mean"]), rel=1e-5)
@@ -55,16 +54,24 @@ def test_the_main_table_holds_the_estimates_and_intervals_of_the_statistics() ->
 
 
 def test_the_conditioning_recogniser_is_marked_and_never_the_judge() -> None:
-    names = [row[0] for row in TABLES["table1_main"].build(WHOLE).rows]
+    names = [row[0] for row in TABLES["table1_main"].make(WHOLE).rows]
     assert "ArcFace, identity (conditions)" in names
     assert WHOLE.recogniser(WHOLE.runs["main"][0]) == "pocket"
 
 
-def test_a_ratio_of_seconds_is_paired_and_exact_where_nothing_varies() -> None:
-    slow = WHOLE.endpoint(WHOLE.runs["main"][0]) * 0 + 5.0
-    found = faster(WHOLE, slow.fillna(5.0), slow.fillna(5.0) / 4)
-    assert (found.value, found.low, found.high) == pytest.approx((4, 4, 4))
-    assert str(found) == "4.00× [4.00, 4.00]"
+def test_seconds_stand_on_calls_and_say_where_one_is_too_few() -> None:
+    row = next(r for r in TABLES["table1_main"].make(WHOLE).rows if r[0] == "seconds an image")
+    assert row[5] == "5 + 5 calls"  # of 8 samples and one of 4
+    slow, fast = (
+        np.unique(run["latency_seconds"].sel(part="total") / run["batch_size"])
+        for run in WHOLE.runs["main"]
+    )
+    assert isinstance(row[3], Number)
+    assert row[3].value == pytest.approx(slow.mean() / fast.mean())
+    assert row[3].low < row[3].value < row[3].high
+    alone = next(r for r in TABLES["table1_main"].make(ALONE).rows if r[0] == "seconds an image")
+    assert str(alone[1]).endswith(" [one call]")
+    assert str(alone[3]).endswith("× [one call]")
 
 
 def test_the_spread_over_seeds_leaves_faces_and_prompts_out() -> None:
@@ -81,7 +88,7 @@ def test_the_spread_over_seeds_leaves_faces_and_prompts_out() -> None:
 
 
 def test_what_is_not_measured_says_so_and_how_to_get_it() -> None:
-    table = TABLES["table1_main"].build(evidence(lpips=False))
+    table = TABLES["table1_main"].make(evidence(lpips=False))
     row = next(r for r in table.rows if r[0] == "LPIPS")
     assert row[1:4] == ["not measured"] * 3
     assert "metrics=[lpips,dinov2]" in table.note
@@ -90,7 +97,7 @@ def test_what_is_not_measured_says_so_and_how_to_get_it() -> None:
 def test_one_face_has_no_interval_and_no_face_no_number() -> None:
     assert str(Number(0.5)) == "0.500 [–]"
     assert str(Number(np.nan)) == "–"
-    rows = records(TABLES["table1_main"].build(ALONE))
+    rows = records(TABLES["table1_main"].make(ALONE))
     similarity = next(r for r in rows if r["quantity"] == "ArcFace, pocket")
     assert similarity["pocket dev, 28 steps low"] == ""
 
@@ -106,6 +113,30 @@ def test_verdicts_follow_the_numbers_whichever_way_they_come_out() -> None:
             {"main": runs}, baseline="pocket_dev", swapped="pocket_schnell", resamples=99
         )
         assert f"similarity is {word} than with pocket dev" in claims(one)[0].verdict
+
+
+def test_the_window_is_told_for_several_shares_of_the_plateau() -> None:
+    lines = [line for line in claims(WHOLE)[1].evidence if line.startswith("The same by the share")]
+    assert len(lines) == 2  # along the run, and for whole runs
+    for line in lines:
+        ends = [float(text.split()[0]) for text in line.split(" at ")[1:]]
+        assert [text[-3:] for text in line.split(" at ")[:-1]] == ["80%", "90%", "95%"]
+        assert ends == sorted(ends)
+
+
+def test_a_prompt_with_signs_of_its_own_leaves_a_table_whole() -> None:
+    prompt = "[50% off] a_b & {c} \\d ~ ^ | #1 <$>"
+    table = Table(["prompt", "α"], [[prompt, Number(0.5, 0.4, 0.6)]], note="two\nlines")
+    (row,) = [line for line in table.markdown().splitlines() if "50" in line]
+    assert row.count("|") - row.count(r"\|") == 3
+    lines = table.latex().splitlines()
+    assert lines[0] == "% two lines"
+    row = next(line for line in lines if "50" in line)
+    assert row == (
+        r"{}[50\% off] a\_b \& \{c\} \textbackslash{}d \textasciitilde{} \textasciicircum{} $|$ "
+        r"\#1 $<$\$$>$ & 0.500 [0.400, 0.600] \\"
+    )
+    assert r"$\alpha$" in lines[3]
 
 
 def test_without_an_interval_there_is_no_verdict() -> None:

@@ -164,10 +164,24 @@ def test_the_detection_rate_is_the_share_found_and_never_has_no_width() -> None:
     found = detection_rate(curves)
     assert found["rate"].item() == pytest.approx(float(curves.notnull().mean()))
     assert 0 < found["low"] < found["rate"] < found["high"] < 1
-    known = stats.binomtest(72, 72).proportion_ci(method="wilson")
     whole = detection_rate(record().isel(step=5))
-    assert whole["low"].item() == pytest.approx(known.low)
+    n = 72 * (stats.t.ppf(0.975, 71) / stats.t.ppf(0.975, 11)) ** 2
+    assert whole["low"].item() == pytest.approx(n / (n + stats.norm.ppf(0.975) ** 2))
     assert whole["high"].item() == pytest.approx(1)
+
+
+def test_a_detection_rate_counts_no_more_samples_than_there_are_and_fewer_where_faces_differ() -> (
+    None
+):
+    cells = record().isel(step=5)
+    free = cells.where((cells["seed"] != 0) | (cells["prompt"] != "prompt 0"))
+    found = detection_rate(free)  # one of six lost, of every face: no spread
+    known = stats.binomtest(60, 72).proportion_ci(method="wilson")
+    assert found["high"] - found["low"] > known.high - known.low
+    lost = cells.where((cells["face"] != "face 3") & (cells["face"] != "face 7"))  # as many
+    uneven = detection_rate(lost)
+    assert uneven["rate"].item() == pytest.approx(found["rate"].item())
+    assert uneven["high"] - uneven["low"] > 1.5 * (found["high"] - found["low"])
 
 
 def test_lag_is_the_difference_of_two_windows_in_step_and_turns_sign_in_sigma() -> None:

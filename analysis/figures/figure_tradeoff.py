@@ -1,14 +1,16 @@
 """Latency against identity: one point for each backbone and number of steps.
 
-Similarity of the final image against seconds for a sample, wall time of its whole batch over the
-batch's size, on the machine and in the batches named below; bars are intervals over faces in both
-directions. Labels: number of steps. Timings are of this machine and not of another.
+Similarity of the final image, mean over faces, against seconds an image, mean over pipeline calls
+of a call's wall time over its batch size, on the machine and in the batches named below. Bars are
+intervals, over faces and over calls; seconds of a run that was a single call have none. Labels:
+number of steps. Timings are of this machine and not of another.
 """
 
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from analysis.evidence import Evidence, sample_seconds, setting
+from analysis.calls import average, seconds_an_image
+from analysis.evidence import Evidence, setting
 from analysis.figures.marks import bars, key, look, name, plain
 from analysis.figures.style import canvas
 
@@ -24,7 +26,10 @@ def draw(evidence: Evidence) -> Figure:
             evidence.all("step_budget", backbone=backbone), key=lambda r: setting(r, "steps")
         )
         points = [
-            (evidence.average(sample_seconds(run)), evidence.average(evidence.endpoint(run)))
+            (
+                average(seconds_an_image(run), level=evidence.level),
+                evidence.average(evidence.endpoint(run)),
+            )
             for run in runs
         ]
         x, y = ([float(p[i]["mean"]) for p in points] for i in (0, 1))
@@ -47,6 +52,6 @@ def draw(evidence: Evidence) -> Figure:
             )
     axes.set_xscale("log")
     plain(axes.xaxis)
-    axes.set(xlabel="seconds a sample", ylabel="cosine to the reference")
+    axes.set(xlabel="seconds an image", ylabel="cosine to the reference")
     key(figure, axes)
     return figure

@@ -1,9 +1,9 @@
 """LPIPS (Zhang et al. 2018) through its authors' `lpips` library, where that and torchvision work."""
 
-import importlib
 import importlib.metadata
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,12 +30,8 @@ class LpipsDistance(Comparison):
     def model(self) -> dict[str, Any]:
         if self.lpips not in NETWORKS:
             raise WeightsError(f"lpips={self.lpips!r}; known: {', '.join(NETWORKS)}")
-        versions = {}
-        for name in ("lpips", "torchvision"):
-            try:
-                versions[name] = importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError as error:
-                raise WeightsError(missing()) from error
+        library()
+        versions = {name: importlib.metadata.version(name) for name in ("lpips", "torchvision")}
         return {"network": self.lpips, **versions}
 
     def compare(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -57,26 +53,27 @@ class LpipsStep(StepMetric, LpipsDistance):
     name: ClassVar[str] = "lpips_step"
 
 
-def missing() -> str:
-    """What to do where the library is not there."""
-    return (
-        "metrics: lpips needs the packages lpips and torchvision (of your torch's build): "
-        "pip install lpips torchvision, or leave it out; dinov2 needs neither"
-    )
+def library() -> Any:
+    """The `lpips` library, imported here because it is optional. Raises WeightsError."""
+    try:
+        return import_module("lpips")
+    except (
+        ImportError,
+        RuntimeError,
+    ) as error:  # torchvision of another torch's build: RuntimeError
+        raise WeightsError(
+            "metrics: lpips needs the packages lpips and torchvision (of your torch's build): "
+            "pip install lpips torchvision, or leave it out; dinov2 needs neither "
+            f"({(str(error).splitlines() or [type(error).__name__])[0]})"
+        ) from error
 
 
 @cache
 def load(network: str, device: str) -> Any:
     """The library's network, with its authors' weights. Raises WeightsError."""
+    built = library().LPIPS
     try:
-        library: Any = importlib.import_module("lpips")  # here, because it is optional
-    except (
-        ImportError,
-        RuntimeError,
-    ) as error:  # torchvision of another torch's build: RuntimeError
-        raise WeightsError(missing()) from error
-    try:
-        return library.LPIPS(net=network, verbose=False).eval().requires_grad_(False).to(device)
+        return built(net=network, verbose=False).eval().requires_grad_(False).to(device)
     except OSError as error:
         raise WeightsError(
             f"lpips={network!r}: torchvision's weights are not on this machine and were not downloaded"

@@ -5,28 +5,35 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import xarray as xr
+
+from analysis.calls import WITHOUT
 
 ABSENT, ONE_FACE = "not measured", "one face"
 
 
 @dataclass(frozen=True)
 class Number:
-    """A value and its interval; NaN where it is not defined (no face, or one face for the bounds)."""
+    """A value and its interval; NaN where it is not defined (no face, or one face for the bounds).
+
+    why: what stands in the brackets where there are no bounds.
+    """
 
     value: float
     low: float = np.nan
     high: float = np.nan
     digits: int = 3
     interval: bool = True
+    why: str = "–"
 
     @classmethod
-    def of(cls, found: xr.Dataset, word: str, digits: int = 3) -> "Number":
+    def of(cls, found: xr.Dataset, word: str, digits: int = 3) -> Self:
         """Variable `word` of a result with `low` and `high`."""
         value, low, high = (float(found[name]) for name in (word, "low", "high"))
-        return cls(value, low, high, digits)
+        return cls(value, low, high, digits, why=found.attrs.get(WITHOUT, "–"))
 
     def __str__(self) -> str:
         if np.isnan(self.value):
@@ -35,7 +42,8 @@ class Number:
         if not self.interval:
             return text
         bounds = ", ".join(f"{b:.{self.digits}f}" for b in (self.low, self.high))
-        return f"{text} [{bounds}]" if not np.isnan([self.low, self.high]).any() else f"{text} [–]"
+        told = self.why if np.isnan([self.low, self.high]).any() else bounds
+        return f"{text} [{told}]"
 
 
 Entry = Number | str
@@ -70,8 +78,8 @@ class Table:
 
     def markdown(self) -> str:
         """A pipe table and its note."""
-        lines = [list(map(str, self.columns)), ["---"] * len(self.columns)]
-        lines += [[str(entry) for entry in row] for row in self.rows]
+        lines = [[_piped(column) for column in self.columns], ["---"] * len(self.columns)]
+        lines += [[_piped(str(entry)) for entry in row] for row in self.rows]
         body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
         return f"{body}\n" + (f"\n{self.note}\n" if self.note else "")
 
@@ -81,7 +89,8 @@ class Table:
         lines += [" & ".join(_escaped(str(entry)) for entry in row) + r" \\" for row in self.rows]
         align = "l" + "r" * (len(self.columns) - 1)
         body = "\n".join([rf"\begin{{tabular}}{{{align}}}", r"\toprule", *lines, r"\bottomrule"])
-        return f"% {self.note}\n{body}\n\\end{{tabular}}\n"
+        note = " ".join(self.note.split())
+        return f"% {note}\n{body}\n\\end{{tabular}}\n"
 
     def save(self, folder: Path, name: str) -> list[Path]:
         """Write all three; returns the paths."""
@@ -98,7 +107,29 @@ def _values(entry: Entry) -> list[str]:
     return ["" if np.isnan(v) else f"{v:.6g}" for v in (entry.value, entry.low, entry.high)]
 
 
+LATEX = {
+    **{sign: "\\" + sign for sign in "&%#_${}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
+    "–": "--",
+    "−": "$-$",
+    "×": r"$\times$",
+    "α": r"$\alpha$",
+    "σ": r"$\sigma$",
+    "\n": " ",
+}
+
+
 def _escaped(text: str) -> str:
-    for sign in "&%#_$":
-        text = text.replace(sign, "\\" + sign)
-    return text.replace("–", "--").replace("−", "$-$").replace("×", r"$\times$")
+    """As LaTeX text; a cell that begins with a bracket is no argument of the line break before it."""
+    found = "".join(LATEX.get(sign, sign) for sign in text)
+    return "{}" + found if found.startswith(("[", "*")) else found
+
+
+def _piped(text: str) -> str:
+    """As a cell of a pipe table."""
+    return " ".join(text.replace("|", r"\|").split())

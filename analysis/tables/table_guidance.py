@@ -3,14 +3,16 @@
 Three guidances: `guidance` is dev's embedding (schnell has none); `true CFG` above 1 is a second,
 negative pass; InfuseNet's own stays at its published 1. Similarity of the final image under the
 judge, mean over faces with its interval; SD over seeds: standard deviation within a face and a
-prompt; difference: against the backbone's first row, paired by face, prompt and seed.
+prompt; difference: against the backbone's first row, paired by face, prompt and seed. Seconds an
+image: mean over pipeline calls of their wall time over their batch size.
 """
 
 import numpy as np
 import xarray as xr
 
+from analysis.calls import average, seconds_an_image
 from analysis.compare import components
-from analysis.evidence import Evidence, sample_seconds, setting
+from analysis.evidence import Evidence, setting
 from analysis.figures.marks import name
 from analysis.tables.table import ABSENT, ONE_FACE, Entry, Number, Table
 from hooks.errors import StepscopeError
@@ -18,7 +20,7 @@ from hooks.errors import StepscopeError
 EXPERIMENTS = ("guidance",)
 COLUMNS = (
     "backbone", "steps", "guidance", "true CFG", "similarity", "SD over seeds", "difference",
-    "pairs", "detection", "seconds a sample",
+    "pairs", "detection", "seconds an image",
 )  # fmt: skip
 
 
@@ -47,7 +49,8 @@ def row(evidence: Evidence, run: xr.Dataset, first: xr.Dataset) -> list[Entry]:
         found = evidence.effect(evidence.endpoint(first), end)
         change = [Number.of(found, "effect"), str(int(found["pairs"]))]
     try:
-        taken: Entry = Number.of(evidence.average(sample_seconds(run)), "mean")
+        calls = average(seconds_an_image(run), level=evidence.level)
+        taken: Entry = Number.of(calls, "mean")
     except StepscopeError:
         taken = ABSENT
     guidance = setting(run, "guidance")

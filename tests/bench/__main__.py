@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from tests.bench import memory, recording, storing
+from tests.bench.marks import put
 
 
 def main() -> None:
@@ -26,15 +27,7 @@ def main() -> None:
     for name, table in tables.items():
         print(f"\n### {name}\n\n{table}")
         if args.into is not None:
-            _put(args.into, name, table)
-
-
-def _put(path: Path, name: str, table: str) -> None:
-    """Replace what stands between `<!-- bench:name -->` and `<!-- /bench:name -->`, if it does."""
-    text, start, end = path.read_text(), f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
-    if start in text:
-        head, _, rest = text.partition(start)
-        path.write_text(f"{head}{start}\n{table}\n{end}{rest.partition(end)[2]}")
+            put(args.into, name, table)
 
 
 if __name__ == "__main__":
