@@ -126,9 +126,10 @@ class Observer:
                 return
             self._fired += 1
             streams = read(output, self.image_tokens)
+            row, tokens = tape.row, tape.tokens
             for slot, stream in zip(slots, streams, strict=True):
-                norm_into(tape.row[slot], stream)
-                tape.tokens[slot] = stream.shape[1]
+                norm_into(row[slot], stream)
+                tokens[slot] = stream.shape[1]
             if with_map:
                 self._read_map(quantity, streams[0])
             for i, name in whole:
