@@ -54,6 +54,11 @@ class Chunks:
                 inside[...] = chunk[tuple(slice(n) for n in inside.shape)]
         return whole
 
+    def has(self, index: int) -> bool:
+        """Whether every file that holds the row is there."""
+        row = index // self._chunk[0]
+        return all(self._path((row, *rest)).exists() for rest in np.ndindex(self._grid[1:]))
+
     @property
     def _grid(self) -> tuple[int, ...]:
         """How many chunks there are along each axis."""

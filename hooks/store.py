@@ -87,8 +87,15 @@ class Run:
 
     @property
     def done(self) -> np.ndarray:
-        """Which samples are complete: (sample,) bool."""
-        return self.read("done")
+        """Which samples are complete, (sample,) bool: marked so, and none of their files is lost.
+
+        A chunk without a file is the fill value to Zarr and xarray, NaN or 0 (Zarr-Python 3.1 has no
+        setting that refuses it), so it is looked for.
+        """
+        done = self.read("done")
+        for sample in np.flatnonzero(done):
+            done[sample] = all(self._arrays[name].has(int(sample)) for name in self._recorded)
+        return done
 
     def read(self, name: str) -> np.ndarray:
         """A whole variable. Analysis reads with xarray; this is for those who hold the run open."""

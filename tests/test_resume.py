@@ -134,6 +134,24 @@ def test_finished_run_is_left_as_it_is(tmp_path, ann, typed):
     assert {f: f.stat().st_mtime_ns for f in (tmp_path / "run.zarr").rglob("*")} == before
 
 
+@pytest.mark.parametrize("name", ["latents", "image", "attention_norm"])
+def test_sample_that_lost_a_file_is_made_again(name, tmp_path, ann, typed):
+    """Plain xarray reads a chunk without a file as NaN or 0, whatever `done` says."""
+    path = tmp_path / "run.zarr"
+    words = words_of(ann, path) + ["seeds=[0]", "batch_size=1"]
+    assert typed(words).status == 0
+    whole = values(path).load()
+    kept = {f: f.stat().st_mtime_ns for f in path.glob("*/c/0/**/*")}
+    (lost,) = (f for f in (path / name / "c" / "1").rglob("*") if f.is_file())
+    lost.unlink()
+    answer = typed(words)
+    assert answer.status == 0
+    assert "nothing to do" not in answer.out
+    xr.testing.assert_identical(values(path).load(), whole)
+    assert {f: f.stat().st_mtime_ns for f in path.glob("*/c/0/**/*")} == kept
+    assert "nothing to do" in typed(words).out
+
+
 def test_changed_configuration_is_refused_with_the_difference(tmp_path, ann, typed):
     """Also where the configuration reads the same, and a file that it names does not."""
     (tmp_path / "prompts.txt").write_text("a man\n\na woman\n")
