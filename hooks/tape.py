@@ -59,16 +59,18 @@ class Tape:
             self._place = None
 
 
+# Autograd refuses `out=`. Pipelines run without it, and a detached view costs a tenth of a norm.
+
+
 def norm_into(row: torch.Tensor, stream: torch.Tensor) -> None:
     """L2 norm over tokens and channels of a stream (batch, token, channel) into row (batch,)."""
-    torch.linalg.vector_norm(_values(stream), 2, (1, 2), dtype=torch.float32, out=row)
+    if stream.requires_grad:
+        stream = stream.detach()
+    torch.linalg.vector_norm(stream, 2, (1, 2), dtype=torch.float32, out=row)
 
 
 def token_norm_into(row: torch.Tensor, stream: torch.Tensor) -> None:
     """L2 norm over channels of each token of a stream (batch, token, channel) into row (batch, token)."""
-    torch.linalg.vector_norm(_values(stream), 2, -1, dtype=torch.float32, out=row)
-
-
-def _values(stream: torch.Tensor) -> torch.Tensor:
-    # Autograd refuses `out=`; pipelines run without it, and a detached view costs a tenth of a norm.
-    return stream.detach() if stream.requires_grad else stream
+    if stream.requires_grad:
+        stream = stream.detach()
+    torch.linalg.vector_norm(stream, 2, -1, dtype=torch.float32, out=row)
