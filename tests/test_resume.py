@@ -22,7 +22,7 @@ KILLS = 30
 ROOT = Path(__file__).parents[1]
 
 
-SAMPLES = 4
+SAMPLES = 8
 
 
 def values(path: Path) -> xr.Dataset:
@@ -82,17 +82,18 @@ def test_killed_at_any_instant_a_run_ends_with_the_same_values(tmp_path, ann, un
 
     try:
         assert not killed(-1, tmp_path / "first.zarr")
-        begin = time.monotonic()
-        assert not killed(-1, tmp_path / "timed.zarr")
-        whole = time.monotonic() - begin
+        whole, kills, runs, seen = np.inf, 0, 0, set()
         rng = np.random.default_rng(0)
-        kills, seen = 0, set()
         while kills < KILLS:
-            path = tmp_path / f"killed after {kills}.zarr"
-            while killed(rng.uniform(0, whole), path):
+            path, before = tmp_path / f"{runs}.zarr", kills
+            begin = time.monotonic()
+            while killed(rng.uniform(0, whole) if runs else -1, path):
                 kills += 1
                 seen.add(check_done_samples(path, undisturbed))
+            if kills == before:  # the least: a busy machine may measure too long to kill anything
+                whole = min(whole, time.monotonic() - begin)
             assert check_done_samples(path, undisturbed) == SAMPLES
+            runs += 1
     finally:
         process.kill()
         process.communicate()
