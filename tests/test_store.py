@@ -134,6 +134,24 @@ def test_flipped_byte_in_any_chunk_is_an_error(tmp_path):
     xr.open_zarr(path).load()
 
 
+def test_run_with_a_damaged_file_is_not_continued(tmp_path):
+    path = tmp_path / "run.zarr"
+    filled(path)
+    file = path / "done" / "c" / "1"
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    with pytest.raises(RunError, match=r"done/c/1 is damaged: checksum"):
+        Run.open(path).done  # noqa: B018
+
+
+def test_run_in_unknown_codecs_is_refused(tmp_path):
+    path = tmp_path / "run.zarr"
+    filled(path)
+    text = (path / "zarr.json").read_text()
+    (path / "zarr.json").write_text(text.replace('"name": "zstd"', '"name": "zst"'))
+    with pytest.raises(RunError, match="no codec 'zst'; did you mean 'zstd'"):
+        Run.open(path)
+
+
 def test_recorded_run_is_checked_too(tmp_path, recorded):
     """Every array that `record` makes, not only those of this file."""
     recorded_at = recorded(CASES["infusenet_cfg"]).path
