@@ -119,16 +119,18 @@ class Observer:
         names = [f"{block.name}.{site.quantity}.{s}" for s in site.streams]
         whole = [(i, name) for i, name in enumerate(names) if name in self.whole]
         with_map = self.maps is not None and site.streams[0] == "image"
-        read, tape = site.read, self.norms
+        read, tape, tokens, more = site.read, self.norms, self.norms.tokens, with_map or whole
 
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if not clock.running:
                 return
             self._fired += 1
-            streams = read(output, self.image_tokens)
+            streams, row = read(output, self.image_tokens), tape.row
             for slot, stream in zip(slots, streams, strict=True):
-                norm_into(tape.row[slot], stream)
-                tape.tokens[slot] = stream.shape[1]
+                norm_into(row[slot], stream)
+                tokens[slot] = stream.shape[1]
+            if not more:
+                return
             if with_map:
                 self._read_map(quantity, streams[0])
             for i, name in whole:

@@ -64,10 +64,10 @@ def load_infusenet(adapter: Adapter, dtype: torch.dtype) -> tuple[InfuseNet, nn.
     return network, projection
 
 
-def adapter_folder(adapter: Adapter) -> Path:
+def adapter_folder(adapter: Adapter, *, download: bool = True) -> Path:
     """The folder that holds `InfuseNetModel/`: `path` itself, or its `infu_flux_v1.0/<variant>`."""
     wanted = [f"infu_flux_v1.0/{adapter.variant}/*"]
-    path = folder(adapter.path, "adapter", wanted)
+    path = folder(adapter.path, "adapter", wanted, download=download)
     for candidate in (path, path / "infu_flux_v1.0" / adapter.variant):
         if (candidate / "InfuseNetModel").is_dir():
             return candidate

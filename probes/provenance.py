@@ -11,7 +11,7 @@ from hooks.provenance import provenance
 from probes.faces import Face
 from probes.infusenet import adapter_folder
 from probes.study import Study
-from probes.weights import digest, folder, weight_files
+from probes.weights import WeightsError, digest, folder, stamp, weight_files
 
 # Settings that do not decide what is recorded.
 _ELSEWHERE = ("out", "dry")
@@ -49,12 +49,14 @@ def attributes(
     study: Study, pipe: Any, faces: Iterable[Face], files: Mapping[str, Path]
 ) -> dict[str, Any]:
     """Attributes of a probe's run: `hooks.provenance`, and what probes know besides."""
+    found = weights(study)
     return {
         **provenance(pipe, study.capture),
         "configuration": configuration(study),
         "backbone": study.backbone.name,
         "adapter": study.adapter.name if study.adapter is not None else "none",
-        "weights": weights(study),
+        "weights": {name: digest(file) for name, file in found.items()},
+        "weight_stamps": {name: stamp(file) for name, file in found.items()},
         "faces": {
             face.name: {"file_sha256": digest(files[face.name]), **face.found} for face in faces
         },
@@ -62,16 +64,39 @@ def attributes(
     }
 
 
-def weights(study: Study) -> dict[str, str]:
-    """SHA-256 of every weight file that the study reads, by role and path."""
-    roots = {"backbone": folder(study.backbone.path, "backbone")}
+def weights(study: Study) -> dict[str, Path]:
+    """Every weight file that the study reads and this machine has, by role and path within."""
+    roots = {"backbone": folder(study.backbone.path, "backbone", download=False)}
     if study.adapter is not None:
-        roots["adapter"] = adapter_folder(study.adapter)
+        roots["adapter"] = adapter_folder(study.adapter, download=False)
         encoder = Path(study.adapter.encoder).expanduser()
         if encoder.is_file():
             roots["encoder"] = encoder
     return {
-        f"{role}/{name}": digest(file)
+        f"{role}/{name}": file
         for role, root in roots.items()
         for name, file in weight_files(root).items()
     }
+
+
+def other_weights(about: Mapping[str, Any], study: Study) -> list[str]:
+    """Each weight file that is not the one a run was made with: `role/path: old -> new` SHA-256.
+
+    A file as old and large as it was is not read again. Weights that this machine does not have (a
+    finished run needs none) are not compared.
+    """
+    try:
+        files = weights(study)
+    except WeightsError:
+        return []
+    then, stamps = about["weights"], about.get("weight_stamps", {})
+    now = {
+        name: then[name] if name in then and stamps.get(name) == stamp(file) else digest(file)
+        for name, file in files.items()
+    }
+    roles = {name.split("/")[0] for name in files}
+    old, new = (
+        {name: sha256[:12] for name, sha256 in known.items() if name.split("/")[0] in roles}
+        for known in (then, now)
+    )
+    return differences(old, new)

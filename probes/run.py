@@ -49,6 +49,8 @@ def run(study: Study, say: Say = print) -> Path:
         ]
         about = provenance.attributes(study, loaded.pipe, loaded.faces.values(), files)
         existing = Run.create(out, found, labels, about)
+    else:  # what was not on this machine before, or is another revision on the hub
+        refuse(out, "other weights", provenance.other_weights(existing.attributes, study))
     denoise(loaded, cells, existing)
     say(f"{out}: all {len(cells)} samples are done")
     return out
@@ -80,7 +82,7 @@ def open_existing(
     """The run at `out`, if there is one.
 
     Raises RunError, with the difference, if it was made by another configuration, or if a file of
-    prompts or a face that the configuration names says something else by now.
+    prompts, a face or a weight file that the configuration names says something else by now.
     """
     if not out.exists():
         return None
@@ -97,12 +99,17 @@ def open_existing(
             if provenance.digest(files[name]) != then["file_sha256"]
         ]
     )
+    refuse(out, "another configuration", changed)
+    refuse(out, "other weights", provenance.other_weights(run.attributes, study))
+    return run
+
+
+def refuse(out: Path, what: str, changed: Sequence[str]) -> None:
+    """Raise RunError if something has changed since the run was made."""
     if changed:
         raise RunError(
-            f"{out} was made with another configuration: {'; '.join(changed)}. "
-            "Choose another out=, or remove it"
+            f"{out} was made with {what}: {'; '.join(changed)}. Choose another out=, or remove it"
         )
-    return run
 
 
 def other_samples(run: Run, cells: Sequence[grid.Cell]) -> list[str]:

@@ -46,10 +46,12 @@ def explained(path: str, what: str) -> Iterator[None]:
         raise WeightsError(f"{what} {path!r} cannot be read: {first}") from error
 
 
-def folder(path: str, what: str, patterns: list[str] | None = None) -> Path:
+def folder(
+    path: str, what: str, patterns: list[str] | None = None, *, download: bool = True
+) -> Path:
     """A local folder as it is, or the snapshot of a hub repository.
 
-    Raises WeightsError with what to do if it is not there, or gated.
+    Raises WeightsError with what to do if it is not there (nor to be downloaded), or gated.
     """
     local = Path(path).expanduser()
     if local.exists():
@@ -57,7 +59,7 @@ def folder(path: str, what: str, patterns: list[str] | None = None) -> Path:
     if local.is_absolute() or path.startswith(".") or len(local.parts) != 2:
         raise WeightsError(f"{what}: no folder {path!r}")
     with explained(path, what):
-        return Path(snapshot_download(path, allow_patterns=patterns))
+        return Path(snapshot_download(path, allow_patterns=patterns, local_files_only=not download))
 
 
 def weight_files(path: str | Path) -> dict[str, Path]:
@@ -69,6 +71,12 @@ def weight_files(path: str | Path) -> dict[str, Path]:
     inside = (Path(f) for f in glob.glob(f"{glob.escape(str(path))}/**", recursive=True))
     found = (f for f in sorted(inside) if f.suffix in WEIGHT_FILES and f.is_file())
     return {str(f.relative_to(path)): f for f in found}
+
+
+def stamp(path: Path) -> str:
+    """A file's size and time of change: while they stay, so does what it holds."""
+    stat = path.stat()
+    return f"{stat.st_size} bytes, {stat.st_mtime_ns} ns"
 
 
 def digest(path: Path) -> str:

@@ -17,7 +17,7 @@ FILES = [
 OURS = (*ROOMS, "conf", "pocket", "tests")
 
 DOORS = {
-    "zarr": ("hooks/store.py",),
+    "zarr": ("hooks/blank.py",),
     "insightface": ("probes/faces.py",),
     "matplotlib": ("analysis/figures/",),
     "seaborn": ("analysis/figures/",),

@@ -1,6 +1,7 @@
 """What is written is what is read; only complete samples are done; damage is an error, not a number."""
 
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -85,19 +85,20 @@ def filled(path: Path, samples: int = 2, **attributes: Any) -> Run:
 
 def test_done_is_written_last(tmp_path, monkeypatch):
     """Whatever fails while a sample is written, it is not done."""
-    run = Run.create(tmp_path / "run.zarr", plan(a=("uint8", ()), b=("uint8", ())), [{}], {})
+    path = tmp_path / "run.zarr"
+    run = Run.create(path, plan(a=("uint8", ()), b=("uint8", ())), [{}], {})
     order: list[str] = []
-    write = zarr.Array.__setitem__
+    replace = os.replace
 
     def fail_at(index: int) -> None:
-        def setitem(array: Any, key: Any, value: Any) -> None:
+        def full(beside: Path, file: Path) -> None:
             if len(order) == index:
                 raise OSError(28, "No space left on device")
-            order.append(array.basename)
-            write(array, key, value)
+            order.append(file.relative_to(path).parts[0])
+            replace(beside, file)
 
         order.clear()
-        monkeypatch.setattr(zarr.Array, "__setitem__", setitem)
+        monkeypatch.setattr(os, "replace", full)
 
     values = {"a": np.uint8(1), "b": np.uint8(2)}
     values = {name: np.asarray(value) for name, value in values.items()}
@@ -105,11 +106,11 @@ def test_done_is_written_last(tmp_path, monkeypatch):
         fail_at(index)
         with pytest.raises(OSError, match="No space"):
             run.write(0, values)
-        assert not xr.open_zarr(tmp_path / "run.zarr").done.values.any()
+        assert not xr.open_zarr(path).done.values.any()
     fail_at(3)
     run.write(0, values)
     assert order == ["a", "b", "done"]
-    assert xr.open_zarr(tmp_path / "run.zarr").done.values.all()
+    assert xr.open_zarr(path).done.values.all()
 
 
 def chunks(path: Path) -> list[Path]:
@@ -131,6 +132,24 @@ def test_flipped_byte_in_any_chunk_is_an_error(tmp_path):
                 xr.open_zarr(path).load()
         chunk.write_bytes(good)
     xr.open_zarr(path).load()
+
+
+def test_run_with_a_damaged_file_is_not_continued(tmp_path):
+    path = tmp_path / "run.zarr"
+    filled(path)
+    file = path / "done" / "c" / "1"
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    with pytest.raises(RunError, match=r"done/c/1 is damaged: checksum"):
+        Run.open(path).done  # noqa: B018
+
+
+def test_run_in_unknown_codecs_is_refused(tmp_path):
+    path = tmp_path / "run.zarr"
+    filled(path)
+    text = (path / "zarr.json").read_text()
+    (path / "zarr.json").write_text(text.replace('"name": "zstd"', '"name": "zst"'))
+    with pytest.raises(RunError, match="no codec 'zst'; did you mean 'zstd'"):
+        Run.open(path)
 
 
 def test_recorded_run_is_checked_too(tmp_path, recorded):

@@ -13,7 +13,7 @@ from tests.bench.marks import put
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=28, help="28: a run of FLUX.1-dev")
     parser.add_argument("--into", type=Path, help="also put the tables between a file's marks")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,8 +1,10 @@
 """Ways to get the same 228 norms a step: ours, plain torch hooks, baukit's TraceDict, nnsight.
 
-Every way reduces both streams' attention and block outputs of all 57 blocks to root mean squares
-over tokens with the same kernel, `torch.linalg.vector_norm`, so that only the machinery differs.
-baukit and nnsight are used where they are installed; neither is a dependency.
+Every way reduces both streams' attention and block outputs of all 57 blocks with one call each of
+the same kernel, `torch.linalg.vector_norm`, so that only the machinery differs. Ours stores them in a
+Zarr run, with latents, x0 estimates, schedule and timings; the others keep them in a list, and move
+them into one array once a call. baukit and nnsight are used where they are installed; neither is a
+dependency.
 """
 
 import importlib
@@ -11,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,9 +23,14 @@ from tests.bench.narrow import TEXT_TOKENS
 Norms = list[Tensor]
 
 
-def rms(stream: Tensor) -> Tensor:
-    """Root mean square over tokens of the L2 norm, (batch,)."""
-    return torch.linalg.vector_norm(stream, 2, (1, 2)) * stream.shape[1] ** -0.5
+def norm(stream: Tensor) -> Tensor:
+    """L2 norm over tokens and channels, (batch,)."""
+    return torch.linalg.vector_norm(stream, 2, (1, 2))
+
+
+def gathered(norms: Norms) -> np.ndarray:
+    """The norms of a call on the host, (step x place x stream, batch)."""
+    return torch.stack(norms).cpu().numpy() if norms else np.empty((0, 1))
 
 
 def streams(kind: str, output: Any) -> tuple[Tensor, Tensor]:
@@ -60,7 +68,7 @@ def plain_hooks(pipe: Any, folder: Path) -> Iterator[Norms]:
     def hook_for(kind: str) -> Callable[..., None]:
         def hook(module: Any, args: Any, output: Any) -> None:
             for stream in streams(kind, output):
-                norms.append(rms(stream))
+                norms.append(norm(stream))
 
         return hook
 
@@ -82,7 +90,7 @@ def baukit_trace_dict(pipe: Any, folder: Path) -> Iterator[Norms]:
 
     def reduce(output: Any, layer: str) -> Any:
         for stream in streams(kinds[layer], output):
-            norms.append(rms(stream))
+            norms.append(norm(stream))
         return output
 
     with trace_dict(pipe.transformer, list(kinds), retain_output=False, edit_output=reduce):
@@ -110,7 +118,7 @@ def nnsight_trace(pipe: Any, folder: Path) -> Iterator[Norms]:
                     for part in name.split("."):
                         module = module[int(part)] if part.isdigit() else getattr(module, part)
                     for stream in streams(kind, module.output):
-                        saved.append(rms(stream))
+                        saved.append(norm(stream))
                 output = nnsight.save(traced.output)
             norms.extend(saved)
             return output
@@ -123,7 +131,7 @@ def nnsight_trace(pipe: Any, folder: Path) -> Iterator[Norms]:
 CONTENDERS: dict[str, Callable[[Any, Path], Any]] = {
     "nothing": nothing,
     "stepscope, into a Zarr run": stepscope,
-    "plain torch hooks, into a list": plain_hooks,
-    "baukit TraceDict, into a list": baukit_trace_dict,
-    "nnsight trace, into a list": nnsight_trace,
+    "plain torch hooks, into an array": plain_hooks,
+    "baukit TraceDict, into an array": baukit_trace_dict,
+    "nnsight trace, into an array": nnsight_trace,
 }

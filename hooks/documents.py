@@ -1,0 +1,51 @@
+"""The metadata documents of a run, as the Zarr 3 specification has them: read once, grown by renames."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hooks import atomic
+
+FILE = "zarr.json"
+
+
+class Documents:
+    """The group's document, in which those of its arrays are consolidated, and the arrays' own.
+
+    Zarr-Python's own resize and consolidation take some hundred round trips to its event loop for a
+    run: longer than a step of a small model.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._group: dict[str, Any] = json.loads((path / FILE).read_text())
+        metadata = self._group.get("consolidated_metadata", {}).get("metadata", {})
+        self.arrays: dict[str, dict[str, Any]] = {
+            name: document
+            for name, document in metadata.items()
+            if document["node_type"] == "array"
+            and "/" not in name  # of this group, not of one within
+        }
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return dict(self._group.get("attributes", {}))
+
+    def annotate(self, **attributes: Any) -> None:
+        """Replace attributes of the group, visible at once to readers."""
+        self._group["attributes"] = self.attributes | attributes
+        self.publish()
+
+    def grow(self, names: Iterable[str], size: int) -> None:
+        """Give arrays another first axis. Readers see none of it before `publish`."""
+        for name in names:
+            self.arrays[name]["shape"][0] = size
+            self._put(self._path / name, self.arrays[name])
+
+    def publish(self) -> None:
+        """Replace the group's document, which readers go by, in one rename."""
+        self._put(self._path, self._group)
+
+    def _put(self, node: Path, document: dict[str, Any]) -> None:
+        atomic.put(node / FILE, json.dumps(document).encode())
