@@ -14,7 +14,7 @@ import xarray as xr
 
 from analysis.commands import composed
 from hooks.errors import RunError, StepscopeError
-from hooks.vocabulary import SCHEMA_VERSION
+from hooks.vocabulary import SAMPLE_COORDINATES, SCHEMA_VERSION
 
 GROUP = "analysis"
 MARK = "measured_"
@@ -41,8 +41,11 @@ def open_recorded(path: str | Path) -> xr.Dataset:
     for name, values in run.variables.items():
         lost = missing_chunks(path / str(name), values)
         if lost:
+            made_again = values.dims[:1] == ("sample",) and name not in (*SAMPLE_COORDINATES, "done")
+            cure = f"The command that made it makes those samples again: {recording(about, path)}"
             raise RunError(
-                f"{path} is damaged: {name} lacks {lost} of its files. {again(about, path)}"
+                f"{path} is damaged: {name} lacks {lost} of its files. "
+                f"{cure if made_again else again(about, path)}"
             )
     return run
 

@@ -67,10 +67,19 @@ def test_an_unfinished_run_is_continued(copied: Path) -> None:
     assert f"out={copied}" in said
 
 
-@pytest.mark.parametrize("name", ["latents/c/1/0/0/0/0", "contribution/c/0/0/0/0"])
-def test_a_lost_file_is_damage(copied: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("latents/c/1/0/0/0/0", "makes those samples again: python -m probes"),
+        ("contribution/c/0/0/0/0", "makes those samples again: python -m probes"),
+        ("block/c/0", "Remove it and record it again: python -m probes"),
+    ],
+)
+def test_a_lost_file_is_damage(copied: Path, name: str, cure: str) -> None:
     (copied / name).unlink()
-    assert f"damaged: {name.split('/')[0]} lacks 1 of its files" in line(copied)
+    said = line(copied)
+    assert f"damaged: {name.split('/')[0]} lacks 1 of its files" in said
+    assert cure in said
 
 
 def test_a_flipped_byte_is_damage(copied: Path) -> None:
