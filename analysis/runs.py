@@ -41,7 +41,8 @@ def open_recorded(path: str | Path) -> xr.Dataset:
     for name, values in run.variables.items():
         lost = missing_chunks(path / str(name), values)
         if lost:
-            made_again = values.dims[:1] == ("sample",) and name not in (*SAMPLE_COORDINATES, "done")
+            made_again = "configuration" in about and name not in (*SAMPLE_COORDINATES, "sample")
+            made_again = made_again and values.dims[:1] == ("sample",) and name != "done"
             cure = f"The command that made it makes those samples again: {recording(about, path)}"
             raise RunError(
                 f"{path} is damaged: {name} lacks {lost} of its files. "
@@ -128,10 +129,11 @@ def reading(path: Path, about: Mapping[str, Any]) -> Iterator[None]:
 
 
 def missing_chunks(folder: Path, values: xr.Variable) -> int:
-    """Files that an array should have and has not."""
+    """Files that an array should have and has not; what else lies beside them does not count."""
     chunks = values.encoding.get("chunks") or values.shape
-    expected = int(np.prod([ceil(n / c) for n, c in zip(values.shape, chunks, strict=True)]))
-    return expected - sum(file.is_file() for file in (folder / "c").rglob("*"))
+    grid = [ceil(n / c) for n, c in zip(values.shape, chunks, strict=True)]
+    paths = (folder.joinpath("c", *map(str, place)) for place in np.ndindex(*grid))
+    return sum(not path.is_file() for path in paths)
 
 
 def content(path: Path, name: str, sample: int) -> str:

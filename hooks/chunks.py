@@ -55,9 +55,10 @@ class Chunks:
         return whole
 
     def has(self, index: int) -> bool:
-        """Whether every file that holds the row is there."""
+        """Whether every file that holds the row is there, and not empty."""
         row = index // self._chunk[0]
-        return all(self._path((row, *rest)).exists() for rest in np.ndindex(self._grid[1:]))
+        paths = (self._path((row, *rest)) for rest in np.ndindex(self._grid[1:]))
+        return all(path.exists() and path.stat().st_size for path in paths)
 
     @property
     def _grid(self) -> tuple[int, ...]:

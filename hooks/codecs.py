@@ -41,6 +41,8 @@ class Checksum:
         return data + google_crc32c.value(data).to_bytes(4, "little")
 
     def decode(self, buf: bytes) -> bytes:
+        if len(buf) < 4:  # an empty file: the checksum of nothing is 0
+            raise ValueError("the file is cut off")
         data, stored = buf[:-4], int.from_bytes(buf[-4:], "little")
         if google_crc32c.value(data) != stored:
             raise ValueError("checksum and content do not match")

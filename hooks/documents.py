@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hooks import atomic
+from hooks.errors import RunError
 
 FILE = "zarr.json"
 
@@ -19,8 +20,11 @@ class Documents:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._group: dict[str, Any] = json.loads((path / FILE).read_text())
-        metadata = self._group.get("consolidated_metadata", {}).get("metadata", {})
+        try:
+            self._group: dict[str, Any] = json.loads((path / FILE).read_text())
+        except ValueError as error:
+            raise RunError(f"{path} is damaged, its {FILE} cannot be read: {error}") from error
+        metadata = (self._group.get("consolidated_metadata") or {}).get("metadata", {})
         self.arrays: dict[str, dict[str, Any]] = {
             name: document
             for name, document in metadata.items()

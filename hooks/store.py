@@ -1,4 +1,4 @@
-"""The run on disk: created whole, filled one chunk per variable and sample, `done` last.
+"""The run on disk: created whole, filled by samples in chunks of their own, `done` last.
 
 A run is one Zarr group of arrays with named dimensions, so that plain `xarray.open_zarr(path)` shows
 everything. Files are replaced by renames, and a new run is built under another name first, so that a
@@ -35,6 +35,9 @@ class Run:
         self._arrays = {
             name: Chunks(path / name, document) for name, document in self._documents.arrays.items()
         }
+        if "done" not in self._arrays:
+            raise RunError(f"{path} is damaged: its {FILE} names no `done`")
+        self._marked = set(np.flatnonzero(self.read("done")).tolist())
         self._growing = [n for n, a in self._arrays.items() if a.dimensions[0] == "sample"]
         self._recorded = {
             n for n in self._growing if n not in (*SAMPLE_COORDINATES, "sample", "done")
@@ -102,14 +105,17 @@ class Run:
         return self._arrays[name].read()
 
     def write(self, sample: int, values: Mapping[str, np.ndarray]) -> None:
-        """Write every variable of one sample, then mark it done.
+        """Write every variable of one sample, then mark it done; meanwhile it is not.
 
         Raises RunError as `refuse_other` does.
         """
         self.refuse_other(values)
+        if sample in self._marked:  # made again: half of it would be old
+            self._arrays["done"].write(sample, np.array([False]))
         for name, value in values.items():
             self._arrays[name].write(sample, value[None])
         self._arrays["done"].write(sample, np.array([True]))
+        self._marked.add(sample)
 
     def refuse_other(self, values: Mapping[str, np.ndarray]) -> None:
         """Raise RunError if a sample's variable is missing, unknown, or of another shape than the run's."""

@@ -31,6 +31,8 @@ NETWORKS = (
 )
 # Together in one process per GPU, so that the album is painted once.
 FLOWS = ("base", "guidance", "critic", "adapter", "schnell", "quality")
+# Those that may start from the weights that ship.
+ONWARD = ("base", "guidance", "adapter", "schnell")
 # The last stage looks at all files.
 STAGES = (*NETWORKS, *FLOWS, "manifest")
 
@@ -42,7 +44,10 @@ def main() -> None:
     parser.add_argument("--continue", dest="onward", default="")
     own, rest = parser.parse_known_args()
     chosen, onward = own.only.split(","), [n for n in own.onward.split(",") if n]
-    for name in [*chosen, *onward]:
+    for name in onward:
+        if name not in ONWARD:
+            raise SystemExit(f"{name!r} cannot be continued; {', '.join(ONWARD)} can")
+    for name in chosen:
         if name not in STAGES:
             raise SystemExit(f"no stage {name!r}; there are {', '.join(STAGES)}")
     if "RANK" in os.environ or not set(chosen) - set(FLOWS):

@@ -65,7 +65,10 @@ def attributes(
 
 
 def weights(study: Study) -> dict[str, Path]:
-    """Every weight file that the study reads and this machine has, by role and path within."""
+    """Every weight file of the study's models that this machine has, by role and path within.
+
+    The detector's pack is not among them: what it found of each face is in the run's `faces`.
+    """
     roots = {"backbone": folder(study.backbone.path, "backbone", download=False)}
     if study.adapter is not None:
         roots["adapter"] = adapter_folder(study.adapter, download=False)
@@ -90,9 +93,10 @@ def other_weights(about: Mapping[str, Any], study: Study) -> list[str]:
     except WeightsError:
         return []
     then, stamps = about["weights"], about.get("weight_stamps", {})
-    now = {
-        name: then[name] if name in then and stamps.get(name) == stamp(file) else digest(file)
+    now = {  # a file that was laid beside the others since changes nothing
+        name: then[name] if stamps.get(name) == stamp(file) else digest(file)
         for name, file in files.items()
+        if name in then
     }
     roles = {name.split("/")[0] for name in files}
     old, new = (

@@ -70,7 +70,7 @@ def weight_files(path: str | Path) -> dict[str, Path]:
     # pathlib does not enter linked folders, and a distilled backbone may link to what it shares
     inside = (Path(f) for f in glob.glob(f"{glob.escape(str(path))}/**", recursive=True))
     found = (f for f in sorted(inside) if f.suffix in WEIGHT_FILES and f.is_file())
-    return {str(f.relative_to(path)): f for f in found}
+    return {f.relative_to(path).as_posix(): f for f in found}
 
 
 def stamp(path: Path) -> str:

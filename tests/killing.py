@@ -5,9 +5,11 @@ it after so many seconds (never, if negative); the answer is `killed` or `ended`
 or compute anything itself: threads of theirs would be missing in the forks.
 """
 
+import math
 import os
 import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,8 +32,6 @@ def words(face: Path, out: Path) -> list[str]:
 
 def killed_after(seconds: float, study: Study) -> bool:
     """Make the run in a fork; True if it was killed, False if it had ended well."""
-    while signal.sigtimedwait({signal.SIGCHLD}, 0):  # of an earlier fork
-        pass
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -40,10 +40,14 @@ def killed_after(seconds: float, study: Study) -> bool:
             status = 0
         finally:
             os._exit(status)
-    if seconds >= 0:
-        signal.sigtimedwait({signal.SIGCHLD}, seconds)  # no longer than it runs
+    end = time.monotonic() + seconds if seconds >= 0 else math.inf
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    while not ended and time.monotonic() < end:
+        time.sleep(0.0005)
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    if not ended:
         os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
+        _, status = os.waitpid(pid, 0)
     if os.WIFSIGNALED(status):
         return True
     if status:
@@ -53,7 +57,6 @@ def killed_after(seconds: float, study: Study) -> bool:
 
 def main() -> None:
     torch.set_num_threads(1)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     study = study_of(words(Path(sys.argv[1]), Path("run.zarr")))
     files = face_files(study.faces)
     cells = grid.cells(list(files), prompts_of(study), study.seeds)

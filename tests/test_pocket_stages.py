@@ -48,6 +48,13 @@ def test_quality_looks_at_every_backbone_with_and_without_the_adapter(made):
         assert 0 <= low <= mean <= high <= 1
 
 
+def test_a_stage_that_always_begins_anew_cannot_be_continued():
+    command = [sys.executable, "-m", "pocket.make", "--only", "critic", "--continue", "critic"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode != 0
+    assert "'critic' cannot be continued; base, guidance, adapter, schnell can" in found.stderr
+
+
 def test_an_unknown_stage_is_named():
     command = [sys.executable, "-m", "pocket.make", "--only", "bsae"]
     found = subprocess.run(command, capture_output=True, text=True)

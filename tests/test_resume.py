@@ -206,6 +206,7 @@ def test_changed_weight_file_is_refused_with_the_difference(finished, tmp_path, 
         f'backbone/vae/{file.name}: "{old}" -> "{new}". Choose another out=, or remove it'
     )
     file.write_bytes(good)  # the same file, newer
+    (model / "vae" / "other.safetensors").write_bytes(b"beside")  # nobody's
     assert typed(words).status == 0
     shutil.rmtree(model)  # a finished run needs no weights
     assert "nothing to do" in typed(words).out

@@ -82,6 +82,12 @@ def test_a_lost_file_is_damage(copied: Path, name: str, cure: str) -> None:
     assert cure in said
 
 
+def test_a_file_that_a_killed_writer_left_beside_the_others_is_no_damage(copied: Path) -> None:
+    for name in ("latents/c/1/0/0/0", "face/c"):
+        (copied / name / ".0.partial").write_bytes(b"half")
+    assert open_recorded(copied).sizes["sample"] == 2
+
+
 def test_a_flipped_byte_is_damage(copied: Path) -> None:
     file = copied / "attention_norm" / "c/0/0/0/0/0"
     data = bytearray(file.read_bytes())

@@ -111,6 +111,31 @@ def test_done_is_written_last(tmp_path, monkeypatch):
     run.write(0, values)
     assert order == ["a", "b", "done"]
     assert xr.open_zarr(path).done.values.all()
+    fail_at(2)  # a sample made again is not done while half of it is old
+    with pytest.raises(OSError, match="No space"):
+        Run.open(path).write(0, values)
+    assert not xr.open_zarr(path).done.values.any()
+
+
+def test_an_empty_file_is_a_lost_one(tmp_path):
+    path = tmp_path / "run.zarr"
+    filled(path)
+    (path / "length" / "c" / "1" / "0").write_bytes(b"")
+    assert Run.open(path).done.tolist() == [True, False]
+    with pytest.raises(RunError, match="cut off"):
+        Run.open(path).read("length")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [('{"zarr_format"', "cannot be read"), ("{}", "schema version None")],
+)
+def test_a_damaged_root_document_is_answered_in_one_line(tmp_path, text, answer):
+    path = tmp_path / "run.zarr"
+    filled(path)
+    (path / "zarr.json").write_text(text)
+    with pytest.raises(RunError, match=answer):
+        Run.open(path)
 
 
 def chunks(path: Path) -> list[Path]:

@@ -178,6 +178,12 @@ def test_a_detection_rate_counts_no_more_samples_than_there_are_and_fewer_where_
     found = detection_rate(free)  # one of six lost, of every face: no spread
     known = stats.binomtest(60, 72).proportion_ci(method="wilson")
     assert found["high"] - found["low"] > known.high - known.low
+    first, last = cells["face"] == "face 3", cells["face"] == "face 7"
+    swapped = free.where(~last, cells)  # none of one face, two of another: less than chance makes
+    swapped = swapped.where(~(first & (cells["seed"] == 1) & (cells["prompt"] == "prompt 0")))
+    assert int(swapped.notnull().sum()) == 60
+    even = detection_rate(swapped)
+    assert (even["low"].item(), even["high"].item()) == pytest.approx((known.low, known.high))
     lost = cells.where((cells["face"] != "face 3") & (cells["face"] != "face 7"))  # as many
     uneven = detection_rate(lost)
     assert uneven["rate"].item() == pytest.approx(found["rate"].item())
