@@ -114,16 +114,31 @@ def test_again_it_only_draws(out: Path, capsys) -> None:
     assert {path: path.stat().st_mtime_ns for path in runs} == before
 
 
+def test_what_a_run_has_lost_is_recorded_again(out: Path, tmp_path, capsys) -> None:
+    copy = tmp_path / "tiny"
+    shutil.copytree(out, copy)
+    run = next((copy / "runs").glob("pocket_dev*"))
+    lost = run / "x0" / "c"
+    before = {file.relative_to(lost) for file in lost.rglob("*") if file.is_file()}
+    shutil.rmtree(lost)
+    assert run_command([*TINY, f"out={copy}"], main) == 0
+    assert "3 of 3 figures and tables" in capsys.readouterr().out
+    assert {file.relative_to(lost) for file in lost.rglob("*") if file.is_file()} == before
+
+
 def test_a_damaged_run_is_one_line_with_the_command_that_makes_it(
     out: Path, tmp_path, capsys
 ) -> None:
     copy = tmp_path / "tiny"
     shutil.copytree(out, copy)
     run = next((copy / "runs").glob("pocket_dev*"))
-    shutil.rmtree(run / "x0" / "c")
+    file = next(f for f in (run / "attention_norm" / "c").rglob("*") if f.is_file())
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
     assert run_command([*TINY, f"out={copy}"], main) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "is damaged: x0 lacks" in line
+    assert "is damaged" in line
     assert "python -m probes backbone=pocket_dev" in line
 
 
