@@ -4,7 +4,7 @@
 
 Expect 6,320 steps of 512 in 190 s on an H200 that other trainings shared, loss 10 -> .6. On 400 people
 never trained on, six renders each: equal-error rate 3e-7 on photos, 3e-4 on all styles; ceilings .916
-and .861, floor .000. Its cosine falls by at least .08 for every identity number moved by half its
+and .861, floor .000. Its cosine falls by at least .07 for every identity number moved by half its
 range, since crowd.SIBLING_SHARE shows it more siblings that differ in the weak ones.
 """
 
