@@ -117,6 +117,7 @@ def make(said: Options) -> None:
     for name, images in _whole(said, vae, words).items():
         report.grid(images, 10, figures / f"whole_{name}.png")
     if not said.smoke:
+        (LOGS / "by_eye.json").unlink(missing_ok=True)  # counted in other grids
         report.write()
 
 

@@ -139,8 +139,15 @@ def _speed(told: Mapping[str, Any]) -> str:
 
 
 def _by_eye(told: Mapping[str, Any]) -> str:
-    body = [[name, f"{row['broken']} of {row['images']}"] for name, row in told["counts"].items()]
-    return _markdown([f"by eye ({told['by']})", "broken faces"], body)
+    body = [[name, f"{len(places)} of 100"] for name, places in told["broken"].items()]
+    table = _markdown([f"by eye ({told['by']})", "broken faces"], body)
+    if "area_under_curve" not in told:
+        return table
+    areas = ", ".join(f"{name} {area:.2f}" for name, area in told["area_under_curve"].items())
+    return (
+        f"{table}\n\nHow well the measures see what that reader saw, by `python -m pocket.by_eye`, as an "
+        f"area under the curve (.5 is chance): {areas}."
+    )
 
 
 def _percent(interval: Sequence[float]) -> str:
