@@ -41,12 +41,12 @@ def open_recorded(path: str | Path) -> xr.Dataset:
     for name, values in run.variables.items():
         lost = missing_chunks(path / str(name), values)
         if lost:
-            made_again = "configuration" in about and name not in (*SAMPLE_COORDINATES, "sample")
-            made_again = made_again and values.dims[:1] == ("sample",) and name != "done"
+            labels = (*SAMPLE_COORDINATES, "sample", "done")
+            recorded = values.dims[:1] == ("sample",) and name not in labels
             cure = f"The command that made it makes those samples again: {recording(about, path)}"
             raise RunError(
                 f"{path} is damaged: {name} lacks {lost} of its files. "
-                f"{cure if made_again else again(about, path)}"
+                f"{cure if recorded and 'configuration' in about else again(about, path)}"
             )
     return run
 
