@@ -1,6 +1,7 @@
 """Renders for the flow stages, encoded once and kept on the GPU: latents, sentences, faces.
 
-Each process paints people of its own, so two GPUs see twice as many.
+Each process paints people of its own, so two GPUs see twice as many; `--album` chooses others, so that
+what is continued does not learn the same faces by heart.
 """
 
 from dataclasses import dataclass, fields
@@ -27,7 +28,8 @@ from pocket.world import (
 
 PEOPLE, RENDERS = 30_000, 4
 CHUNK = 128
-SEED = 7000
+# A process's people: SEED + its number, an album apart from the next by ALBUMS.
+SEED, ALBUMS = 7000, 100
 # How often a sentence says an attribute. What it does not say is mostly plain.
 SAID = {
     "shot": 0.8,
@@ -108,15 +110,16 @@ class Album:
 
 def load(said: Options) -> Album:
     """This process's album: from memory, else from the checkpoints, else painted now."""
-    return _load(said.checkpoints / f"album.{rank()}.pt", said.models, said.smoke)
+    number = ALBUMS * said.album + rank()
+    return _load(said.checkpoints / f"album.{number}.pt", said.models, number, said.smoke)
 
 
 @cache
-def _load(path: Path, models: Path, smoke: bool) -> Album:
+def _load(path: Path, models: Path, number: int, smoke: bool) -> Album:
     if path.exists() and not smoke:
         kept = torch.load(path, map_location=device(), weights_only=True)
         return Album(**kept)
-    painted = paint(models, people=4 if smoke else PEOPLE, seed=SEED + rank())
+    painted = paint(models, people=4 if smoke else PEOPLE, seed=SEED + number)
     if not smoke:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save({f.name: getattr(painted, f.name) for f in fields(painted)}, path)

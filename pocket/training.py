@@ -43,6 +43,7 @@ class Options:
     seconds: float | None
     slice: float | None
     onward: bool
+    album: int
     checkpoints: Path
     models: Path
 
@@ -57,6 +58,9 @@ def options(description: str | None) -> Options:
     parser.add_argument("--slice", type=float, help="stop (and keep a checkpoint) after so long")
     parser.add_argument(
         "--continue", dest="onward", action="store_true", help="start from the shipped weights"
+    )
+    parser.add_argument(
+        "--album", type=int, default=0, help="which people are painted: another number, others"
     )
     parser.add_argument("--checkpoints", type=Path, default=Path("outputs/pocket"))
     parser.add_argument("--models", type=Path, default=MODELS)
