@@ -11,8 +11,13 @@ from pocket import checkpoints, training
 
 def options(folder: Path, *, slice_: float | None = None) -> training.Options:
     return training.Options(
-        smoke=False, seconds=None, slice=slice_, onward=False,
-        album=0, checkpoints=folder, models=folder
+        smoke=False,
+        seconds=None,
+        slice=slice_,
+        onward=False,
+        album=0,
+        checkpoints=folder,
+        models=folder,
     )
 
 
