@@ -1,8 +1,7 @@
 """Measure what ships, on people and prompts never trained on: `python -m pocket.quality`.
 
 Writes logs/quality.json, the grids in figures/, and the table in README.md (report.py). The judge
-is recogniser B, which no training has seen. Sampling is flow.sample, which gives the latents of
-diffusers' own FluxPipeline (tests/test_pocket_flow.py).
+is recogniser B, which no training has seen.
 """
 
 import json
@@ -10,25 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from scipy.stats import bootstrap
 from torch import Tensor, nn
 
-from pocket import album, folders, networks, report, shipped
+from pocket import folders, networks, report, shipped
+from pocket.cells import SEED, Cells, cells, nobody, pictures
 from pocket.crowd import photographed
-from pocket.flow import (
-    DEV_SCHEDULER,
-    DEV_STEPS,
-    SCHNELL_SCHEDULER,
-    SCHNELL_STEPS,
-    USER_GUIDANCE,
-    Adapter,
-    Words,
-    noise,
-    sample,
-    sigmas,
-)
-from pocket.training import LOGS, Options, autocast, device, options, rank
+from pocket.training import LOGS, Options, device, options, rank
 from pocket.unrest import landmark_unrest
 from pocket.verification import verify
 from pocket.world import (
@@ -36,7 +23,6 @@ from pocket.world import (
     IDENTITY,
     attributes_row,
     render,
-    sample_attributes,
     sample_identities,
     sample_nuisance,
 )
@@ -44,8 +30,6 @@ from pocket.world import (
 PEOPLE, PROMPTS = 64, 8
 # On a CPU, where the 28 steps of a cell take some seconds.
 FEWER_PEOPLE, FEWER_PROMPTS = 32, 4
-GRID_IMAGES = 100
-SEED = 8000
 FOUND = 0.5
 # A face counts as broken, or as restless, above what this share of decoded renders reaches.
 ALARMS = 0.02
@@ -63,24 +47,6 @@ class Eyes:
     wholeness: nn.Module
 
 
-@dataclass
-class Cells:
-    """PEOPLE x PROMPTS cells in that order: who (cell,), attributes (cell, 7), Words, noise.
-
-    references (person, 3, 128, 128) are plain frontal portraits; their embeddings by the
-    conditioning encoder (faces) and by the judge (judged) are (person, 512).
-    """
-
-    people: Tensor
-    who: Tensor
-    attributes: Tensor
-    told: Words
-    noise: Tensor
-    references: Tensor
-    faces: Tensor
-    judged: Tensor
-
-
 def make(said: Options) -> None:
     """Measure everything, on process 0."""
     if rank() != 0:
@@ -95,9 +61,9 @@ def make(said: Options) -> None:
     people, prompts = (3, 2) if said.smoke else many
     vae, words = folders.load_vae(said.models), folders.load_text(said.models)
     conditioner = shipped.load_conditioner(said.models)
-    cells = _cells(eyes, conditioner, words, people, prompts)
-    pictures = _pictures(said, vae, cells)
-    through = pictures["renders through the VAE"]
+    asked = cells(eyes.judge, eyes.detector, conditioner, words, people, prompts)
+    painted = pictures(said, vae, asked)
+    through = painted["renders through the VAE"]
     usual = [look(eyes, through).quantile(1 - ALARMS) for look in (_faults, _unrest)]
     told = {
         "cells": f"{people} people x {prompts} prompts, none trained on",
@@ -106,96 +72,47 @@ def make(said: Options) -> None:
             "judge": _verification(eyes.judge, smoke=said.smoke),
         },
         "detector": _keypoints(eyes.detector, smoke=said.smoke),
-        "pictures": {name: _look(eyes, cells, images, *usual) for name, images in pictures.items()},
+        "pictures": {name: _look(eyes, asked, images, *usual) for name, images in painted.items()},
         "sensitivity": _sensitivity(eyes, smoke=said.smoke),
     }
     where = said.checkpoints if said.smoke else LOGS
     where.mkdir(parents=True, exist_ok=True)
     (where / "quality.json").write_text(json.dumps(told, indent=1) + "\n")
     figures = said.checkpoints if said.smoke else report.FIGURES
-    report.faces_by_prompts(figures, cells.references, pictures, prompts)
-    for name, images in _whole(said, vae, words).items():
+    report.faces_by_prompts(figures, asked.references, painted, prompts)
+    for name, images in nobody(said, vae, words).items():
         report.grid(images, 10, figures / f"whole_{name}.png")
     if not said.smoke:
         (LOGS / "by_eye.json").unlink(missing_ok=True)  # counted in other grids
         report.write()
 
 
-def _cells(
-    eyes: Eyes, conditioner: nn.Module, words: nn.Module, people: int, prompts: int
-) -> Cells:
-    generator = torch.Generator(device()).manual_seed(SEED)
-    identities = sample_identities(people, SEED, device())
-    asked = sample_attributes(prompts, torch.Generator().manual_seed(SEED), device())
-    plain = attributes_row().to(device()).expand(people, -1)
-    drift = 0.3 * sample_nuisance(people, generator, device())
-    references, _ = render(identities, plain, drift)
-    _, points = networks.detect(eyes.detector, references)
-    faces = networks.embed(conditioner, references, points)
-    judged = networks.embed(eyes.judge, references, points)
-    attributes = asked.repeat(people, 1)
-    clip_ids, t5_ids = album.tokens(
-        album.sentences(attributes, torch.ones_like(attributes, dtype=torch.bool))
-    )
-    with torch.no_grad():
-        told = words(clip_ids, t5_ids)
-    who = torch.arange(people, device=device()).repeat_interleave(prompts)
-    start = noise(len(who), SEED)
-    return Cells(identities, who, attributes, told, start, references, faces, judged)
-
-
-@torch.no_grad()
-def _pictures(said: Options, vae: AutoencoderKL, cells: Cells) -> dict[str, Tensor]:
-    """The images of all cells: renders, renders through the VAE, both backbones with and without."""
-    generator = torch.Generator(device()).manual_seed(SEED + 1)
-    drift = sample_nuisance(len(cells.who), generator, device())
-    renders, _ = render(cells.people[cells.who], cells.attributes, drift)
-    dev, schnell = folders.load_dev(said.models), folders.load_schnell(said.models)
-    net, projection = folders.load_adapter(said.models, dev)
-    with autocast():
-        identity = projection(cells.faces[:, None]).float()[cells.who]
-    adapter = Adapter(net, identity, album.black(vae))
-    slow = sigmas(DEV_SCHEDULER, 2 if said.smoke else DEV_STEPS)
-    fast = sigmas(SCHNELL_SCHEDULER, SCHNELL_STEPS)
-    x, told = cells.noise, cells.told
-    latents = {
-        "dev-28": sample(dev, x, told, slow, USER_GUIDANCE),
-        "schnell-4": sample(schnell, x, told, fast),
-        "dev-28 + adapter": sample(dev, x, told, slow, USER_GUIDANCE, adapter),
-        "dev-28 at guidance 1 + adapter": sample(dev, x, told, slow, 1.0, adapter),
-        "schnell-4 + adapter": sample(schnell, x, told, fast, None, adapter),
-    }
-    images = {name: album.decode(vae, z) for name, z in latents.items()}
-    through = album.decode(vae, album.encode(vae, renders))
-    return {"renders": renders, "renders through the VAE": through, **images}
-
-
 @torch.no_grad()
 def _look(
-    eyes: Eyes, cells: Cells, images: Tensor, faults: Tensor, unrest: Tensor
+    eyes: Eyes, asked: Cells, images: Tensor, faults: Tensor, unrest: Tensor
 ) -> dict[str, object]:
     """Found, judged, obeyed, whole, varied; intervals are bootstraps clustered by person."""
     score, points = networks.detect(eyes.detector, images)
     found = score > FOUND
     seen = networks.embed(eyes.judge, images, points)
-    cosines = seen @ cells.judged.T
-    own = cosines.gather(1, cells.who[:, None])[:, 0]
-    others = (cosines.sum(1) - own) / (len(cells.judged) - 1)
+    cosines = seen @ asked.judged.T
+    own = cosines.gather(1, asked.who[:, None])[:, 0]
+    others = (cosines.sum(1) - own) / (len(asked.judged) - 1)
     own[~found] = torch.nan
     answers = [a.argmax(1) for a in eyes.attributes(images)]
     obeyed = {
-        name: _clustered((answers[i] == cells.attributes[:, i]).float(), cells.who)
+        name: _clustered((answers[i] == asked.attributes[:, i]).float(), asked.who)
         for i, name in enumerate(ATTRIBUTES)
     }
     broken, restless = _faults(eyes, images) > faults, _unrest(eyes, images) > unrest
     between = seen @ seen.T
-    apart = cells.who[:, None] != cells.who[None]
+    apart = asked.who[:, None] != asked.who[None]
     return {
-        "found": _clustered(found.float(), cells.who),
-        "cosine": _clustered(own, cells.who),
-        "floor": _clustered(others, cells.who),
-        "broken": _clustered(broken.float(), cells.who),
-        "restless": _clustered(restless.float(), cells.who),
+        "found": _clustered(found.float(), asked.who),
+        "cosine": _clustered(own, asked.who),
+        "floor": _clustered(others, asked.who),
+        "broken": _clustered(broken.float(), asked.who),
+        "restless": _clustered(restless.float(), asked.who),
         "pairwise": [between[apart].mean().item(), between[apart].std().item()],
         "obeyed": obeyed,
     }
@@ -258,26 +175,6 @@ def _sensitivity(eyes: Eyes, *, smoke: bool) -> dict[str, float]:
         after = networks.embed(eyes.judge, *render(moved, plain, still))
         falls[name] = 1 - (before * after).sum(-1).mean().item()
     return falls
-
-
-@torch.no_grad()
-def _whole(said: Options, vae: AutoencoderKL, words: nn.Module) -> dict[str, Tensor]:
-    """GRID_IMAGES photos and posters of nobody in particular, to count broken faces by eye."""
-    count = 4 if said.smoke else GRID_IMAGES
-    asked = sample_attributes(count, torch.Generator().manual_seed(SEED + 5), device())
-    style = list(ATTRIBUTES).index("style")
-    poster = torch.arange(count, device=device()) % 2
-    asked[:, style] = poster * ATTRIBUTES["style"].index("poster")
-    everything = torch.ones_like(asked, dtype=torch.bool)
-    told = words(*album.tokens(album.sentences(asked, everything)))
-    start = noise(count, SEED + 5)
-    slow = sigmas(DEV_SCHEDULER, 2 if said.smoke else DEV_STEPS)
-    fast = sigmas(SCHNELL_SCHEDULER, SCHNELL_STEPS)
-    dev, schnell = folders.load_dev(said.models), folders.load_schnell(said.models)
-    return {
-        "dev": album.decode(vae, sample(dev, start, told, slow, USER_GUIDANCE)),
-        "schnell": album.decode(vae, sample(schnell, start, told, fast)),
-    }
 
 
 if __name__ == "__main__":

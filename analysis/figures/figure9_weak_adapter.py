@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.drift import lift
 from analysis.evidence import Evidence, setting
-from analysis.figures.marks import bars, curve, legend, look, name, run_name, steps
+from analysis.figures.marks import bars, curve, key, look, name, run_name, steps
 from analysis.figures.style import canvas, gap, panel
 from hooks.errors import StepscopeError
 
@@ -40,10 +40,11 @@ def draw(evidence: Evidence) -> Figure:
     axes[0].set_ylabel("cosine to the reference")
     axes[1].sharey(axes[0])
     axes[1].tick_params(labelleft=False)
-    legend(axes[0], loc="best")
+    # Curves fill panel a from its floor to its ceiling: its legend stands above them.
+    key(figure, axes[0], "left")
     panel(axes[2], "c", "lift of the full adapter")
     axes[2].axhline(0, color="#999999", lw=0.6)
-    legend(axes[2], loc="best")
+    key(figure, axes[2])
     axes[2].set(xlabel="over α =", ylabel="cosine")
     return figure
 

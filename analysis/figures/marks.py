@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -109,11 +109,12 @@ def legend(axes: Axes, **place: Any) -> None:
         axes.legend(**place)
 
 
-def key(figure: FigureBase, axes: Axes) -> None:
-    """A legend above the panels, where there is anything to name."""
+def key(figure: FigureBase, axes: Axes, side: Literal["left", "right"] = "right") -> None:
+    """A legend above the panels, at the left or the right, where there is anything to name."""
     handles, labels = axes.get_legend_handles_labels()
     if labels:
-        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+        place = "outside upper left" if side == "left" else "outside upper right"
+        figure.legend(handles, labels, loc=place, ncols=len(labels))
 
 
 def plain(axis: Axis) -> None:
