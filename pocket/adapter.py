@@ -4,6 +4,9 @@ Two losses: the flow's own, at guidance 1, heavier on the face; and the likeness
 x0 to the reference, read by critic.py. A part of each batch starts from noise and goes through a
 few steps of its own at the users' guidance, so that likeness is learnt on the states that sampling
 visits (as PuLID does on a few-step model). Neither the judge nor schnell is ever seen.
+
+What ships saw 2,310 steps of 1,024 (346 s on two H200), then 570 and 910 on the devs that followed (131
+and 191 s on one): held-out likeness to the reference .64 after 411 steps, .80 at the end.
 """
 
 import torch

