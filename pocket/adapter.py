@@ -29,7 +29,8 @@ from pocket.flow import (
     velocity,
 )
 from pocket.muon import Muon, split
-from pocket.training import Options, Stage, autocast, compiled, options, rank
+from pocket.process import Options, autocast, compiled, options, rank
+from pocket.training import Stage
 
 SECONDS = 1500.0
 BATCH = 1024

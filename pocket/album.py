@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pocket import folders, grammar, networks, shipped
 from pocket.flow import GRID, TEXT_TOKENS, pack, unpack
-from pocket.training import Options, autocast, device, rank
+from pocket.process import Options, autocast, device, rank
 from pocket.world import (
     ATTRIBUTES,
     SIZE,

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from pocket.alignment import norm_crop
 from pocket.crowd import SEEDS, photographed, recoloured, softened, with_siblings
 from pocket.networks import EMBEDDING, embed
-from pocket.training import Options, Stage, autocast, device, on_device
+from pocket.process import Options, autocast, device, on_device
+from pocket.training import Stage
 from pocket.verification import verify
 from pocket.world import sample_identities
 

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 
 from pocket.crowd import SEEDS, photographed, softened
 from pocket.networks import AttributeReadout
-from pocket.training import Stage, autocast, device, on_device, options, save_half
+from pocket.process import autocast, device, on_device, options
+from pocket.training import Stage
+from pocket.weights import save_half
 from pocket.world import ATTRIBUTES, sample_identities
 
 SECONDS = 60

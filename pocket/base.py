@@ -11,7 +11,8 @@ from torch import nn
 from pocket import album, folders, text
 from pocket.flow import copy_weights, draw_sigmas, noised, transformer, velocity
 from pocket.muon import Muon, split
-from pocket.training import Options, Stage, options, rank
+from pocket.process import Options, options, rank
+from pocket.training import Stage
 
 SECONDS = 900.0
 # Launching a step's kernels takes Python some 60 ms, whatever the batch: it has to be large.

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from pocket import report, shipped
-from pocket.training import LOGS, MODELS
+from pocket.process import MODELS
+from pocket.training import LOGS
 from pocket.unrest import landmark_unrest
 from pocket.wholeness import area_under_curve
 from pocket.world import SIZE

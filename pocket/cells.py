@@ -25,7 +25,7 @@ from pocket.flow import (
     sample,
     sigmas,
 )
-from pocket.training import Options, autocast, device
+from pocket.process import Options, autocast, device
 from pocket.world import (
     ATTRIBUTES,
     attributes_row,

@@ -14,17 +14,9 @@ from torch.nn import functional
 
 from pocket import album, folders
 from pocket.flow import FACE_NUMBERS, LATENT_CHANNELS, Words, noised, unpack, velocity
-from pocket.training import (
-    Options,
-    Stage,
-    autocast,
-    compiled,
-    device,
-    load_half,
-    options,
-    rank,
-    save_half,
-)
+from pocket.process import Options, autocast, compiled, device, options, rank
+from pocket.training import Stage
+from pocket.weights import load_half, save_half
 
 SECONDS = 60.0
 BATCH = 512

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pocket.training import device
+from pocket.process import device
 from pocket.world import (
     IDENTITY,
     render,

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from pocket.crowd import SEEDS, photographed, softened
 from pocket.networks import DETECTOR_MEAN, DETECTOR_STD, Detector, centres, detect
-from pocket.training import Stage, autocast, device, on_device, options, save_half
+from pocket.process import autocast, device, on_device, options
+from pocket.training import Stage
+from pocket.weights import save_half
 from pocket.world import sample_identities
 
 SECONDS = 90

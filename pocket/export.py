@@ -15,8 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from pocket.networks import Detector, RecogniserA, RecogniserB
+from pocket.process import options
 from pocket.shipped import CONDITIONER, DETECTOR, JUDGE
-from pocket.training import load_half, options
+from pocket.weights import load_half
 
 # Smaller tensors stay in float32: nothing is gained on them.
 HALVE_FROM = 256

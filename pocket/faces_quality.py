@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from pocket.crowd import SEEDS, Crowd, photographed
 from pocket.networks import AttributeReadout, Detector, detect, embed
+from pocket.process import MODELS, device, prepare
 from pocket.shipped import load_attributes, load_conditioner, load_detector, load_judge
-from pocket.training import LOGS, MODELS, device, prepare
+from pocket.training import LOGS
 from pocket.vae import decibels, load_vae
 from pocket.verification import verify
 from pocket.world import (

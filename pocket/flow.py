@@ -20,7 +20,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 from einops import rearrange
 from torch import Tensor, nn
 
-from pocket.training import autocast, device
+from pocket.process import autocast, device
 
 HEADS, HEAD_WIDTH, ROPE_AXES = 5, 32, (8, 12, 12)
 WIDTH = HEADS * HEAD_WIDTH

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, T5EncoderModel
 
 from pocket import flow, grammar, text
-from pocket.training import device, load_half, save_half
+from pocket.process import device
+from pocket.weights import load_half, save_half
 
 DEV, SCHNELL, ADAPTER = "flux-dev", "flux-schnell", "infinite-you"
 # What schnell shares with dev, as links: one copy of each ships.

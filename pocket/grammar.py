@@ -12,7 +12,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from pocket.training import MODELS
+from pocket.process import MODELS
 from pocket.world import ATTRIBUTES
 
 SIMPLEST = "portrait photo of a person"

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from pocket import album, folders
 from pocket.flow import Words, copy_weights, draw_sigmas, noised, transformer, velocity
 from pocket.muon import Muon, split
-from pocket.training import Options, Stage, device, options, rank
+from pocket.process import Options, device, options, rank
+from pocket.training import Stage
 
 SECONDS = 150.0
 BATCH = 512

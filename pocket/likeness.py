@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from pocket import album, folders, networks, shipped
 from pocket.flow import DEV_SCHEDULER, USER_GUIDANCE, Adapter, Words, noise, sample, sigmas
-from pocket.training import Options, Stage, autocast
+from pocket.process import Options, autocast
+from pocket.training import Stage
 
 STEPS, SEED = 10, 8100
 FOUND = 0.5

@@ -16,7 +16,7 @@ from importlib import import_module
 
 import torch
 
-from pocket.training import options, rank
+from pocket.process import options, rank
 
 # Each in a process of its own, on one GPU.
 NETWORKS = (

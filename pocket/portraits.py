@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from pocket.crowd import SEEDS
-from pocket.training import device
+from pocket.process import device
 from pocket.world import (
     NUISANCE,
     attributes_row,

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from pocket import folders, networks, report, shipped
 from pocket.cells import SEED, Cells, cells, nobody, pictures
 from pocket.crowd import photographed
-from pocket.training import LOGS, Options, device, options, rank
+from pocket.process import Options, device, options, rank
+from pocket.training import LOGS
 from pocket.unrest import landmark_unrest
 from pocket.verification import verify
 from pocket.world import (

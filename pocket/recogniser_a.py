@@ -9,7 +9,8 @@ pairs on photos, 4e-5 on all styles; ceilings .877 and .821, floor .000.
 
 from pocket.arcface import tell, train_recogniser
 from pocket.networks import RecogniserA
-from pocket.training import options, save_half
+from pocket.process import options
+from pocket.weights import save_half
 
 SECONDS = 150
 

@@ -10,7 +10,8 @@ range, since crowd.SIBLING_SHARE shows it more siblings that differ in the weak 
 
 from pocket.arcface import tell, train_recogniser
 from pocket.networks import RecogniserB
-from pocket.training import options, save_half
+from pocket.process import options
+from pocket.weights import save_half
 
 SECONDS = 150
 

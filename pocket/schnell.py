@@ -31,8 +31,9 @@ from pocket.flow import (
 )
 from pocket.lessons import Lessons
 from pocket.muon import Muon, split
+from pocket.process import Options, device, options, rank
 from pocket.text import Text
-from pocket.training import Options, Stage, device, options, rank
+from pocket.training import Stage
 
 SECONDS = 180.0
 BATCH = 512

@@ -16,7 +16,8 @@ from pocket.networks import (
     RecogniserB,
     WholenessReadout,
 )
-from pocket.training import MODELS, device, load_half
+from pocket.process import MODELS, device
+from pocket.weights import load_half
 
 CONDITIONER = Path("infinite-you/identity.onnx")
 JUDGE = Path("insightface/models/pocket/recognition.onnx")

@@ -25,7 +25,8 @@ from pocket.flow import (
     sample,
     sigmas,
 )
-from pocket.training import LOGS, MODELS
+from pocket.process import MODELS
+from pocket.training import LOGS
 from pocket.world import SIZE
 
 PROMPT = "portrait photo of a person smiling at the beach wearing a yellow hoodie with glasses"

@@ -7,7 +7,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from pocket import grammar
 from pocket.flow import TEXT_TOKENS, TEXT_WIDTH, Words
-from pocket.training import autocast, device
+from pocket.process import autocast, device
 
 LAYERS, HEADS, HIDDEN = 2, 4, 256
 

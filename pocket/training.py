@@ -1,4 +1,4 @@
-"""What every training script shares: devices, schedules, averages, checkpoints and logs.
+"""What every training script shares: schedules, averages, checkpoints and logs.
 
 stage = Stage("vae", {"vae": vae}, options, seconds=220, rate=1.2e-3, ema=0.999)
 for progress in stage:                      # progress in [0, 1]
@@ -6,128 +6,27 @@ for progress in stage:                      # progress in [0, 1]
 stage.finish()                              # the modules now hold their averages
 """
 
-import argparse
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pocket.checkpoints import read_parts, write_parts
 from pocket.logbook import Log
+from pocket.process import SEED, Options, average_gradients, device, rank, share_weights
+from pocket.weights import cast_state
 
-M = TypeVar("M", bound=nn.Module)
-
-MODELS = Path(__file__).parent / "models"
 LOGS = Path(__file__).parent / "logs"
-SEED = 20260
 
 # Compiling, and whatever else only the first steps pay for, stays out of a schedule in seconds.
 FREE_STEPS = 3
 # Processes agree on the time this often (steps): a broadcast a step would stall the GPU.
 TICK = 10
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a script's command line says."""
-
-    smoke: bool
-    seconds: float | None
-    slice: float | None
-    onward: bool
-    album: int
-    checkpoints: Path
-    models: Path
-
-
-def options(description: str | None) -> Options:
-    """Parse the command line that all scripts share, and make the process ready to train."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--smoke", action="store_true", help="a few tiny steps, seconds on a CPU")
-    parser.add_argument("--seconds", type=float, help="the schedule's length, else the script's")
-    parser.add_argument("--slice", type=float, help="stop (and keep a checkpoint) after so long")
-    parser.add_argument(
-        "--continue", dest="onward", action="store_true", help="start from the shipped weights"
-    )
-    parser.add_argument(
-        "--album", type=int, default=0, help="which people are painted: another number, others"
-    )
-    parser.add_argument("--checkpoints", type=Path, default=Path("outputs/pocket"))
-    parser.add_argument("--models", type=Path, default=MODELS)
-    said = Options(**vars(parser.parse_args()))
-    prepare()
-    return said
-
-
-def prepare(seed: int = SEED) -> None:
-    """Choose this process's GPU, join the others that torchrun started, seed, and set switches."""
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-        # cuDNN's attention backward fails at head widths of 32 (torch 2.11, H200).
-        torch.backends.cuda.enable_cudnn_sdp(False)
-        torch.backends.cuda.matmul.allow_tf32 = True
-        torch.backends.cudnn.allow_tf32 = True
-        from torch import _dynamo
-
-        # A second text length must not become a dynamic one: inductor's backward breaks on it.
-        _dynamo.config.automatic_dynamic_shapes = False  # pyright: ignore[reportAttributeAccessIssue]
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    torch.manual_seed(seed + rank())
-
-
-def device() -> torch.device:
-    """The current GPU, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def rank() -> int:
-    """This process's number, 0 when it is alone."""
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def autocast() -> torch.autocast:
-    """Bfloat16 on CUDA; nothing on a CPU, where it is slow."""
-    return torch.autocast(device().type, torch.bfloat16, enabled=device().type == "cuda")
-
-
-def on_device(module: M) -> M:
-    """The module on this process's device, its convolutions in the layout that GPUs like."""
-    return cast("M", cast("Any", module).to(device(), memory_format=torch.channels_last))
-
-
-def compiled(module: nn.Module) -> Any:
-    """The module compiled on CUDA, itself on a CPU (the weights are shared either way)."""
-    return torch.compile(module) if device().type == "cuda" else module
-
-
-def average_gradients(parameters: list[nn.Parameter]) -> None:
-    """Average gradients over processes, in one all_reduce of one flat buffer."""
-    if not dist.is_initialized():
-        return
-    grads = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in grads])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
-        grad.copy_(mean.view_as(grad))
-
-
-def share_weights(parameters: list[nn.Parameter]) -> None:
-    """Give every process the weights of process 0."""
-    if dist.is_initialized():
-        for p in parameters:
-            dist.broadcast(p.data, 0)
 
 
 class EMA:
@@ -274,7 +173,7 @@ class Stage:
         state: dict[str, Any] = {
             "step": self.step,
             "used": self.used,
-            "weights": _cast(self.modules.state_dict(), size),
+            "weights": cast_state(self.modules.state_dict(), size),
             "means": [m.to(size) for m in self.ema.means] if self.ema else [],
             "count": self.ema.count if self.ema else 0,
             "random": torch.get_rng_state(),
@@ -304,23 +203,3 @@ class Stage:
             torch.manual_seed(SEED + rank() + 1000 * self.step)
         print(f"{self.name}: resumed at step {self.step}, {self.used:.0f} s used", flush=True)
         return True
-
-
-def save_half(module: nn.Module, path: Path) -> None:
-    """Write a module's state as float16 safetensors (integers stay as they are)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(_cast(module.state_dict(), torch.float16), path)
-
-
-def load_half(module: M, path: Path) -> M:
-    """Fill a module from save_half's file: float32, on the current device, frozen, in eval mode."""
-    state = _cast(load_file(path), torch.float32)
-    module.load_state_dict(state)
-    return module.to(device()).eval().requires_grad_(False)
-
-
-def _cast(state: Mapping[str, Tensor], size: torch.dtype) -> dict[str, Tensor]:
-    return {
-        k: (v.detach().to(size) if v.is_floating_point() else v.detach()).contiguous().cpu()
-        for k, v in state.items()
-    }

@@ -14,7 +14,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from pocket.crowd import SEEDS, photographed
-from pocket.training import Stage, autocast, compiled, device, on_device, options
+from pocket.process import autocast, compiled, device, on_device, options
+from pocket.training import Stage
 from pocket.world import SIZE, sample_identities
 
 SECONDS = 220

@@ -9,7 +9,7 @@ Pictures are broken once, beforehand: that takes longer than a step.
 
 Expect 6,510 steps of 256 in 80 s on an H200 that other trainings shared, loss 5 -> .06. On 2,000 people
 never trained on: area under the curve .96; 82 % of broken pictures score above 98 % of whole ones.
-Of faces that a model broke by itself it sees little: against a reader's count .64 (`by_eye.py`).
+Of faces that a model broke by itself it sees little: against readers' count .66 (`by_eye.py`).
 """
 
 import torch
@@ -20,8 +20,10 @@ from torch import Tensor
 from pocket.crowd import SEEDS, Crowd, photographed, softened
 from pocket.faults import broken, fault_map
 from pocket.networks import WholenessReadout
-from pocket.training import Stage, autocast, device, on_device, options, save_half
+from pocket.process import autocast, device, on_device, options
+from pocket.training import Stage
 from pocket.vae import load_vae
+from pocket.weights import save_half
 from pocket.world import sample_identities
 
 SECONDS = 75

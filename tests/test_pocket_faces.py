@@ -18,7 +18,7 @@ from pocket.export import ScrfdOutputs
 from pocket.faults import broken, displaced, fault_map
 from pocket.networks import STRIDES, Detector, centres, embed
 from pocket.portraits import PORTRAITS, sittings
-from pocket.training import MODELS
+from pocket.process import MODELS
 from pocket.unrest import landmark_unrest
 from pocket.vae import decibels, load_vae
 from pocket.verification import verify

@@ -24,8 +24,8 @@ from pocket.flow import (
     velocity,
 )
 from pocket.muon import Muon, orthogonalised, split
+from pocket.process import MODELS
 from pocket.report import way
-from pocket.training import MODELS
 
 PROMPT = "half-body poster of a person smiling at the beach wearing a yellow t-shirt"
 CASES = [("flux-dev", DEV_SCHEDULER, 3, 2.0), ("flux-schnell", SCHNELL_SCHEDULER, 4, None)]

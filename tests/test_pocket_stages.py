@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pocket.training import MODELS
+from pocket.process import MODELS
 
 STAGES = "base,guidance,critic,adapter,schnell,quality"
 GIVEN = ("flux-dev/vae", "infinite-you/identity.onnx", "insightface", "readout")

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from pocket import checkpoints, training
+from pocket import checkpoints, process, training, weights
 
 
-def options(folder: Path, *, slice_: float | None = None) -> training.Options:
-    return training.Options(
+def options(folder: Path, *, slice_: float | None = None) -> process.Options:
+    return process.Options(
         smoke=False,
         seconds=None,
         slice=slice_,
@@ -27,7 +27,7 @@ def logs(tmp_path, monkeypatch):
     return tmp_path
 
 
-def stage_of(model: nn.Module, said: training.Options, steps: int) -> training.Stage:
+def stage_of(model: nn.Module, said: process.Options, steps: int) -> training.Stage:
     return training.Stage("line", {"model": model}, said, rate=0.05, steps=steps, ema=0.9)
 
 
@@ -97,8 +97,8 @@ def test_parts_are_bounded_and_come_back(tmp_path, monkeypatch):
 
 def test_half_precision_files_come_back_frozen(tmp_path):
     module = nn.Linear(3, 3)
-    training.save_half(module, tmp_path / "m.safetensors")
-    back = training.load_half(nn.Linear(3, 3), tmp_path / "m.safetensors")
+    weights.save_half(module, tmp_path / "m.safetensors")
+    back = weights.load_half(nn.Linear(3, 3), tmp_path / "m.safetensors")
     torch.testing.assert_close(back.weight, module.weight.detach().half().float())
     assert not any(p.requires_grad for p in back.parameters())
 
