@@ -32,7 +32,7 @@ from pocket.muon import Muon, split
 from pocket.process import Options, autocast, compiled, options, rank
 from pocket.training import Stage
 
-SECONDS = 1500.0
+SECONDS = 1100.0
 BATCH = 1024
 RATE, MUON = 1e-3, 3.0
 SIGMA_MEAN = 0.8

@@ -14,7 +14,7 @@ from pocket.muon import Muon, split
 from pocket.process import Options, options, rank
 from pocket.training import Stage
 
-SECONDS = 900.0
+SECONDS = 1800.0
 # Launching a step's kernels takes Python some 60 ms, whatever the batch: it has to be large.
 BATCH = 1024
 # On a small copy of this model 300 steps reached a loss of .185 with Muon at four times AdamW's rate,

@@ -1,4 +1,4 @@
-"""Do the measures of wholeness see what a reader of the grids saw? `python -m pocket.by_eye`.
+"""Do the measures of wholeness see what readers of the grids saw? `python -m pocket.by_eye`.
 
 logs/by_eye.json names the broken faces of figures/whole_*.png by their place, 0 to 99, row by row. Here
 each measure's area under the curve is put beside them: the chance that it ranks a face that was called

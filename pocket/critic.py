@@ -18,7 +18,7 @@ from pocket.process import Options, autocast, compiled, device, options, rank
 from pocket.training import Stage
 from pocket.weights import load_half, save_half
 
-SECONDS = 60.0
+SECONDS = 30.0
 BATCH = 512
 RATE = 2e-3
 # Estimates come from noise up to this level; a share of the pictures is clean.

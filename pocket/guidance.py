@@ -17,7 +17,7 @@ from pocket.muon import Muon, split
 from pocket.process import Options, device, options, rank
 from pocket.training import Stage
 
-SECONDS = 150.0
+SECONDS = 100.0
 BATCH = 512
 RATE = 7e-4
 SIGMA_MEAN = 0.6

@@ -145,7 +145,7 @@ def _by_eye(told: Mapping[str, Any]) -> str:
         return table
     areas = ", ".join(f"{name} {area:.2f}" for name, area in told["area_under_curve"].items())
     return (
-        f"{table}\n\nHow well the measures see what that reader saw, by `python -m pocket.by_eye`, as an "
+        f"{table}\n\nHow well the measures see what those readers saw, by `python -m pocket.by_eye`, as an "
         f"area under the curve (.5 is chance): {areas}."
     )
 

@@ -35,7 +35,7 @@ from pocket.process import Options, device, options, rank
 from pocket.text import Text
 from pocket.training import Stage
 
-SECONDS = 180.0
+SECONDS = 60.0
 BATCH = 512
 RATE = 6e-4
 # How often a lesson is learnt from, and how many batches of them are kept at hand.
