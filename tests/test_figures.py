@@ -145,8 +145,8 @@ def test_the_conceptual_trajectory_keeps_its_intervals_and_its_legend_apart(face
         bars = [c for c in axes.collections if isinstance(c, LineCollection)]
         ends = np.concatenate([np.ravel(s)[1::2] for bar in bars for s in bar.get_segments()])
         assert len(ends)
-        assert ends.min() >= low
-        assert ends.max() <= high
+        assert ends.min() >= low - 1e-9
+        assert ends.max() <= high + 1e-9
         assert axes.get_legend() is None  # it is the figure's, above the panels
     assert len(figure.legends) == 1
 
