@@ -6,9 +6,10 @@ of the settings and models that read it. It is written after the values, so that
 measurement continues where it stopped and never looks finished.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -49,15 +50,21 @@ def measure_all(
 ) -> None:
     """Measure runs by the named metrics and those that they need; models are loaded once.
 
-    What is measured with the same inputs is left as it is. Raises StepscopeError for an unknown
-    metric, for what is no finished run, and for models that are not on this machine.
+    What is measured with the same inputs is left as it is. Raises StepscopeError, before anything is
+    measured, for an unknown metric, for what is no finished run, for a run that lacks what a metric
+    reads, and for models and libraries that are not on this machine.
     """
     for name in metrics:
         if name not in METRICS:
             raise StepscopeError(f"metrics: no {name!r}; {nearest(name, METRICS)}")
+    planned = []
     for path in map(Path, runs):
         recorded = open_recorded(path)
-        for metric in ordered(metrics, recorded, settings or Settings()):
+        planned.append((path, recorded, ordered(metrics, recorded, settings or Settings())))
+    for one in planned:
+        require(*one)
+    for path, recorded, wanted in planned:
+        for metric in wanted:
             measure(path, recorded, metric, say)
 
 
@@ -85,25 +92,58 @@ def built(kind: type[Metric], settings: Settings) -> Metric:
     return kind(**{f.name: getattr(settings, f.name) for f in fields(settings) if f.name in names})
 
 
-def measure(path: Path, recorded: xr.Dataset, metric: Metric, say: Say) -> None:
-    """Measure the samples of a run that are not, or whose inputs changed."""
-    group = measurements(path)
-    run = recorded.assign({n: v for n, v in group.data_vars.items() if n not in recorded.variables})
-    quantities = metric.quantities(run)
-    absent = [name for name in metric.reads if name not in run and name not in quantities]
+def require(path: Path, recorded: xr.Dataset, metrics: Sequence[Metric]) -> None:
+    """Raise StepscopeError for what one of these metrics needs and has not; models are loaded.
+
+    metrics: in their order; what an earlier one will write counts as there.
+    """
+    group, run, promised = measurements(path), recorded, set()
+    for metric in metrics:
+        promised |= metric.quantities(run).keys()
+        readable(path, metric, promised | {str(name) for name in run})
+        if settled(path, run, group, metric) is None:
+            continue
+        run = run.assign_coords(metric.coordinates(run))
+        if not complete(group, metric.name):
+            metric.load(run)
+
+
+def readable(path: Path, metric: Metric, names: Collection[str]) -> None:
+    """Raise RunError if these variables of a run are not all that a metric reads."""
+    absent = [name for name in metric.reads if name not in names]
     if absent:
         raise RunError(f"{path} has no {', '.join(absent)}: {metric.name} cannot be measured of it")
+
+
+def settled(
+    path: Path, run: xr.Dataset, group: xr.Dataset, metric: Metric
+) -> dict[str, Any] | None:
+    """What decides a metric's values besides what it reads; None if it is measured and that is gone.
+
+    Raises StepscopeError for models that are not on this machine, where they were named or needed.
+    """
     try:
-        settings = {"revision": metric.revision, **metric.settings(run)}
+        return {"revision": metric.revision, **metric.settings(run)}
     except WeightsError:
         if complete(group, metric.name) and by_default(metric):
-            say(f"{path}: {metric.name} was measured before; its models are not on this machine")
-            return
+            return None
         raise
     except RunError:  # it names its run
         raise
     except StepscopeError as error:
         raise StepscopeError(f"{path}: {error}") from error
+
+
+def measure(path: Path, recorded: xr.Dataset, metric: Metric, say: Say) -> None:
+    """Measure the samples of a run that are not, or whose inputs changed."""
+    group = measurements(path)
+    run = recorded.assign({n: v for n, v in group.data_vars.items() if n not in recorded.variables})
+    quantities = metric.quantities(run)
+    readable(path, metric, {*map(str, run), *quantities})
+    settings = settled(path, run, group, metric)
+    if settings is None:
+        say(f"{path}: {metric.name} was measured before; its models are not on this machine")
+        return
     marks = inputs(path, recorded, group, metric, fingerprint([metric.name, settings]))
     coordinates = {
         "sample": ("sample", run["sample"].values),

@@ -112,20 +112,26 @@ class Timing:
     """A simulated run's recorded latency: `calls` calls of `batch` samples, the last one of half.
 
     seconds: mean seconds an image. spread: standard deviation of a call's logarithm, so that slow
-    calls are further off than fast ones.
+    calls are further off than fast ones. cold: how many times as long the first call takes.
     """
 
     seconds: float
     calls: int = 12
     batch: int = 8
     spread: float = 0.1
+    cold: float = 1.0
 
     def __call__(self, rng: np.random.Generator) -> xr.Dataset:
         """`latency_seconds` (sample, part), each call's wall time under all of its samples."""
         each = self.seconds * rng.lognormal(-(self.spread**2) / 2, self.spread, self.calls)
+        each[0] *= self.cold
         sizes = np.full(self.calls, self.batch)
         sizes[-1] = max(1, self.batch // 2)
         return xr.Dataset(
             {"latency_seconds": (("sample", "part"), np.repeat(each * sizes, sizes)[:, None])},
-            coords={"part": ["total"], "batch_size": ("sample", np.repeat(sizes, sizes))},
+            coords={
+                "part": ["total"],
+                "sample": np.arange(sizes.sum()),
+                "batch_size": ("sample", np.repeat(sizes, sizes)),
+            },
         )

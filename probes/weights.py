@@ -9,6 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import errors as hub
 from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
 
 from hooks.errors import StepscopeError
 
@@ -39,7 +40,7 @@ def explained(path: str, what: str) -> Iterator[None]:
             f"{what} {path!r} is not on this machine and the hub was not reached: download it with "
             f"`hf download {path}` where there is a network, or name a local folder"
         ) from error
-    except (OSError, hub.HFValidationError) as error:
+    except (OSError, hub.HFValidationError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         first = str(error).strip().splitlines()[0]

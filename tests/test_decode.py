@@ -15,6 +15,7 @@ from analysis.measure import Settings, measure_all
 from analysis.metrics.decode import PIXELS, load_vae, pictures
 from analysis.runs import open_measured, open_recorded
 from hooks.errors import StepscopeError
+from tests.bench import decoding
 
 VAE = "pocket/models/flux-dev/vae"
 
@@ -77,3 +78,10 @@ def test_a_vae_that_is_not_there(pocket_run: Path, tmp_path: Path) -> None:
     path = Path(shutil.copytree(pocket_run, tmp_path / "run.zarr"))
     with pytest.raises(StepscopeError, match=r"vae: no folder .* at 'nowhere'"):
         measure_all([path], ["decode"], Settings(vae="nowhere"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is Linux's")
+def test_memory_does_not_grow_with_samples() -> None:
+    few, many = 4, 16  # two blocks of images, and eight
+    first, second = decoding.in_child([few, many])
+    assert second - first < (many - few) * decoding.MB_A_SAMPLE / 2

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
 from analysis.evidence import Evidence, MissingEvidenceError, budgets
-from analysis.figures import FIGURES, figure1_replacement
+from analysis.figures import FIGURES, figure1_replacement, figure7_trajectory
 from analysis.figures.figure_filmstrip import shown
 from analysis.figures.style import LOOKS, save, styled
 from tests.measured import FACES, PROMPTS, evidence, measured_run
@@ -41,7 +42,7 @@ def drawn(name: str, from_what: Evidence = WHOLE) -> Figure:
 
 def gaps(figure: Figure) -> list[str]:
     found = figure.findobj(lambda artist: artist.get_gid() == "gap")
-    return [artist.get_text() for artist in found if isinstance(artist, Text)]
+    return [" ".join(artist.get_text().split()) for artist in found if isinstance(artist, Text)]
 
 
 def test_the_list_is_the_papers() -> None:
@@ -134,6 +135,34 @@ def test_looks_differ_without_colour() -> None:
         == len({str(look.line) for look in LOOKS})
         == len(LOOKS)
     )
+
+
+@pytest.mark.parametrize("faces", [2, 3, len(FACES)])
+def test_the_conceptual_trajectory_keeps_its_intervals_and_its_legend_apart(faces: int) -> None:
+    figure = drawn("figure7_trajectory", evidence(faces=FACES[:faces]))
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        bars = [c for c in axes.collections if isinstance(c, LineCollection)]
+        ends = np.concatenate([np.ravel(s)[1::2] for bar in bars for s in bar.get_segments()])
+        assert len(ends)
+        assert ends.min() >= low - 1e-9
+        assert ends.max() <= high + 1e-9
+        assert axes.get_legend() is None  # it is the figure's, above the panels
+    assert len(figure.legends) == 1
+
+
+def test_shares_of_the_way_are_those_of_the_mean_and_without_spread_where_faces_go_alike() -> None:
+    run = measured_run(missing=0.0)
+    offset = {face: 0.1 * k for k, face in enumerate(FACES)}
+    step = np.arange(run.sizes["step"])
+    way = 1 - np.exp(-step / 4.0)
+    values = WHOLE.identity(run).copy(
+        data=np.stack([offset[face] + 0.5 * way for face in run["face"].values])
+    )
+    found = figure7_trajectory.course(WHOLE, values, LOOKS[0], "identity")
+    assert found.taus[0] == pytest.approx(4.0, rel=1e-3)
+    for shares in found.shares:  # middle, and both ends of the interval
+        np.testing.assert_allclose(shares, way, atol=1e-3)
 
 
 def test_budgets_join_the_cells_that_all_runs_have() -> None:

@@ -158,6 +158,20 @@ def test_measured_runs_need_no_models(copied: Path, monkeypatch, tmp_path: Path)
         measure_all([copied], ["arcface_final"], Settings(recognisers=["buffalo"]))
 
 
+def test_a_second_run_that_lacks_something_stops_the_first_too(
+    pocket_run: Path, tmp_path: Path
+) -> None:
+    first, second = (Path(shutil.copytree(pocket_run, tmp_path / n)) for n in ("a.zarr", "b.zarr"))
+    cut = xr.open_zarr(second, chunks=None).drop_vars("stage_seconds").load()
+    shutil.rmtree(second)
+    for values in cut.variables.values():
+        values.encoding = {}
+    cut.to_zarr(second, consolidated=True, write_empty_chunks=True)
+    with pytest.raises(StepscopeError, match=r"b\.zarr has no stage_seconds: latency cannot be"):
+        measure_all([first, second], ["arcface_final", "latency"])
+    assert not (first / "analysis").exists()
+
+
 def test_a_wrong_metric_is_answered_with_the_nearest() -> None:
     with pytest.raises(StepscopeError, match="did you mean 'sharpness'"):
         measure_all([], ["sharpnes"])

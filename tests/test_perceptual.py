@@ -123,6 +123,19 @@ def test_dinov2_that_is_not_there(pocket_run: Path, tmp_path: Path) -> None:
     path = Path(shutil.copytree(pocket_run, tmp_path / "run.zarr"))
     with pytest.raises(StepscopeError, match=r"dinov2: no folder '\./nowhere'"):
         measure_all([path], ["dinov2"], Settings(dinov2="./nowhere"))
+    assert not (path / "analysis").exists()
+
+
+def test_weights_that_cannot_be_loaded_stop_it_before_anything_is_measured(
+    pocket_run: Path, dinov2: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(pocket_run, tmp_path / "run.zarr"))
+    broken = Path(shutil.copytree(dinov2, tmp_path / "dinov2"))
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(StepscopeError, match="dinov2"):
+        measure_all([path], ["arcface", "dinov2"], Settings(dinov2=str(broken)))
+    assert not (path / "analysis").exists()
 
 
 def test_lpips_that_is_not_installed_says_what_to_install(
@@ -133,7 +146,7 @@ def test_lpips_that_is_not_installed_says_what_to_install(
     with pytest.raises(StepscopeError, match="pip install lpips torchvision") as caught:
         measure_all([path], ["lpips"])
     assert "\n" not in str(caught.value)
-    assert not (path / "analysis" / "lpips").exists()
+    assert not (path / "analysis").exists()  # nor were the faces measured that it stands on
 
 
 def test_lpips_beside_a_torchvision_of_another_build_is_one_line_too(
@@ -147,7 +160,7 @@ def test_lpips_beside_a_torchvision_of_another_build_is_one_line_too(
     with pytest.raises(StepscopeError) as caught:
         measure_all([path], ["lpips"])
     assert str(caught.value).endswith("(operator torchvision::nms does not exist)")
-    assert not (path / "analysis" / "lpips").exists()
+    assert not (path / "analysis").exists()
 
 
 def test_lpips_knows_its_networks(pocket_run: Path) -> None:

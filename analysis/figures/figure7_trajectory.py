@@ -1,20 +1,27 @@
 """The conceptual trajectory, fitted to the measured one: identity first, detail later.
 
 Dots: measured means over faces along the run, scaled so that the first step is 0 and the last lies
-on the curve. Curves: 1 - exp(-s / tau), s the step, with tau from the saturating fit to each mean
-(the position at which it has made half its way, over ln 2); bands: the interval of tau. Where the
-fit finds no saturation within the run there is no curve, and the panel says so. The shape of the
-curve is an assumption of the concept, not a finding; how the dots leave it is a finding.
+on the curve; bars: the interval over faces of that share of the way, which the first and the last
+step have by definition; an arrow is an interval that goes on beyond the axis. Curves:
+1 - exp(-s / tau), s the step, with tau from the saturating fit to each mean (the position at which
+it has made half its way, over ln 2); bands: the interval of tau. Where the fit finds no saturation
+within the run there is no curve, and the panel says so. The shape of the curve is an assumption of
+the concept, not a finding; how the dots leave it is a finding.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.cells import face_means
 from analysis.evidence import Evidence
 from analysis.figures.figure4_streams import sharpness
-from analysis.figures.marks import legend, look, run_name, steps
+from analysis.figures.marks import key, look, run_name, steps
 from analysis.figures.style import QUIET, Look, canvas, gap, panel
 from analysis.saturation import ExponentialApproach
 from analysis.windows import window
@@ -22,54 +29,113 @@ from hooks.errors import StepscopeError
 
 EXPERIMENTS = ("trajectory",)
 HALF = ExponentialApproach(share=0.5, origin="first")
+LEAST, MOST = -0.5, 2.0
+"""Shares of the way beyond which an interval is cut off, with an arrow."""
+LINE = 0.09
+"""Height of a line of text, as a share of the panel."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """One quantity's way along the run, as shares of the way to its plateau.
+
+    shares: middle, lower and upper ends at each step, NaN where not defined. taus: the fit's, and
+    the ends of its interval, in steps; NaN or inf where the run shows no saturation, and then `why`.
+    """
+
+    label: str
+    look: Look
+    step: Float[np.ndarray, "step"]
+    shares: Float[np.ndarray, "3 step"]
+    taus: Float[np.ndarray, "3"]
+    why: str
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there is a curve to draw."""
+        return bool(self.taus[0] > 0)
 
 
 def draw(evidence: Evidence) -> Figure:
     """A panel for each backbone."""
-    figure = canvas(2.5)
+    figure = canvas(2.6)
     axes = figure.subplots(1, 2, sharey=True)
+    every = []
     for one, letter, backbone in zip(axes, "ab", evidence.backbones, strict=True):
         run = evidence.one("trajectory", backbone=backbone)
         panel(one, letter, run_name(run))
-        one.set(ylim=(-0.2, 1.5))
         steps(one, run.sizes["step"])
         quantities = (("identity", evidence.identity), ("sharpness of the face", sharpness))
+        courses: list[Course] = []
         for k, (label, quantity) in enumerate(quantities):
             try:
-                concept(evidence, one, quantity(run), look(2 * k), label, row=k)
+                courses.append(course(evidence, quantity(run), look(2 * k), label))
             except StepscopeError as error:
                 gap(one, str(error))
-        legend(one, loc="lower right")
+        every.append(courses)
+    low, high = limits([c for courses in every for c in courses])
+    for one, courses in zip(axes, every, strict=True):
+        one.set_ylim(low, high)
+        for each in courses:
+            concept(one, each)
+        refusals(one, courses)
     axes[0].set_ylabel("share of the way to the plateau")
+    key(figure, max(axes, key=lambda one: len(one.get_legend_handles_labels()[1])))
     return figure
 
 
-def concept(
-    evidence: Evidence, axes: Axes, values: xr.DataArray, drawn: Look, label: str, *, row: int
-) -> None:
-    """Measured means and the fitted curve of one quantity."""
-    mean = evidence.average(values)
+def course(evidence: Evidence, values: xr.DataArray, drawn: Look, label: str) -> Course:
+    """Measured shares and fit of one quantity, values (sample, step)."""
     step = values["step"].values.astype(float)
     found = window(values, HALF, evidence.window_interval, against="step")
-    first, last = (mean["mean"].values[i] for i in (0, -1))
-    tau = float(found["position"] - step[0]) / np.log(2)
-    whole = 1 - np.exp(-(step[-1] - step[0]) / tau) if tau > 0 else 1.0
-    scale = whole / (last - first)
-    low, high = ((mean[word].values - first) * scale for word in ("low", "high"))
-    middle = (mean["mean"].values - first) * scale
-    arms = np.abs([middle - low, high - middle])
+    position = np.array([float(found[word]) for word in ("position", "low", "high")])
+    taus = (position - step[0]) / np.log(2)
+    whole = 1 - np.exp(-(step[-1] - step[0]) / taus[0]) if taus[0] > 0 else 1.0
+
+    def share(means: Float[np.ndarray, "resample step"]) -> Float[np.ndarray, "resample step"]:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return whole * (means - means[:, :1]) / (means[:, -1:] - means[:, :1])
+
+    shares = np.stack(evidence.interval(values)(face_means(values).mean, share))
+    why = found["reason"].item() or "the first step is already half way"
+    return Course(label, drawn, step, shares, taus, why.split(":")[0])
+
+
+def limits(courses: Sequence[Course]) -> tuple[float, float]:
+    """Of the y axis: all dots, and of the intervals what is neither far below 0 nor far above 1."""
+    ends = np.concatenate([[-0.1, 1.1], *(np.clip(c.shares, LEAST, MOST).ravel() for c in courses)])
+    dots = np.concatenate([[0.0, 1.0], *(c.shares[0] for c in courses)])
+    ends, dots = ends[np.isfinite(ends)], dots[np.isfinite(dots)]
+    low, high = min(ends.min(), dots.min()), max(ends.max(), dots.max())
+    spare = 0.04 * (high - low)
+    above = LINE * min(2, sum(not c.fitted for c in courses)) * (high - low)
+    return low - spare, high + spare + above
+
+
+def concept(axes: Axes, found: Course) -> None:
+    """Measured means and the fitted curve of one quantity."""
+    bottom, top = axes.get_ylim()
+    middle, low, high = found.shares
+    arms = [middle - np.maximum(low, bottom), np.minimum(high, top) - middle]
     axes.errorbar(
-        step, middle, arms, ls="none", marker=drawn.marker, ms=2.6, elinewidth=0.7,
-        color=drawn.colour, label=label,
+        found.step, middle, np.maximum(arms, 0.0), ls="none", marker=found.look.marker, ms=2.6,
+        elinewidth=0.7, color=found.look.colour, label=found.label,
     )  # fmt: skip
-    if not tau > 0:
-        why = found["reason"].item() or "the first step is already half way"
-        text = f"{label}: {why.split(':')[0]}"
-        axes.text(0.02, 0.97 - 0.08 * row, text, color=QUIET, va="top", transform=axes.transAxes)
+    for beyond, edge, arrow in ((low < bottom, bottom, "v"), (high > top, top, "^")):
+        for place in found.step[beyond]:
+            axes.plot(place, edge, arrow, color=found.look.colour, ms=3, clip_on=False)
+    if not found.fitted:
         return
-    fine = np.linspace(step[0], step[-1], 200)
-    axes.plot(fine, 1 - np.exp(-(fine - step[0]) / tau), color=drawn.colour, ls=drawn.line)
-    ends = [(float(found[word]) - step[0]) / np.log(2) for word in ("low", "high")]
+    fine = np.linspace(found.step[0], found.step[-1], 200)
     with np.errstate(divide="ignore", invalid="ignore"):
-        edges = [1 - np.exp(-(fine - step[0]) / max(end, 1e-9)) for end in ends]
-    axes.fill_between(fine, *edges, color=drawn.colour, alpha=0.18, lw=0)
+        curve, *edges = (1 - np.exp(-(fine - fine[0]) / max(tau, 1e-9)) for tau in found.taus)
+    axes.plot(fine, curve, color=found.look.colour, ls=found.look.line)
+    axes.fill_between(fine, *edges, color=found.look.colour, alpha=0.18, lw=0)
+
+
+def refusals(axes: Axes, courses: Sequence[Course]) -> None:
+    """What is not fitted, and why, above the dots."""
+    for row, found in enumerate(c for c in courses if not c.fitted):
+        text = f"{found.label}: {found.why}"
+        place = (0.02, 0.98 - LINE * row)
+        axes.text(*place, text, color=QUIET, va="top", transform=axes.transAxes)

@@ -1,9 +1,10 @@
 """Latency against identity: one point for each backbone and number of steps.
 
 Similarity of the final image, mean over faces, against seconds an image, mean over pipeline calls
-of a call's wall time over its batch size, on the machine and in the batches named below. Bars are
-intervals, over faces and over calls; seconds of a run that was a single call have none. Labels:
-number of steps. Timings are of this machine and not of another.
+of a call's wall time over its batch size, on the machine and in the batches named below; a run's
+cold first call is left out where two others remain. Bars are intervals, over faces and over calls;
+seconds of a run that was a single call have none. Labels: number of steps. Timings are of this
+machine and not of another.
 """
 
 from matplotlib.figure import Figure

@@ -1,5 +1,6 @@
 """How every figure looks: sizes, type, colours that differ in grey, and the files that it is saved to."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from matplotlib.figure import Figure
 WIDTH = 7.0
 """Inches across two columns of a paper."""
 DOTS_PER_INCH = 200
+LETTERS_AN_INCH = 17
+"""Of italic text in the style's size."""
 
 RC: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
@@ -106,23 +109,31 @@ def panel(axes: Axes, letter: str, title: str) -> None:
 
 
 def gap(axes: Axes, reason: str) -> None:
-    """An empty panel that says what is missing in it, and why."""
+    """An empty panel that says what is missing in it, and why; once, if it is said twice."""
+    if any(text.get_gid() == "gap" and _one_line(text.get_text()) == reason for text in axes.texts):
+        return
     axes.set(xticks=[], yticks=[])
     axes.grid(visible=False)
     for side in axes.spines.values():
         side.set(linestyle=":", color=QUIET, visible=True)
+    width = axes.get_position().width * axes.get_figure(root=True).get_figwidth()  # pyright: ignore[reportOptionalMemberAccess]
+    letters = max(20, round(LETTERS_AN_INCH * width))
     axes.text(
         0.5,
         0.5,
-        reason,
+        # In lines that fit the panel: matplotlib's own wrapping knows the figure's edges alone.
+        textwrap.fill(reason, letters, break_long_words=False, break_on_hyphens=False),
         ha="center",
         va="center",
-        wrap=True,
         color=QUIET,
         style="italic",
         gid="gap",
         transform=axes.transAxes,
     )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:

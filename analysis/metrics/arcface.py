@@ -76,6 +76,9 @@ class Recognition(Metric):
         where = self.root, pick_device(self.device), self.size(samples)
         return [(one, encoder(one, *where), detector(one, *where)) for one in self.panel(samples)]
 
+    def load(self, run: xr.Dataset) -> None:
+        self.encoders(run)
+
     @abstractmethod
     def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]: ...
 

@@ -65,12 +65,16 @@ class Decode(Metric):
             raise WeightsError(f"vae: {path} is not the one that made the run, its hash differs")
         return {"vae": found, "dtype": vae_dtype(run.attrs)}
 
+    def load(self, run: xr.Dataset) -> None:
+        self.autoencoder(run.attrs)
+
+    def autoencoder(self, about: Mapping[str, Any]) -> Any:
+        """The VAE for a run with these attributes, loaded once."""
+        place = str(vae_folder(self.vae, about))
+        return load_vae(place, vae_dtype(about), pick_device(self.device))
+
     def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
-        vae = load_vae(
-            str(vae_folder(self.vae, samples.attrs)),
-            vae_dtype(samples.attrs),
-            pick_device(self.device),
-        )
+        vae = self.autoencoder(samples.attrs)
         x0, final = samples["x0"].values, samples["final_latents"].values
         if "image" not in self.quantities(samples):
             last = samples["image"].values

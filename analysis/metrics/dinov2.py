@@ -35,9 +35,11 @@ class Dinov2Likeness(Comparison):
     def model(self) -> dict[str, Any]:
         return {"files": digests(folder(self.dinov2, "dinov2", FILES)), "size": self.dinov2_size}
 
+    def network(self) -> Any:
+        return load(self.dinov2, pick_device(self.device))
+
     def compare(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        network = load(self.dinov2, pick_device(self.device))
-        a, b = (embedded(network, x, self.dinov2_size) for x in (first, second))
+        a, b = (embedded(self.network(), x, self.dinov2_size) for x in (first, second))
         return functional.cosine_similarity(a, b).cpu().numpy()
 
 

@@ -34,9 +34,11 @@ class LpipsDistance(Comparison):
         versions = {name: importlib.metadata.version(name) for name in ("lpips", "torchvision")}
         return {"network": self.lpips, **versions}
 
+    def network(self) -> Any:
+        return load(self.lpips, pick_device(self.device))
+
     def compare(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        network = load(self.lpips, pick_device(self.device))
-        return distances(network, first, second)
+        return distances(self.network(), first, second)
 
 
 @dataclass(frozen=True)

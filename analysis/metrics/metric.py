@@ -54,6 +54,10 @@ class Metric(ABC):
         Raises WeightsError for a model that is not on this machine.
         """
 
+    def load(self, run: xr.Dataset) -> None:
+        """Load and keep the models that the call needs. Raises WeightsError for what is not whole."""
+        return
+
     @abstractmethod
     def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
         """Values (sample, ...) of every variable, from some samples of a run with its attributes."""

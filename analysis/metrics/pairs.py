@@ -34,6 +34,10 @@ class Comparison(ABC):
         """(n,) of images (n, row, column, rgb) uint8 and as many others, or one for all."""
 
     @abstractmethod
+    def network(self) -> Any:
+        """The network, loaded once. Raises WeightsError."""
+
+    @abstractmethod
     def model(self) -> dict[str, Any]:
         """What identifies the network, as JSON values. Raises WeightsError if it is not to be had."""
 
@@ -62,6 +66,9 @@ class PairMetric(Metric, Comparison):
             return {"model": self.model(), "many_step": None}
         images = [content(Path(other), "image", i) for i in range(_other(other).sizes["sample"])]
         return {"model": self.model(), "many_step": images}
+
+    def load(self, run: xr.Dataset) -> None:
+        self.network()
 
     def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
         images, crops = samples["image"].values, samples["face_crop"].values
@@ -95,6 +102,9 @@ class StepMetric(Metric, Comparison):
 
     def settings(self, run: xr.Dataset) -> dict[str, Any]:
         return {"model": self.model()}
+
+    def load(self, run: xr.Dataset) -> None:
+        self.network()
 
     def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
         both = zip(samples["decoded"].values, samples["image"].values, strict=True)

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,13 +86,13 @@ class Table:
         return f"{body}\n" + (f"\n{self.note}\n" if self.note else "")
 
     def latex(self) -> str:
-        """A booktabs tabular, to be put into a table environment, and its note as a comment."""
+        """A booktabs tabular for a table environment; comments say what it needs, and its note."""
         lines = [" & ".join(map(_escaped, self.columns)) + r" \\", r"\midrule"]
         lines += [" & ".join(_escaped(str(entry)) for entry in row) + r" \\" for row in self.rows]
         align = "l" + "r" * (len(self.columns) - 1)
         body = "\n".join([rf"\begin{{tabular}}{{{align}}}", r"\toprule", *lines, r"\bottomrule"])
-        note = " ".join(self.note.split())
-        return f"% {note}\n{body}\n\\end{{tabular}}\n"
+        told = "".join(f"% {line}\n" for line in (NEEDS, " ".join(self.note.split())) if line)
+        return f"{told}{body}\n\\end{{tabular}}\n"
 
     def save(self, folder: Path, name: str) -> list[Path]:
         """Write all three; returns the paths."""
@@ -117,16 +119,31 @@ LATEX = {
     "|": "$|$",
     "–": "--",
     "−": "$-$",
-    "×": r"$\times$",
-    "α": r"$\alpha$",
-    "σ": r"$\sigma$",
+    **{
+        sign: f"$\\{word}$"
+        for sign, word in (
+            ("×", "times"), ("≤", "leq"), ("≥", "geq"), ("≈", "approx"), ("≠", "neq"),
+            ("∞", "infty"), ("√", "surd"), ("→", "rightarrow"), ("←", "leftarrow"),
+            ("↔", "leftrightarrow"), ("Δ", "Delta"), ("∆", "Delta"), ("α", "alpha"),
+            ("β", "beta"), ("γ", "gamma"), ("λ", "lambda"), ("μ", "mu"), ("σ", "sigma"),
+            ("τ", "tau"),
+        )
+    },
+    "\u200b": "",
     "\n": " ",
-}
+}  # fmt: skip
+NEEDS = (
+    r"Needs \usepackage{booktabs} and, for letters such as «ð», \usepackage[T1]{fontenc}; "
+    "for other scripts than Latin XeLaTeX or LuaLaTeX."
+)
+MINUS = re.compile(r"(?<![\w.-])-(?=\d)")
+"""Before a number: the sign, not the hyphen of `schnell-4`."""
 
 
 def _escaped(text: str) -> str:
     """As LaTeX text; a cell that begins with a bracket is no argument of the line break before it."""
-    found = "".join(LATEX.get(sign, sign) for sign in text)
+    signed = MINUS.sub("−", unicodedata.normalize("NFC", text))
+    found = "".join(LATEX.get(sign, sign) for sign in signed)
     return "{}" + found if found.startswith(("[", "*")) else found
 
 

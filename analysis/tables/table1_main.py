@@ -5,15 +5,15 @@ minus baseline in the same face, prompt and seed. d_z: effect over the standard 
 pair's difference. Pairs needed: to see a difference of 0.028 (the paper's) with power 0.8, by the
 deviations found here and as many cells a face. A recogniser marked "conditions" feeds the adapter:
 its similarity is circular. Seconds an image: a pipeline call's wall time over its batch size, mean
-over calls with Student's interval; in place of the difference how many times faster, the ratio of
-the two means with Fieller's interval.
+over calls with Student's interval, a run's cold first call left out where two others remain; in
+place of the difference how many times faster, the ratio of the two means with Fieller's interval.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import xarray as xr
 
-from analysis.calls import average, faster, seconds_an_image
+from analysis.calls import Calls, average, faster, seconds_an_image
 from analysis.evidence import Evidence, MissingEvidenceError, measured
 from analysis.figures.marks import run_name
 from analysis.power import pairs_needed
@@ -98,8 +98,14 @@ def seconds(evidence: Evidence, runs: list[xr.Dataset]) -> list[Entry]:
     except MissingEvidenceError:
         return [label, ABSENT, ABSENT, ABSENT, "", "", ""]
     each = [Number.of(average(calls, level=evidence.level), "mean") for calls in values]
-    calls = " + ".join(str(len(one)) for one in values)
-    return [label, *each, times_faster(evidence, runs), "", f"{calls} calls", ""]
+    return [label, *each, times_faster(evidence, runs), "", counted(values), ""]
+
+
+def counted(calls: Sequence[Calls]) -> str:
+    """How many calls of each run count and how many do not: `4 + 4 calls, less 1 + 1 cold`."""
+    counts = " + ".join(str(len(each.seconds)) for each in calls)
+    left_out = " + ".join(str(each.left_out) for each in calls)
+    return f"{counts} calls" + (f", less {left_out} cold" if any(c.left_out for c in calls) else "")
 
 
 class Ratio(Number):
