@@ -14,8 +14,8 @@ import xarray as xr
 
 from hooks import record
 from hooks.store import Run
+from tests.cases import CASES
 from tests.filled import filled, row
-from tests.models import CASES
 from tests.test_record import TIMINGS
 
 

@@ -10,8 +10,8 @@ import xarray as xr
 
 from hooks.errors import RunError
 from hooks.store import Run
+from tests.cases import CASES
 from tests.filled import filled
-from tests.models import CASES
 from tests.shell import tiny
 
 

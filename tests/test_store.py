@@ -14,8 +14,8 @@ from hooks.errors import RunError
 from hooks.layout import layout
 from hooks.sites import blocks_of
 from hooks.store import Run, bytes_on_disk
+from tests.cases import CASES
 from tests.filled import LENGTH, STEPS, filled, plan
-from tests.models import CASES
 
 KINDS = {"float32": np.float32, "float64": np.float64, "uint8": np.uint8}
 SHAPES = st.lists(st.integers(1, 5), max_size=3).map(tuple)
