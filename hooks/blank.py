@@ -15,7 +15,7 @@ import zarr
 from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec, ZstdCodec
 
 from hooks.layout import Layout
-from hooks.vocabulary import AXES, SAMPLE_COORDINATES, SCHEMA_VERSION, Variable
+from hooks.vocabulary import AXES, SAMPLE_COORDINATES, SCHEMA_VERSION, STEP_COORDINATES, Variable
 
 Label = Mapping[str, Any]
 """Values of the sample coordinates of one sample: face, prompt, seed, batch_size."""
@@ -58,7 +58,7 @@ def column(labels: Sequence[Label], name: str) -> np.ndarray:
 
 
 def _attributes(layout: Layout, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    coordinates = [*SAMPLE_COORDINATES, "sigma", "timestep"]
+    coordinates = [*SAMPLE_COORDINATES, *STEP_COORDINATES]
     coordinates += [name for name, (axis, _) in layout.coordinates.items() if name != axis]
     return {
         "schema_version": SCHEMA_VERSION,

@@ -60,6 +60,10 @@ class Chunks:
         paths = (self._path((row, *rest)) for rest in np.ndindex(self._grid[1:]))
         return all(path.exists() and path.stat().st_size for path in paths)
 
+    def whole(self) -> bool:
+        """Whether every file is there, and not empty."""
+        return all(self.has(row) for row in range(0, self.shape[0], self._chunk[0]))
+
     @property
     def _grid(self) -> tuple[int, ...]:
         """How many chunks there are along each axis."""

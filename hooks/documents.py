@@ -1,7 +1,7 @@
 """The metadata documents of a run, as the Zarr 3 specification has them: read once, grown by renames."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,20 @@ class Documents:
         self._group["attributes"] = self.attributes | attributes
         self.publish()
 
-    def grow(self, names: Iterable[str], size: int) -> None:
-        """Give arrays another first axis. Readers see none of it before `publish`."""
-        for name in names:
-            self.arrays[name]["shape"][0] = size
-            self._put(self._path / name, self.arrays[name])
+    def grow(self, names: Sequence[str], size: int) -> None:
+        """Give arrays another first axis. Readers see all of it at once, in `publish`, or nothing."""
+        grown = [self.arrays[name] for name in names]
+        before = [document["shape"][0] for document in grown]
+        for document in grown:
+            document["shape"][0] = size
+        try:
+            for name in names:
+                self._put(self._path / name, self.arrays[name])
+            self.publish()
+        except BaseException:
+            for document, old in zip(grown, before, strict=True):
+                document["shape"][0] = old
+            raise
 
     def publish(self) -> None:
         """Replace the group's document, which readers go by, in one rename."""

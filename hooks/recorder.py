@@ -112,9 +112,14 @@ class Recording:
             {name: values[i] for name, values in made.samples.items()} | dict(extras[i])
             for i in range(len(labels))
         ]
-        run.refuse_other(samples[0])  # before the run grows: a call that does not fit adds nothing
+        run.refuse_other(
+            samples[0]
+        )  # before anything is written: a call that does not fit adds nothing
         run.write_steps(made.steps)
-        for place, sample in zip(places or run.extend(labels), samples, strict=True):
+        if places is None:
+            run.append(labels, samples)
+            return
+        for place, sample in zip(places, samples, strict=True):
             if place is not None:
                 run.write(place, sample)
 

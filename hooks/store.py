@@ -19,7 +19,7 @@ from hooks.chunks import Chunks
 from hooks.documents import FILE, Documents
 from hooks.errors import RunError
 from hooks.layout import Layout
-from hooks.vocabulary import SAMPLE_COORDINATES, SCHEMA_VERSION
+from hooks.vocabulary import SAMPLE_COORDINATES, SCHEMA_VERSION, STEP_COORDINATES
 
 
 class Run:
@@ -68,7 +68,11 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
-        """The run at `path`. Raises RunError if there is none, or if its schema is another version."""
+        """The run at `path`.
+
+        Raises RunError if there is none, if its schema is another version, or if a coordinate is
+        damaged: Zarr would read a lost one as the fill value.
+        """
         path = Path(path)
         if not (path / FILE).exists():
             raise RunError(f"{path} is not a run: it has no {FILE}")
@@ -77,7 +81,9 @@ class Run:
             raise RunError(
                 f"{path} has schema version {version}; this stepscope writes {SCHEMA_VERSION}"
             )
-        return cls(path)
+        run = cls(path)
+        run._refuse_damaged()
+        return run
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -143,19 +149,35 @@ class Run:
                 raise RunError(f"{self.path} was recorded on another schedule: {name} differs")
             self._steps[name] = value
 
-    def extend(self, labels: Sequence[Label]) -> list[int]:
-        """Places for more samples at the end; their indices.
+    def _refuse_damaged(self) -> None:
+        for name in set(self._arrays) - self._recorded - {"done"}:
+            array = self._arrays[name]
+            array.read()
+            written = bool(self._marked) or name not in STEP_COORDINATES
+            if written and not array.whole():
+                raise RunError(
+                    f"{self.path} is damaged: {name} has lost a file. Remove it and record it again"
+                )
 
-        Readers see the new size only when all else that it needs is on disk.
+    def append(self, labels: Sequence[Label], samples: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Add complete samples at the end, each with its label and every variable.
+
+        They are written past the end and the run grows last, in one rename: a process killed before
+        it leaves the run of before. Raises RunError as `refuse_other` does.
         """
+        for values in samples:
+            self.refuse_other(values)
         old = self._arrays["done"].shape[0]
-        size = old + len(labels)
-        self._documents.grow(self._growing, size)
+        size = old + len(samples)
+        for sample, values in enumerate(samples, old):
+            for name, value in values.items():
+                self._arrays[name].write(sample, value[None])
         for name in SAMPLE_COORDINATES:
             self._arrays[name].write(old, column(labels, name))
         self._arrays["sample"].write(old, np.arange(old, size))
-        self._documents.publish()
-        return list(range(old, size))
+        self._arrays["done"].write(old, np.ones(len(samples), bool))
+        self._documents.grow(self._growing, size)
+        self._marked.update(range(old, size))
 
 
 def bytes_on_disk(path: str | Path) -> int:

@@ -128,6 +128,9 @@ VARIABLES: dict[str, Variable] = {
 }
 """Every variable that a run may hold; what is stored of them is said by `Capture`."""
 
+STEP_COORDINATES = ("sigma", "timestep")
+"""Variables of steps alone, written with the first sample."""
+
 SAMPLE_COORDINATES: dict[str, Variable] = {
     "face": Variable(("sample",), "str", "1", "the face that conditions the sample"),
     "prompt": Variable(("sample",), "str", "1", "the text that conditions the sample"),

@@ -41,8 +41,8 @@ class FaceError(StepscopeError):
 class Face:
     """One face: its name in the run, embedding, and where it was found.
 
-    embedding: unit norm. crop: aligned RGB, None for a `.npy`. found: box, keypoints, score and
-    detection size, for the run's provenance. seconds: finding and embedding it.
+    embedding: unit norm. crop: aligned RGB, None for a `.npy`. found: box, keypoints, score,
+    detection size and the detector's file, for the run's provenance. seconds: finding and embedding it.
     """
 
     name: str
@@ -121,6 +121,7 @@ class FaceReader:
             "keypoints": face.kps.tolist(),
             "score": float(face.det_score),
             "detection_size": size,
+            "detector": Path(detector.det_model.model_file).name,
         }
         return Face(name, embedding, crop[:, :, ::-1].copy(), found, time.perf_counter() - start)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from hooks.provenance import provenance
 from probes.faces import Face
-from probes.infusenet import adapter_folder
+from probes.identity import identity
 from probes.study import Study
-from probes.weights import WeightsError, digest, folder, stamp, weight_files
+from probes.weights import digest
 
 # Settings that do not decide what is recorded.
 _ELSEWHERE = ("out", "dry")
@@ -33,15 +33,15 @@ def default_out(study: Study) -> Path:
     return Path("runs") / f"{study.backbone.name}-{adapter}-{study.steps}-{tail}.zarr"
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], under: str = "") -> list[str]:
-    """Each setting that differs, as `key: old -> new`."""
-    found = []
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], under: str = "") -> dict[str, str]:
+    """Each setting that differs, by its full key: `old -> new`."""
+    found = {}
     for key in sorted({*old, *new}):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{under}{key}.")
+            found |= differences(a, b, f"{under}{key}.")
         elif a != b:
-            found.append(f"{under}{key}: {json.dumps(a)} -> {json.dumps(b)}")
+            found[f"{under}{key}"] = f"{json.dumps(a)} -> {json.dumps(b)}"
     return found
 
 
@@ -49,58 +49,23 @@ def attributes(
     study: Study, pipe: Any, faces: Iterable[Face], files: Mapping[str, Path]
 ) -> dict[str, Any]:
     """Attributes of a probe's run: `hooks.provenance`, and what probes know besides."""
-    found = weights(study)
+    faces = list(faces)
     return {
         **provenance(pipe, study.capture),
         "configuration": configuration(study),
         "backbone": study.backbone.name,
         "adapter": study.adapter.name if study.adapter is not None else "none",
-        "weights": {name: digest(file) for name, file in found.items()},
-        "weight_stamps": {name: stamp(file) for name, file in found.items()},
+        **identity(study, faces),
         "faces": {
             face.name: {"file_sha256": digest(files[face.name]), **face.found} for face in faces
         },
+        "inputs": inputs(study),
         "conditioning_encoder": study.adapter.encoder if study.adapter is not None else "",
     }
 
 
-def weights(study: Study) -> dict[str, Path]:
-    """Every weight file of the study's models that this machine has, by role and path within.
-
-    The detector's pack is not among them: what it found of each face is in the run's `faces`.
-    """
-    roots = {"backbone": folder(study.backbone.path, "backbone", download=False)}
-    if study.adapter is not None:
-        roots["adapter"] = adapter_folder(study.adapter, download=False)
-        encoder = Path(study.adapter.encoder).expanduser()
-        if encoder.is_file():
-            roots["encoder"] = encoder
-    return {
-        f"{role}/{name}": file
-        for role, root in roots.items()
-        for name, file in weight_files(root).items()
-    }
-
-
-def other_weights(about: Mapping[str, Any], study: Study) -> list[str]:
-    """Each weight file that is not the one a run was made with: `role/path: old -> new` SHA-256.
-
-    A file as old and large as it was is not read again. Weights that this machine does not have (a
-    finished run needs none) are not compared.
-    """
-    try:
-        files = weights(study)
-    except WeightsError:
-        return []
-    then, stamps = about["weights"], about.get("weight_stamps", {})
-    now = {  # a file that was laid beside the others since changes nothing
-        name: then[name] if stamps.get(name) == stamp(file) else digest(file)
-        for name, file in files.items()
-        if name in then
-    }
-    roles = {name.split("/")[0] for name in files}
-    old, new = (
-        {name: sha256[:12] for name, sha256 in known.items() if name.split("/")[0] in roles}
-        for known in (then, now)
-    )
-    return differences(old, new)
+def inputs(study: Study) -> dict[str, str]:
+    """SHA-256 of the files that the configuration names besides faces and models, where they are here."""
+    named = {"control_image": study.control_image, "initial_latents": study.initial_latents}
+    files = {key: Path(path) for key, path in named.items() if path is not None}
+    return {key: digest(file) for key, file in files.items() if file.is_file()}

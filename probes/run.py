@@ -1,14 +1,14 @@
 """A probe run, top to bottom: the grid, the plan, the models, and every batch under hooks."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from hooks.errors import RunError
 from hooks.recorder import record
 from hooks.store import Run
 from probes import grid, models, plan, provenance
+from probes.existing import open_existing, refuse_other_models
 from probes.faces import Face, face_files
 from probes.progress import progress
 from probes.study import Study, prompts_of
@@ -50,7 +50,7 @@ def run(study: Study, say: Say = print) -> Path:
         about = provenance.attributes(study, loaded.pipe, loaded.faces.values(), files)
         existing = Run.create(out, found, labels, about)
     else:  # what was not on this machine before, or is another revision on the hub
-        refuse(out, "other weights", provenance.other_weights(existing.attributes, study))
+        refuse_other_models(existing, study)
     denoise(loaded, cells, existing)
     say(f"{out}: all {len(cells)} samples are done")
     return out
@@ -74,54 +74,6 @@ def denoise(loaded: models.Models, cells: Sequence[grid.Cell], out: Run) -> None
             )
             where = f"sample {batch[0].index + 1} of {len(cells)}"
             loaded.sample(batch, call, on_step=lambda: advance(where))  # noqa: B023
-
-
-def open_existing(
-    study: Study, out: Path, cells: Sequence[grid.Cell], files: Mapping[str, Path]
-) -> Run | None:
-    """The run at `out`, if there is one.
-
-    Raises RunError, with the difference, if it was made by another configuration, or if a file of
-    prompts, a face or a weight file that the configuration names says something else by now.
-    """
-    if not out.exists():
-        return None
-    run = Run.open(out)
-    old = run.attributes.get("configuration")
-    if old is None:
-        raise RunError(f"{out} was not made by `python -m probes`: choose another out=")
-    changed = (
-        provenance.differences(old, provenance.configuration(study))
-        or other_samples(run, cells)
-        or [
-            f"the file of face {name} was changed"
-            for name, then in run.attributes["faces"].items()
-            if provenance.digest(files[name]) != then["file_sha256"]
-        ]
-    )
-    refuse(out, "another configuration", changed)
-    refuse(out, "other weights", provenance.other_weights(run.attributes, study))
-    return run
-
-
-def refuse(out: Path, what: str, changed: Sequence[str]) -> None:
-    """Raise RunError if something has changed since the run was made."""
-    if changed:
-        raise RunError(
-            f"{out} was made with {what}: {'; '.join(changed)}. Choose another out=, or remove it"
-        )
-
-
-def other_samples(run: Run, cells: Sequence[grid.Cell]) -> list[str]:
-    """How the samples that a run has places for differ from the grid: the first that does."""
-    then = list(zip(*(run.read(name) for name in ("face", "prompt", "seed")), strict=True))
-    if len(then) != len(cells):
-        return [f"samples: {len(then)} -> {len(cells)}"]
-    for cell, (face, prompt, seed) in zip(cells, then, strict=True):
-        old, new = (str(face), str(prompt), int(seed)), (cell.face, cell.prompt, cell.seed)
-        if old != new:
-            return [f"sample {cell.index}: {old} -> {new}"]
-    return []
 
 
 def extras(face: Face | None) -> dict[str, np.ndarray]:

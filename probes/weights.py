@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from huggingface_hub import errors as hub
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from hooks.errors import StepscopeError
 
 WEIGHT_FILES = (".safetensors", ".bin", ".pth", ".pt", ".onnx")
+SETTING_FILES = (".json", ".txt", ".model")  # what else decides: schedule, sizes, tokenizers
 
 
 class WeightsError(StepscopeError):
@@ -63,27 +65,38 @@ def folder(
         return Path(snapshot_download(path, allow_patterns=patterns, local_files_only=not download))
 
 
-def weight_files(path: str | Path) -> dict[str, Path]:
+def pack_folder(name: str, root: str) -> Path | None:
+    """Where an insightface pack lies, `name` itself or `<root>/models/<name>`; None if neither is there."""
+    places = (Path(name).expanduser(), Path(root).expanduser() / "models" / name)
+    return next((place for place in places if place.is_dir()), None)
+
+
+def weight_files(path: str | Path, kinds: tuple[str, ...] = WEIGHT_FILES) -> dict[str, Path]:
     """Every weight file of a folder (or the file itself) by its path within."""
     path = Path(path).expanduser()
     if path.is_file():
         return {path.name: path}
     # pathlib does not enter linked folders, and a distilled backbone may link to what it shares
     inside = (Path(f) for f in glob.glob(f"{glob.escape(str(path))}/**", recursive=True))
-    found = (f for f in sorted(inside) if f.suffix in WEIGHT_FILES and f.is_file())
+    found = (f for f in sorted(inside) if f.suffix in kinds and f.is_file())
     return {f.relative_to(path).as_posix(): f for f in found}
 
 
 def stamp(path: Path) -> str:
-    """A file's size and time of change: while they stay, so does what it holds."""
+    """A file's place, size and time of change: while they stay, so does what it holds."""
     stat = path.stat()
-    return f"{stat.st_size} bytes, {stat.st_mtime_ns} ns"
+    return f"{path.resolve()}, {stat.st_size} bytes, {stat.st_mtime_ns} ns"
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file; the hub's cache already names its blobs so."""
+    """SHA-256 of a file; the hub's cache already names its blobs so. Reads a file once a process."""
     real = path.resolve()
     if re.fullmatch(r"[0-9a-f]{64}", real.name):
         return real.name
-    with real.open("rb") as file:
+    return _sha256(real, stamp(real))
+
+
+@cache
+def _sha256(path: Path, stamp: str) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

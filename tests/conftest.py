@@ -23,7 +23,7 @@ import torch  # noqa: E402
 import xarray as xr  # noqa: E402
 
 from hooks import Capture, record  # noqa: E402
-from tests.models import CASES, Case, Recorded, wiring  # noqa: E402
+from tests.cases import CASES, Case, Recorded, wiring  # noqa: E402
 from tests.shell import PUBLISHED, Answer, run_command  # noqa: E402
 
 torch.set_num_threads(1)

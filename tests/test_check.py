@@ -11,7 +11,7 @@ from hooks import Finding, verify
 from hooks.errors import UnsupportedPipelineError
 from probes import models
 from probes.check import check, main
-from tests.models import CASES, PROMPT, Case
+from tests.cases import CASES, PROMPT, Case
 from tests.shell import infused, listed, study_of, tiny
 
 CHAIN = "a block's output plus the adapter's residual is the next block's input"

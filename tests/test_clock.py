@@ -13,7 +13,7 @@ from torch import nn
 from hooks import Capture, record
 from hooks.clock import ticking
 from hooks.errors import UnsupportedPipelineError
-from tests.models import CASES, NEGATIVE, unguided
+from tests.cases import CASES, NEGATIVE, unguided
 
 GUIDED = [case for case in CASES.values() if case.branches == 2]
 COMPARED = ("velocity", "attention_norm", "residual_norm")

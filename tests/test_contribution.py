@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 
 from hooks import record
-from tests.models import CASES, Case
+from tests.cases import CASES, Case
 
 WITH_RESIDUALS = [CASES[n] for n in ("flux_controlnet_cfg", "infusenet", "infusenet_cfg")]
 

@@ -10,7 +10,7 @@ from diffusers import FluxPipeline
 
 from hooks import Capture, record
 from hooks.errors import NonFiniteError, RunError
-from tests.models import CASES, PROMPT, wiring
+from tests.cases import CASES, PROMPT, wiring
 
 TIMINGS = ("step_seconds", "stage_seconds")
 

@@ -1,10 +1,7 @@
-"""What is written is what is read; only complete samples are done; damage is an error, not a number."""
+"""What is written is what is read by plain xarray, and only complete samples are done."""
 
-import json
 import os
-import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,28 +11,15 @@ from hypothesis import strategies as st
 
 from hooks.capture import Capture
 from hooks.errors import RunError
-from hooks.layout import Layout, layout
+from hooks.layout import layout
 from hooks.sites import blocks_of
 from hooks.store import Run, bytes_on_disk
-from hooks.vocabulary import Variable
-from tests.models import CASES
+from tests.cases import CASES
+from tests.filled import LENGTH, STEPS, filled, plan
 
 KINDS = {"float32": np.float32, "float64": np.float64, "uint8": np.uint8}
 SHAPES = st.lists(st.integers(1, 5), max_size=3).map(tuple)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
-
-
-def declared(kind: str, shape: tuple[int, ...], name: str) -> Variable:
-    return Variable(("sample", *(f"{name}_{i}" for i in range(len(shape)))), kind, "m", "a length")
-
-
-def plan(**kinds: tuple[str, tuple[int, ...]]) -> Layout:
-    """A run of these variables, besides the two that every run has."""
-    variables = {n: (declared(kind, shape, n), shape) for n, (kind, shape) in kinds.items()}
-    variables["done"] = Variable(("sample",), "bool", "1", "written last"), ()
-    for name in ("sigma", "timestep"):
-        variables[name] = Variable(("step",), "float32", "1", "of the schedule"), (3,)
-    return Layout(variables, {"step": ("step", np.arange(3))})
 
 
 def numbers(kind: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -72,21 +56,11 @@ def test_what_is_written_is_read_back_by_plain_xarray(tmp_path_factory, kinds, l
             assert seen[name].values[i].tobytes() == numbers(kind, shape, seed + i).tobytes()
 
 
-LENGTH = {"length": ("float32", (4,))}
-
-
-def filled(path: Path, samples: int = 2, **attributes: Any) -> Run:
-    run = Run.create(path, plan(**LENGTH), [{"face": "ann"}] * samples, attributes)
-    for i in range(samples):
-        run.write(i, {"length": np.arange(4, dtype=np.float32) + i})
-    run.write_steps({name: np.arange(3, dtype=np.float32) for name in ("sigma", "timestep")})
-    return run
-
-
 def test_done_is_written_last(tmp_path, monkeypatch):
     """Whatever fails while a sample is written, it is not done."""
     path = tmp_path / "run.zarr"
     run = Run.create(path, plan(a=("uint8", ()), b=("uint8", ())), [{}], {})
+    run.write_steps(STEPS)
     order: list[str] = []
     replace = os.replace
 
@@ -117,75 +91,6 @@ def test_done_is_written_last(tmp_path, monkeypatch):
     assert not xr.open_zarr(path).done.values.any()
 
 
-def test_an_empty_file_is_a_lost_one(tmp_path):
-    path = tmp_path / "run.zarr"
-    filled(path)
-    (path / "length" / "c" / "1" / "0").write_bytes(b"")
-    assert Run.open(path).done.tolist() == [True, False]
-    with pytest.raises(RunError, match="cut off"):
-        Run.open(path).read("length")
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [('{"zarr_format"', "cannot be read"), ("{}", "schema version None")],
-)
-def test_a_damaged_root_document_is_answered_in_one_line(tmp_path, text, answer):
-    path = tmp_path / "run.zarr"
-    filled(path)
-    (path / "zarr.json").write_text(text)
-    with pytest.raises(RunError, match=answer):
-        Run.open(path)
-
-
-def chunks(path: Path) -> list[Path]:
-    return sorted(f for f in path.rglob("*") if f.is_file() and f.name != "zarr.json")
-
-
-def test_flipped_byte_in_any_chunk_is_an_error(tmp_path):
-    path = tmp_path / "run.zarr"
-    filled(path)
-    assert {f.relative_to(path).parts[0] for f in chunks(path)} == set(xr.open_zarr(path).variables)
-    rng = np.random.default_rng(0)
-    for chunk in chunks(path):
-        good = chunk.read_bytes()
-        for place in {0, len(good) - 1, *rng.integers(len(good), size=4).tolist()}:
-            bad = bytearray(good)
-            bad[place] ^= 1 << int(rng.integers(8))
-            chunk.write_bytes(bytes(bad))
-            with pytest.raises(Exception, match=r"(?i)checksum"):
-                xr.open_zarr(path).load()
-        chunk.write_bytes(good)
-    xr.open_zarr(path).load()
-
-
-def test_run_with_a_damaged_file_is_not_continued(tmp_path):
-    path = tmp_path / "run.zarr"
-    filled(path)
-    file = path / "done" / "c" / "1"
-    file.write_bytes(file.read_bytes()[:-1] + b"!")
-    with pytest.raises(RunError, match=r"done/c/1 is damaged: checksum"):
-        Run.open(path).done  # noqa: B018
-
-
-def test_run_in_unknown_codecs_is_refused(tmp_path):
-    path = tmp_path / "run.zarr"
-    filled(path)
-    text = (path / "zarr.json").read_text()
-    (path / "zarr.json").write_text(text.replace('"name": "zstd"', '"name": "zst"'))
-    with pytest.raises(RunError, match="no codec 'zst'; did you mean 'zstd'"):
-        Run.open(path)
-
-
-def test_recorded_run_is_checked_too(tmp_path, recorded):
-    """Every array that `record` makes, not only those of this file."""
-    recorded_at = recorded(CASES["infusenet_cfg"]).path
-    for chunk in chunks(recorded_at):
-        metadata = next(p / "zarr.json" for p in chunk.parents if (p / "zarr.json").exists())
-        codecs = [codec["name"] for codec in json.loads(metadata.read_text())["codecs"]]
-        assert codecs[-1] == "crc32c", metadata
-
-
 def test_other_variables_and_shapes_are_refused_with_the_difference(tmp_path):
     run = filled(tmp_path / "run.zarr")
     with pytest.raises(RunError, match=r"missing \['length'\], new \['depth'\]"):
@@ -209,45 +114,6 @@ def test_what_is_no_run_or_stands_in_the_way_is_refused(tmp_path):
         Run.open(tmp_path / "folder")
     with pytest.raises(RunError, match="folder already exists"):
         Run.create(tmp_path / "folder", plan(**LENGTH), [], {})
-
-
-def test_run_is_extended_at_its_end(tmp_path):
-    path = tmp_path / "run.zarr"
-    run = filled(path, samples=2)
-    assert run.extend([{"face": "bob", "seed": 7}, {"prompt": "at the beach"}]) == [2, 3]
-    assert Run.open(path).extend([]) == []
-    seen = xr.open_zarr(path).load()
-    assert seen.sample.values.tolist() == [0, 1, 2, 3]
-    assert seen.face.values.tolist() == ["ann", "ann", "bob", ""]
-    assert seen.prompt.values.tolist() == ["", "", "", "at the beach"]
-    assert seen.seed.values.tolist() == [-1, -1, 7, -1]
-    assert seen.done.values.tolist() == [True, True, False, False]
-    assert seen.length[2:].isnull().all()
-    run.write(3, {"length": np.full(4, 9, np.float32)})
-    assert xr.open_zarr(path).done.values.tolist() == [True, True, False, True]
-
-
-def test_reader_sees_the_run_of_before_until_it_is_extended(tmp_path):
-    """A reader that opens the run at any moment of `extend` gets a run that is whole."""
-    path, sizes, stop = tmp_path / "run.zarr", set(), threading.Event()
-    run = filled(path, samples=1)
-    failures: list[Exception] = []
-
-    def read() -> None:
-        while not stop.is_set():
-            try:
-                sizes.add(xr.open_zarr(path).load().sizes["sample"])
-            except Exception as error:
-                failures.append(error)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for _ in range(10):
-        run.extend([{"face": "bob"}])
-    stop.set()
-    reader.join()
-    assert not failures
-    assert sizes <= set(range(1, 12))
 
 
 def test_left_overs_of_a_killed_process_are_swept_up(tmp_path):

@@ -9,7 +9,7 @@ import xarray as xr
 from hooks import record
 from hooks.store import Run
 from hooks.writer import Writer
-from tests.models import CASES, Case
+from tests.cases import CASES, Case
 
 
 class DiskError(Exception):
