@@ -134,7 +134,8 @@ LATEX = {
 }  # fmt: skip
 NEEDS = (
     r"Needs \usepackage{booktabs} and, for letters such as «ð», \usepackage[T1]{fontenc}; "
-    "for other scripts than Latin XeLaTeX or LuaLaTeX."
+    "for other scripts than Latin XeLaTeX or LuaLaTeX. As wide as a landscape page (9 to 10 in at 8 pt): "
+    r"on a portrait one put it into \resizebox{\textwidth}{!}{...} of graphicx."
 )
 MINUS = re.compile(r"(?<![\w.-])-(?=\d)")
 """Before a number: the sign, not the hyphen of `schnell-4`."""
