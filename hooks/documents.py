@@ -21,7 +21,7 @@ class Documents:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._group: dict[str, Any] = json.loads((path / FILE).read_text())
+            self._group: dict[str, Any] = json.loads((path / FILE).read_bytes())
         except ValueError as error:
             raise RunError(f"{path} is damaged, its {FILE} cannot be read: {error}") from error
         metadata = (self._group.get("consolidated_metadata") or {}).get("metadata", {})

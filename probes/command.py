@@ -5,15 +5,16 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from importlib.resources import files
 from typing import Any
 
 import hydra
-import torch
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from hooks.errors import StepscopeError, nearest
+from probes.shortage import memory
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -23,7 +24,12 @@ def command(main: Callable[[], None]) -> int:
     os.environ.setdefault(
         "HYDRA_FULL_ERROR", "1"
     )  # Hydra raises its errors instead of printing them
-    sys.argv[1:] = ["dry=true" if word == "--dry" else word for word in sys.argv[1:]]
+    if {"-h", "--help"} & set(sys.argv[1:]):  # Hydra's own needs a configuration that composes
+        print(main.__doc__)
+        return 0
+    words = ["dry=true" if word == "--dry" else word for word in sys.argv[1:]]
+    # argparse takes no overrides after an option that stands among them
+    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
     try:
         main()
     except (HydraException, OmegaConfBaseException, MissingConfigException) as error:
@@ -42,7 +48,27 @@ def entry(config_name: str, work: Callable[[dict[str, Any]], object]) -> Callabl
 
         job(composed)
 
+    main.__doc__ = usage(config_name)
     return main
+
+
+def usage(config_name: str) -> str:
+    """What may be named after a command: groups with their options, keys with their defaults."""
+    folder = files("conf")
+    text = (folder / f"{config_name}.yaml").read_text(encoding="utf-8")
+    groups = re.findall(r"^  - (\w+): ", text, re.MULTILINE)
+    options = {
+        group: sorted(f.name.removesuffix(".yaml") for f in (folder / group).iterdir())
+        for group in groups
+    }
+    lines = [
+        "Words are KEY=VALUE or GROUP=OPTION. -m sweeps over a=1,2; --cfg job shows what they make.",
+        "",
+        *(f"{group}={'|'.join(names)}" for group, names in options.items()),
+        "",
+        re.sub(r"^(defaults|hydra):\n(( .*)?\n)*", "", text, flags=re.MULTILINE).strip(),
+    ]
+    return "\n".join(lines)
 
 
 def job(work: Callable[[], object]) -> None:
@@ -61,7 +87,7 @@ def job(work: Callable[[], object]) -> None:
     except OmegaConfBaseException as error:  # a value that only a resolved configuration misses
         raise SystemExit(_say(composition(error))) from None
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        where = _memory(error)
+        where = memory(error)
         if where is None:
             raise
         line = f"out of {where}: lower batch_size, height and width, or use record=norms"
@@ -73,15 +99,6 @@ def job(work: Callable[[], object]) -> None:
         elif error.filename is None:
             raise
         raise SystemExit(_say(line)) from None
-
-
-def _memory(error: BaseException) -> str | None:
-    """Which memory an error says is used up; None if it says something else."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return "GPU memory"
-    # c10's CPU allocator has no error class of its own (c10/core/impl/alloc_cpu.cpp).
-    full = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
-    return "memory" if full else None
 
 
 def composition(error: Exception) -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hooks.errors import StepscopeError
 from probes.irse50 import IRSE50
-from probes.weights import WeightsError
+from probes.weights import WeightsError, explained, first_line, pack_folder
 
 DETECTION_SIZES = (640, 320, 160)
 IMAGE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -140,7 +141,10 @@ def read_image(path: Path) -> UInt8[np.ndarray, "row column 3"]:
 
 def largest_face(detector: Any, image: np.ndarray, source: str) -> tuple[Any, int]:
     """The largest face by box area and the detection size that found it, tried from large to small."""
+    short, long = sorted(image.shape[:2])
     for size in DETECTION_SIZES:
+        if size * short < long:  # no pixel would be left of the shorter side
+            continue
         detector.prepare(ctx_id=0, det_size=(size, size))
         faces = detector.get(image)
         if faces:
@@ -160,7 +164,11 @@ def _load_pack(name: str, root: str, device: str, modules: list[str], what: str)
             return FaceAnalysis(
                 name, root=root, allowed_modules=modules, providers=_providers(device)
             )
-    except (AssertionError, OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # onnxruntime's have no base class of their own
+        if pack_folder(name, root) is not None and not isinstance(error, AssertionError):
+            raise WeightsError(
+                f"{what}: insightface pack {name!r} cannot be read: {first_line(error)}"
+            ) from error
         raise WeightsError(
             f"{what}: insightface pack {name!r} is not under {root!r} and was not "
             "downloaded: put its .onnx files into <root>/models/<name>/ or name its folder"
@@ -183,14 +191,17 @@ def load_encoder_of_many(path: str, device: str, what: str) -> EncodeMany:
     if not file.is_file():
         raise WeightsError(f"{what}: no file {path!r}")
     if file.suffix == ".onnx":
-        model: Any = get_model(str(file), providers=_providers(device))
+        with explained(path, what):
+            model: Any = get_model(str(file), providers=_providers(device))
+        if model is None or model.taskname != "recognition":
+            raise WeightsError(f"{what}={path!r} is not a recogniser in ArcFace's form")
         return _encoder_of(model)
     if file.suffix != ".pth":
         raise WeightsError(f"{what}={path!r} is neither a .pth (IR-SE50) nor an .onnx")
     network = IRSE50()
     try:
         network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, EOFError, UnpicklingError) as error:
         raise WeightsError(f"{what}={path!r} is not an IR-SE50 state dict") from error
     network.eval().requires_grad_(False).to(device)
 

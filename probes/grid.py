@@ -63,7 +63,7 @@ def read_latents(
 ) -> Float[np.ndarray, "n c y x"]:
     """Initial latents from a `.npy`: (channel, y, x) or (sample, channel, y, x), unpacked.
 
-    Raises StepscopeError if there is no such file or its shape is not the run's.
+    Raises StepscopeError if there is no such file, its shape is not the run's, or a value is not finite.
     """
     if not Path(path).is_file():
         raise StepscopeError(f"initial_latents: no file {path!r}")
@@ -71,6 +71,8 @@ def read_latents(
         latents = np.load(path)
     except (OSError, ValueError, EOFError) as error:
         raise StepscopeError(f"initial_latents {path!r} cannot be read as a .npy") from error
+    if latents.dtype.kind not in "iuf" or not np.isfinite(latents).all():
+        raise StepscopeError(f"initial_latents {path!r} holds what is not a finite number")
     latents = latents[None] if latents.ndim == 3 else latents
     if latents.shape[1:] != shape or len(latents) not in (1, samples):
         raise StepscopeError(

@@ -54,13 +54,13 @@ class InfuseNet(FluxControlNetModel):
 def load_infusenet(adapter: Adapter, dtype: torch.dtype) -> tuple[InfuseNet, nn.Module]:
     """InfuseNet and its projection from the published layout.
 
-    Raises WeightsError if `InfuseNetModel/` or `image_proj_model.bin` is missing.
+    Raises WeightsError if `InfuseNetModel/` or `image_proj_model.bin` is missing or damaged.
     """
     path = adapter_folder(adapter)
     with explained(adapter.path, "adapter"):
         network = InfuseNet.from_pretrained(path / "InfuseNetModel", dtype=dtype)
+        projection = load_projection(path / "image_proj_model.bin", adapter.heads).to(dtype)
     network.guidance = adapter.guidance
-    projection = load_projection(path / "image_proj_model.bin", adapter.heads).to(dtype)
     return network, projection
 
 

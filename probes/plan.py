@@ -83,6 +83,10 @@ def latent_sides(study: Study, vae_levels: int) -> tuple[int, int]:
     """(y, x) of the unpacked latents: FLUX rounds down to whole 2 x 2 patches."""
     factor = 2 ** (vae_levels - 1)
     y, x = (2 * (side // (2 * factor)) for side in (study.height, study.width))
+    if not y or not x:
+        raise StepscopeError(
+            f"height={study.height}, width={study.width}: a token is {2 * factor} x {2 * factor} pixels"
+        )
     return y, x
 
 

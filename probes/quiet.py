@@ -4,7 +4,7 @@ import os
 import warnings
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+os.environ.setdefault("DIFFUSERS_VERBOSITY", "critical")
 # diffusers' ControlNet imports a name that diffusers itself deprecates; nothing of ours uses it.
 warnings.filterwarnings("ignore", message=".*FluxPosEmbed.*", category=FutureWarning)
 # insightface's alignment calls a name that scikit-image deprecates.

@@ -2,13 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from hooks.capture import Capture
 from hooks.errors import StepscopeError, nearest
+
+TEXT_TOKENS = 512  # diffusers' FluxPipeline.check_inputs
+_ONLY: ConfigDict = {
+    "extra": "forbid"
+}  # a key that is none of ours is a mistake, also after a plus
 
 WindowUnit = Literal["fraction", "step", "sigma"]
 
@@ -20,6 +26,8 @@ class Backbone:
     name: str
     path: str
     dtype: Literal["float32", "bfloat16", "float16"]
+
+    __pydantic_config__ = _ONLY
 
     def __post_init__(self) -> None:
         _one_of("backbone.dtype", self.dtype, ("float32", "bfloat16", "float16"))
@@ -52,12 +60,21 @@ class Adapter:
     guidance: float = 1.0
     heads: int = 20
 
+    __pydantic_config__ = _ONLY
+
     def __post_init__(self) -> None:
         _one_of("adapter.window_unit", self.window_unit, get_args(WindowUnit))
         if len(self.window) != 2:
             raise StepscopeError(f"adapter.window is a start and an end, got {list(self.window)}")
         start, end = self.window
         object.__setattr__(self, "window", (start, end))
+        if not isfinite(self.scale):
+            raise StepscopeError(f"adapter.scale={self.scale} is not finite")
+        if self.window_unit == "fraction" and not (0 <= start <= 1 and 0 <= end <= 1):
+            raise StepscopeError(
+                f"adapter.window={[start, end]} in fractions of the run goes from 0 to 1; steps are "
+                "counted with adapter.window_unit=step"
+            )
         if (start < end) if self.window_unit == "sigma" else (start > end):
             raise StepscopeError(
                 f"adapter.window={[start, end]} is empty in {self.window_unit}: sigma falls along a run, "
@@ -97,6 +114,8 @@ class Study:
     out: str | None
     dry: bool
 
+    __pydantic_config__ = _ONLY
+
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "height", "width", "max_sequence_length"):
             if getattr(self, name) < 1:
@@ -110,6 +129,12 @@ class Study:
             )
         if len(set(self.seeds)) != len(self.seeds):
             raise StepscopeError(f"seeds={list(self.seeds)} names one twice")
+        if not all(0 <= seed < 2**63 for seed in self.seeds):
+            raise StepscopeError(f"seeds={list(self.seeds)} are to be from 0 to 2^63 - 1")
+        if self.max_sequence_length > TEXT_TOKENS:
+            raise StepscopeError(
+                f"max_sequence_length={self.max_sequence_length}: FLUX reads {TEXT_TOKENS} at most"
+            )
 
     @property
     def branches(self) -> int:
@@ -123,10 +148,10 @@ class Study:
         Raises StepscopeError for a value of the wrong type.
         """
         values = dict(config)
-        values["capture"] = values.pop("record")
-        if values["adapter"]["name"] == "none":
+        values["capture"] = values.pop("record", None)
+        if values.get("adapter", {}).get("name") == "none":
             values["adapter"] = None
-        for name in ("faces", "prompts", "seeds"):
+        for name in {"faces", "prompts", "seeds"} & values.keys():
             if not isinstance(values[name], list):
                 values[name] = [values[name]]
         try:
@@ -134,19 +159,29 @@ class Study:
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"])).replace("capture", "record")
+            if first["type"] == "unexpected_keyword_argument":
+                raise StepscopeError(f"no configuration key {key!r}") from error
+            if first["type"] == "missing":
+                raise StepscopeError(f"{key} is not set: name {key}=...") from error
             raise StepscopeError(f"{key}={first['input']!r}: {first['msg']}") from error
 
 
 def prompts_of(study: Study) -> list[str]:
     """The study's prompts; the lines of a text file where one is named. Empty lines are left out.
 
-    Raises StepscopeError if there is no such file, or nothing in it.
+    Raises StepscopeError if there is no such file, nothing in it, or no text in UTF-8.
     """
     if len(study.prompts) == 1 and study.prompts[0].endswith(".txt"):
         path = Path(study.prompts[0])
         if not path.is_file():
             raise StepscopeError(f"no prompt file {str(path)!r}")
-        lines = [line.strip() for line in path.read_text().splitlines()]
+        try:
+            text = path.read_text(
+                encoding="utf-8-sig"
+            )  # Windows' Notepad begins a file with a mark
+        except ValueError as error:
+            raise StepscopeError(f"prompt file {str(path)!r} is not text in UTF-8") from error
+        lines = [line.strip() for line in text.splitlines()]
         if not any(lines):
             raise StepscopeError(f"prompt file {str(path)!r} is empty: a prompt a line")
         return [line for line in lines if line]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from huggingface_hub import errors as hub
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
 
 from hooks.errors import StepscopeError
+from probes.shortage import memory
 
 WEIGHT_FILES = (".safetensors", ".bin", ".pth", ".pt", ".onnx")
 SETTING_FILES = (".json", ".txt", ".model")  # what else decides: schedule, sizes, tokenizers
@@ -24,7 +24,7 @@ class WeightsError(StepscopeError):
 
 @contextmanager
 def explained(path: str, what: str) -> Iterator[None]:
-    """Turn the hub's and diffusers' errors into one line: what to accept, log in to, or download."""
+    """Turn what loading raises into one line: what to accept, log in to, download, or what is damaged."""
     page = f"its page on the hub ({path})"
     try:
         yield
@@ -42,11 +42,17 @@ def explained(path: str, what: str) -> Iterator[None]:
             f"{what} {path!r} is not on this machine and the hub was not reached: download it with "
             f"`hf download {path}` where there is a network, or name a local folder"
         ) from error
-    except (OSError, hub.HFValidationError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    except StepscopeError:
+        raise
+    except Exception as error:  # safetensors, tokenizers and onnxruntime have classes of their own
+        if memory(error) or (isinstance(error, OSError) and error.errno is not None):
             raise
-        first = str(error).strip().splitlines()[0]
-        raise WeightsError(f"{what} {path!r} cannot be read: {first}") from error
+        raise WeightsError(f"{what} {path!r} cannot be read: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first; its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def folder(
@@ -57,7 +63,7 @@ def folder(
     Raises WeightsError with what to do if it is not there (nor to be downloaded), or gated.
     """
     local = Path(path).expanduser()
-    if local.exists():
+    if local.is_dir():
         return local
     if local.is_absolute() or path.startswith(".") or len(local.parts) != 2:
         raise WeightsError(f"{what}: no folder {path!r}")
@@ -83,9 +89,13 @@ def weight_files(path: str | Path, kinds: tuple[str, ...] = WEIGHT_FILES) -> dic
 
 
 def stamp(path: Path) -> str:
-    """A file's place, size and time of change: while they stay, so does what it holds."""
+    """A file's place, size and time of change: while they stay, so does what it holds.
+
+    The place is a digest: a run travels, and tells nobody how its maker's folders are called.
+    """
     stat = path.stat()
-    return f"{path.resolve()}, {stat.st_size} bytes, {stat.st_mtime_ns} ns"
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    return f"at {place}, {stat.st_size} bytes, {stat.st_mtime_ns} ns"
 
 
 def digest(path: Path) -> str:

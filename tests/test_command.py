@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import torch
+import xarray as xr
 from huggingface_hub import errors as hub
 
 from probes import models, weights
@@ -37,6 +39,11 @@ MISTAKES = {
     "negative": (["steps=0"], "steps=0 is not positive"),
     "folder": (["backbone.path=/no/such/flux"], "backbone flux_dev: no folder '/no/such/flux'"),
     "device": (["device=cuda:99"], "no device='cuda:99' here; known: auto"),
+    "key after a plus": (["+stepz=4"], "no configuration key 'stepz'"),
+    "key left out": (["~seeds"], "seeds is not set: name seeds=..."),
+    "seed": (["seeds=[-1]"], "seeds=[-1] are to be from 0 to 2^63 - 1"),
+    "height": (["height=7"], "height=7, width=64: a token is 8 x 8 pixels"),
+    "text": (["max_sequence_length=513"], "max_sequence_length=513: FLUX reads 512 at most"),
     "prompts": (["prompts=[none.txt]"], "no prompt file 'none.txt'"),
     "latents": (["initial_latents=none.npy"], "initial_latents: no file 'none.npy'"),
 }
@@ -49,6 +56,63 @@ def test_mistake_is_answered_in_one_line(name, typed, tmp_path, unchecked):
     assert answer.status == 2
     assert answer.line.startswith(line)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            {"adapter__window": "[0,4]"},
+            "adapter.window=[0.0, 4.0] in fractions of the run goes from 0 to 1; steps are counted with",
+        ),
+        ({"adapter__scale": "nan"}, "adapter.scale=nan is not finite"),
+    ],
+)
+def test_window_and_scale_that_cannot_be_meant(words, line, typed, face):
+    answer = typed(infused(faces=listed(face), **words))
+    assert answer.status == 2
+    assert answer.line.startswith(line)
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_names_groups_and_keys(word, typed):
+    answer = typed([word])
+    assert (answer.status, answer.err) == (0, "")
+    for line in ("backbone=flux_dev|flux_schnell|", "record=full|norms|tokens", "seeds: [0]"):
+        assert f"\n{line}" in answer.out
+    assert "hydra" not in answer.out
+
+
+@pytest.mark.parametrize("place", [0, 5, None])
+def test_a_sweep_may_be_asked_for_anywhere(place, typed):
+    words = tiny()
+    words.insert(len(words) if place is None else place, "-m")
+    answer = typed(words, "steps=1,2", "--dry")
+    assert answer.status == 0, answer.err
+    assert [f"{n} steps" in answer.out for n in (1, 2, 3)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.full((4, 16, 16), np.inf), np.full((4, 16, 16), "a"), np.ones((4, 16, 16), complex)],
+    ids=["infinite", "words", "complex"],
+)
+def test_initial_latents_that_are_no_finite_numbers(values, typed, tmp_path):
+    np.save(tmp_path / "latents.npy", values)
+    answer = typed(tiny(initial_latents="latents.npy"))
+    line = "initial_latents 'latents.npy' holds what is not a finite number"
+    assert (answer.status, answer.line) == (2, line)
+
+
+def test_prompt_file_is_utf_8_with_or_without_a_mark(typed, tmp_path):
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (tmp_path / "prompts.txt").write_text("café\n", encoding=encoding)
+        answer = typed(tiny(prompts="[prompts.txt]", out=f"{encoding}.zarr"))
+        if encoding == "utf-16":
+            line = "prompt file 'prompts.txt' is not text in UTF-8"
+            assert (answer.status, answer.line) == (2, line)
+        else:
+            assert xr.open_zarr(f"{encoding}.zarr").prompt.values.tolist() == ["café"]
 
 
 def test_backbone_has_to_be_named(typed):
