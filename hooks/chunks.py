@@ -61,8 +61,8 @@ class Chunks:
         return all(path.exists() and path.stat().st_size for path in paths)
 
     def whole(self) -> bool:
-        """Whether every file is there, and not empty."""
-        return all(self.has(row) for row in range(0, self.shape[0], self._chunk[0]))
+        """Whether no chunk is missing. Raises RunError for one that is damaged."""
+        return all(self._read_chunk(place) is not None for place in np.ndindex(self._grid))
 
     @property
     def _grid(self) -> tuple[int, ...]:

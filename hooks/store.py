@@ -151,10 +151,9 @@ class Run:
 
     def _refuse_damaged(self) -> None:
         for name in set(self._arrays) - self._recorded - {"done"}:
-            array = self._arrays[name]
-            array.read()
+            whole = self._arrays[name].whole()
             written = bool(self._marked) or name not in STEP_COORDINATES
-            if written and not array.whole():
+            if written and not whole:
                 raise RunError(
                     f"{self.path} is damaged: {name} has lost a file. Remove it and record it again"
                 )

@@ -148,6 +148,7 @@ class Study:
         Raises StepscopeError for a value of the wrong type.
         """
         values = dict(config)
+        values.pop("complexity", None)  # an experiment's word on its prompts, for tables alone
         values["capture"] = values.pop("record", None)
         if values.get("adapter", {}).get("name") == "none":
             values["adapter"] = None
