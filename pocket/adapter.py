@@ -14,22 +14,10 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
 from pocket import album, critic, folders, likeness
-from pocket.flow import (
-    DEV_STEPS,
-    USER_GUIDANCE,
-    Adapter,
-    Words,
-    draw_sigmas,
-    infuse,
-    infusenet,
-    noised,
-    resampler,
-    sample,
-    shifted,
-    velocity,
-)
+from pocket.flow import Words, infuse, infusenet, noised, resampler, velocity
 from pocket.muon import Muon, split
 from pocket.process import Options, autocast, compiled, options, rank
+from pocket.sampling import DEV_STEPS, USER_GUIDANCE, Adapter, draw_sigmas, sample, shifted
 from pocket.training import Stage
 
 SECONDS = 1100.0

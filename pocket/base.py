@@ -9,9 +9,10 @@ Nothing of it ships but the text encoders: guidance.py turns it into dev. What s
 from torch import nn
 
 from pocket import album, folders, text
-from pocket.flow import copy_weights, draw_sigmas, noised, transformer, velocity
+from pocket.flow import copy_weights, noised, transformer, velocity
 from pocket.muon import Muon, split
 from pocket.process import Options, options, rank
+from pocket.sampling import draw_sigmas
 from pocket.training import Stage
 
 SECONDS = 1800.0

@@ -1,31 +1,28 @@
 """The pictures by which what ships is judged: people and prompts never trained on, and nobody's.
 
 `cells` asks for every person under every prompt; `pictures` paints them with everything that ships;
-`nobody` is the grid in which broken faces are counted by eye. Sampling is flow.sample, which gives
-the latents of diffusers' own FluxPipeline (tests/test_pocket_flow.py).
+`nobody` is the grid in which broken faces are counted by eye.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from pocket import album, folders, networks
-from pocket.flow import (
+from pocket.flow import Words, noise
+from pocket.process import Options, autocast, device
+from pocket.sampling import (
     DEV_SCHEDULER,
     DEV_STEPS,
     SCHNELL_SCHEDULER,
     SCHNELL_STEPS,
     USER_GUIDANCE,
     Adapter,
-    Words,
-    noise,
     sample,
     sigmas,
 )
-from pocket.process import Options, autocast, device
 from pocket.world import (
     ATTRIBUTES,
     attributes_row,
@@ -38,8 +35,6 @@ from pocket.world import (
 # Of nobody in particular, photos and posters in turn.
 NOBODIES = 100
 SEED = 8000
-# Rows sampled at once: two cores are fastest with few.
-CHUNK = {"cuda": 512, "cpu": 4}
 
 
 @dataclass
@@ -104,11 +99,11 @@ def pictures(said: Options, vae: AutoencoderKL, cells: Cells) -> dict[str, Tenso
     fast = sigmas(SCHNELL_SCHEDULER, SCHNELL_STEPS)
     x, told = cells.noise, cells.told
     latents = {
-        "dev-28": sampled(dev, x, told, slow, USER_GUIDANCE),
-        "schnell-4": sampled(schnell, x, told, fast),
-        "dev-28 + adapter": sampled(dev, x, told, slow, USER_GUIDANCE, adapter),
-        "dev-28 at guidance 1 + adapter": sampled(dev, x, told, slow, 1.0, adapter),
-        "schnell-4 + adapter": sampled(schnell, x, told, fast, None, adapter),
+        "dev-28": sample(dev, x, told, slow, USER_GUIDANCE),
+        "schnell-4": sample(schnell, x, told, fast),
+        "dev-28 + adapter": sample(dev, x, told, slow, USER_GUIDANCE, adapter),
+        "dev-28 at guidance 1 + adapter": sample(dev, x, told, slow, 1.0, adapter),
+        "schnell-4 + adapter": sample(schnell, x, told, fast, None, adapter),
     }
     images = {name: album.decode(vae, z) for name, z in latents.items()}
     through = album.decode(vae, album.encode(vae, renders))
@@ -130,23 +125,6 @@ def nobody(said: Options, vae: AutoencoderKL, words: nn.Module) -> dict[str, Ten
     fast = sigmas(SCHNELL_SCHEDULER, SCHNELL_STEPS)
     dev, schnell = folders.load_dev(said.models), folders.load_schnell(said.models)
     return {
-        "dev": album.decode(vae, sampled(dev, start, told, slow, USER_GUIDANCE)),
-        "schnell": album.decode(vae, sampled(schnell, start, told, fast)),
+        "dev": album.decode(vae, sample(dev, start, told, slow, USER_GUIDANCE)),
+        "schnell": album.decode(vae, sample(schnell, start, told, fast)),
     }
-
-
-def sampled(
-    model: FluxTransformer2DModel,
-    x: Tensor,
-    words: Words,
-    levels: Sequence[float],
-    guidance: float | None = None,
-    adapter: Adapter | None = None,
-) -> Tensor:
-    """flow.sample in parts that suit the machine."""
-    ended = []
-    for rows in torch.arange(len(x), device=x.device).split(CHUNK[device().type]):
-        told = Words(*(part[rows] for part in words))
-        mine = adapter and adapter._replace(identity=adapter.identity[rows])
-        ended.append(sample(model, x[rows], told, levels, guidance, mine))
-    return torch.cat(ended)

@@ -1,22 +1,14 @@
-"""The pocket FLUX: its sizes, its latents, its sigmas, and one Euler loop for dev and schnell.
+"""The pocket FLUX: its sizes, its latents, and its velocity.
 
 Everything is diffusers' own class with small numbers, so what is trained here is loaded anywhere.
 """
 
-import math
-from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from diffusers import FluxControlNetModel, FluxPipeline, FluxTransformer2DModel
 from diffusers.models.embeddings import IPAdapterPlusImageProjection
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
-    FlowMatchEulerDiscreteScheduler as Scheduler,
-)
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -33,20 +25,6 @@ RESAMPLER = {"hidden_dims": 240, "depth": 2, "heads": 20, "dim_head": 12}
 FACE_NUMBERS = 512
 # 128 pixels, 4 a latent, packed 2 x 2: (16, 32, 32) becomes 256 tokens of 64 channels.
 GRID, LATENT_CHANNELS, TOKEN_CHANNELS = 16, 16, 64
-USER_GUIDANCE = 2.0
-SCHNELL_STEPS, DEV_STEPS = 4, 28
-
-# As in the published folders: dev's shift follows the number of tokens, schnell has none.
-_SHIFTS = {
-    "base_image_seq_len": 256,
-    "max_image_seq_len": 4096,
-    "base_shift": 0.5,
-    "max_shift": 1.15,
-}
-DEV_SCHEDULER = {**_SHIFTS, "shift": 3.0, "use_dynamic_shifting": True}
-SCHNELL_SCHEDULER = {**_SHIFTS, "shift": 1.0, "use_dynamic_shifting": False}
-# Dev's shift at 256 tokens: its levels are even in t, where sigma = e^SHIFT / (e^SHIFT + 1/t - 1).
-SHIFT = 0.5
 
 
 class Words(NamedTuple):
@@ -169,31 +147,6 @@ def noise(count: int, seed: int) -> Tensor:
     return torch.randn(count, GRID * GRID, TOKEN_CHANNELS, generator=generator).to(device())
 
 
-def sigmas(scheduler: dict[str, Any], steps: int) -> list[float]:
-    """The steps + 1 noise levels that FluxPipeline would use for 128 pixels, 1 to 0."""
-    own: Any = Scheduler(**scheduler)
-    shift = calculate_shift(GRID * GRID, *_SHIFTS.values())
-    own.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps).tolist(), mu=shift)
-    return [float(sigma) for sigma in own.sigmas]
-
-
-def shifted(t: float) -> float:
-    """Dev's noise level at t."""
-    return math.exp(SHIFT) * t / (1 + (math.exp(SHIFT) - 1) * t)
-
-
-def even(sigma: float) -> float:
-    """The inverse of `shifted`."""
-    return sigma / (math.exp(SHIFT) - (math.exp(SHIFT) - 1) * sigma)
-
-
-def draw_sigmas(count: int, mean: float, uniform: float = 0.15) -> Tensor:
-    """Noise levels for training: logit-normal about `mean`, a share of them uniform."""
-    normal = torch.sigmoid(torch.randn(count, device=device()) + mean)
-    level = torch.rand(count, device=device())
-    return torch.where(torch.rand(count, device=device()) < uniform, level, normal)
-
-
 def noised(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
     """The rectified flow's straight line, (1 - sigma) x0 + sigma noise; sigma is (b,)."""
     return torch.lerp(clean, noise, sigma[:, None, None])
@@ -250,41 +203,6 @@ def infuse(
             return_dict=False,
         )
     return Residuals(double, single)
-
-
-class Adapter(NamedTuple):
-    """An InfuseNet with its (b, 8, 128) identity tokens and the packed latents of black."""
-
-    infusenet: FluxControlNetModel
-    identity: Tensor
-    black: Tensor
-    scale: float = 1.0
-
-
-@torch.no_grad()
-def sample(
-    model: FluxTransformer2DModel,
-    x: Tensor,
-    words: Words,
-    levels: Sequence[float],
-    guidance: float | None = None,
-    adapter: Adapter | None = None,
-) -> Tensor:
-    """Euler from packed noise x through the noise levels; `guidance` is dev's embedding."""
-    for level, following in pairwise(levels):
-        sigma = x.new_full((len(x),), level)
-        scale = None if guidance is None else torch.full_like(sigma, guidance)
-        added = adapter and infuse(
-            adapter.infusenet,
-            x,
-            sigma,
-            adapter.identity,
-            words.pooled,
-            adapter.black,
-            adapter.scale,
-        )
-        x = x + (following - level) * velocity(model, x, sigma, words, scale, added)
-    return x
 
 
 def _set_time(model: nn.Module, sigma: Tensor, guidance: Tensor | None) -> None:

@@ -21,7 +21,7 @@ from diffusers.models.embeddings import IPAdapterPlusImageProjection
 from torch import Tensor, nn
 from transformers import CLIPTextModel, T5EncoderModel
 
-from pocket import flow, grammar, text
+from pocket import flow, grammar, sampling, text
 from pocket.process import device
 from pocket.weights import load_half, save_half
 
@@ -75,7 +75,7 @@ def save_dev(models: Path, model: FluxTransformer2DModel, words: text.Text) -> N
     for name, encoder in (("text_encoder", words.clip), ("text_encoder_2", words.t5)):
         _save_half(encoder, folder / name)
         _say_float32(folder / name / "config.json")
-    _save_index(folder, flow.DEV_SCHEDULER, load_vae(models), words, model)
+    _save_index(folder, sampling.DEV_SCHEDULER, load_vae(models), words, model)
 
 
 def save_schnell(models: Path, model: FluxTransformer2DModel) -> None:
@@ -85,7 +85,7 @@ def save_schnell(models: Path, model: FluxTransformer2DModel) -> None:
     for name in SHARED:
         if not (folder / name).is_symlink():
             (folder / name).symlink_to(Path("..") / DEV / name, target_is_directory=True)
-    _save_index(folder, flow.SCHNELL_SCHEDULER, load_vae(models), load_text(models), model)
+    _save_index(folder, sampling.SCHNELL_SCHEDULER, load_vae(models), load_text(models), model)
 
 
 def save_adapter(models: Path, infusenet: nn.Module, projection: nn.Module) -> None:

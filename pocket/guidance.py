@@ -12,9 +12,10 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
 from pocket import album, folders
-from pocket.flow import Words, copy_weights, draw_sigmas, noised, transformer, velocity
+from pocket.flow import Words, copy_weights, noised, transformer, velocity
 from pocket.muon import Muon, split
 from pocket.process import Options, device, options, rank
+from pocket.sampling import draw_sigmas
 from pocket.training import Stage
 
 SECONDS = 100.0

@@ -11,8 +11,9 @@ from diffusers import FluxControlNetModel, FluxTransformer2DModel
 from torch import Tensor, nn
 
 from pocket import album, folders, networks, shipped
-from pocket.flow import DEV_SCHEDULER, USER_GUIDANCE, Adapter, Words, noise, sample, sigmas
+from pocket.flow import Words, noise
 from pocket.process import Options, autocast
+from pocket.sampling import DEV_SCHEDULER, USER_GUIDANCE, Adapter, sample, sigmas
 from pocket.training import Stage
 
 STEPS, SEED = 10, 8100

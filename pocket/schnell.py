@@ -17,21 +17,11 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
 from pocket import album, folders
-from pocket.flow import (
-    GRID,
-    SCHNELL_STEPS,
-    TOKEN_CHANNELS,
-    USER_GUIDANCE,
-    Words,
-    copy_weights,
-    even,
-    shifted,
-    transformer,
-    velocity,
-)
+from pocket.flow import GRID, TOKEN_CHANNELS, Words, copy_weights, transformer, velocity
 from pocket.lessons import Lessons
 from pocket.muon import Muon, split
 from pocket.process import Options, device, options, rank
+from pocket.sampling import SCHNELL_STEPS, USER_GUIDANCE, even, shifted
 from pocket.text import Text
 from pocket.training import Stage
 

@@ -13,19 +13,18 @@ import torch
 from diffusers import FluxPipeline
 
 from pocket import album, folders, report
-from pocket.flow import (
+from pocket.flow import TEXT_TOKENS, noise
+from pocket.process import MODELS
+from pocket.sampling import (
     DEV_SCHEDULER,
     DEV_STEPS,
     SCHNELL_SCHEDULER,
     SCHNELL_STEPS,
-    TEXT_TOKENS,
     USER_GUIDANCE,
     Adapter,
-    noise,
     sample,
     sigmas,
 )
-from pocket.process import MODELS
 from pocket.training import LOGS
 from pocket.world import SIZE
 

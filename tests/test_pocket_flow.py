@@ -8,24 +8,12 @@ import pytest
 import torch
 from diffusers import FluxPipeline
 
-from pocket import album, flow, folders, schnell
-from pocket.flow import (
-    DEV_SCHEDULER,
-    SCHNELL_SCHEDULER,
-    Adapter,
-    Words,
-    noise,
-    noised,
-    pack,
-    sample,
-    sigmas,
-    transformer,
-    unpack,
-    velocity,
-)
+from pocket import album, folders, sampling, schnell
+from pocket.flow import Words, noise, noised, pack, transformer, unpack, velocity
 from pocket.muon import Muon, orthogonalised, split
 from pocket.process import MODELS
 from pocket.report import way
+from pocket.sampling import DEV_SCHEDULER, SCHNELL_SCHEDULER, Adapter, sample, sigmas
 
 PROMPT = "half-body poster of a person smiling at the beach wearing a yellow t-shirt"
 CASES = [("flux-dev", DEV_SCHEDULER, 3, 2.0), ("flux-schnell", SCHNELL_SCHEDULER, 4, None)]
@@ -134,9 +122,9 @@ def test_a_segment_ends_where_devs_own_trajectory_does(monkeypatch):
 
 def test_schnells_substeps_stand_where_devs_scheduler_puts_them():
     levels = sigmas(DEV_SCHEDULER, 28)
-    even = [flow.even(level) for level in levels]
+    even = [sampling.even(level) for level in levels]
     assert even == pytest.approx(torch.linspace(1, 0, 29).tolist(), abs=1e-5)
-    assert [flow.shifted(t) for t in even] == pytest.approx(levels, abs=1e-5)
+    assert [sampling.shifted(t) for t in even] == pytest.approx(levels, abs=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(3, 20, 60), (2, 60, 20)])
