@@ -112,9 +112,8 @@ class Recording:
             {name: values[i] for name, values in made.samples.items()} | dict(extras[i])
             for i in range(len(labels))
         ]
-        run.refuse_other(
-            samples[0]
-        )  # before anything is written: a call that does not fit adds nothing
+        # before anything is written: a call that does not fit adds nothing
+        run.refuse_other(samples[0])
         run.write_steps(made.steps)
         if places is None:
             run.append(labels, samples)

@@ -21,9 +21,8 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 def command(main: Callable[[], None]) -> int:
     """Run a Hydra entry point; returns the process's exit status: 0, or 2 for a mistaken override."""
-    os.environ.setdefault(
-        "HYDRA_FULL_ERROR", "1"
-    )  # Hydra raises its errors instead of printing them
+    # Hydra raises its errors instead of printing them
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     if {"-h", "--help"} & set(sys.argv[1:]):  # Hydra's own needs a configuration that composes
         print(main.__doc__)
         return 0

@@ -12,9 +12,8 @@ from hooks.capture import Capture
 from hooks.errors import StepscopeError, nearest
 
 TEXT_TOKENS = 512  # diffusers' FluxPipeline.check_inputs
-_ONLY: ConfigDict = {
-    "extra": "forbid"
-}  # a key that is none of ours is a mistake, also after a plus
+# a key that is none of ours is a mistake, also after a plus
+_ONLY: ConfigDict = {"extra": "forbid"}
 
 WindowUnit = Literal["fraction", "step", "sigma"]
 
@@ -177,9 +176,8 @@ def prompts_of(study: Study) -> list[str]:
         if not path.is_file():
             raise StepscopeError(f"no prompt file {str(path)!r}")
         try:
-            text = path.read_text(
-                encoding="utf-8-sig"
-            )  # Windows' Notepad begins a file with a mark
+            # Windows' Notepad begins a file with a mark
+            text = path.read_text(encoding="utf-8-sig")
         except ValueError as error:
             raise StepscopeError(f"prompt file {str(path)!r} is not text in UTF-8") from error
         lines = [line.strip() for line in text.splitlines()]

@@ -72,9 +72,9 @@ def folder(
 
 
 def pack_folder(name: str, root: str) -> Path | None:
-    """Where an insightface pack lies, `name` itself or `<root>/models/<name>`; None if neither is there."""
+    """Where an insightface pack's `.onnx` files lie, `name` or `<root>/models/<name>`; None if in neither."""
     places = (Path(name).expanduser(), Path(root).expanduser() / "models" / name)
-    return next((place for place in places if place.is_dir()), None)
+    return next((place for place in places if any(place.glob("*.onnx"))), None)
 
 
 def weight_files(path: str | Path, kinds: tuple[str, ...] = WEIGHT_FILES) -> dict[str, Path]:

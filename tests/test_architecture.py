@@ -18,7 +18,7 @@ OURS = (*ROOMS, "conf", "pocket", "tests")
 
 DOORS = {
     "zarr": ("hooks/blank.py",),
-    "insightface": ("probes/faces.py",),
+    "insightface": ("probes/recognisers.py",),
     "matplotlib": ("analysis/figures/",),
     "seaborn": ("analysis/figures/",),
 }

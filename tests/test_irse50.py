@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from probes.faces import load_encoder
 from probes.irse50 import IRSE50
+from probes.recognisers import load_encoder
 from probes.weights import WeightsError
 from tests.models import REFERENCE
 

@@ -13,13 +13,13 @@ from analysis.metrics.panel import (
     Recogniser,
     detector,
     encoder,
-    pack_folder,
+    pack,
     panel,
     pinned,
     references,
 )
 from probes.backbones import pick_device
-from probes.faces import EncodeMany, aligned, largest_keypoints
+from probes.recognisers import EncodeMany, aligned, largest_keypoints
 
 NOT_MEASURED, FOUND, NO_FACE, NO_REFERENCE = range(4)
 FLAGS = {
@@ -58,7 +58,7 @@ class Recognition(Metric):
                 "name": one.name,
                 "conditioning": one.conditioning,
                 "files": dict(one.files),
-                "detector": digests(pack_folder(one.detector, self.root)),
+                "detector": digests(pack(one.detector, self.root)),
             }
             for one in self.panel(run)
         ]

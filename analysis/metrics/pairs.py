@@ -18,7 +18,7 @@ from analysis.cells import cell_keys
 from analysis.metrics.metric import Direction, Metric, Quantity
 from analysis.runs import content, open_recorded
 from hooks.errors import StepscopeError
-from probes.faces import aligned
+from probes.recognisers import aligned
 
 PAIRS = ("reference", "many_step")
 

@@ -11,8 +11,8 @@ import xarray as xr
 
 from analysis.metrics.metric import digests
 from hooks.errors import StepscopeError
-from probes.faces import EncodeMany, load_encoder_of_many, load_judge
-from probes.weights import WeightsError
+from probes.recognisers import EncodeMany, load_encoder_of_many, load_judge
+from probes.weights import WeightsError, pack_folder
 
 RECOGNISER_FILES = (".pth", ".onnx")
 SMALLEST, LARGEST = 128, 640
@@ -66,7 +66,7 @@ def panel(
     encoders = {v for k, v in about.get("weights", {}).items() if k.startswith("encoder/")}
     found = []
     for name, source in zip(names, given, strict=True):
-        files = digests(pack_folder(source, root) if source in packs else existing(source))
+        files = digests(pack(source, root) if source in packs else existing(source))
         circular = bool(encoders & set(files.values()))
         found.append(
             Recogniser(name, source, source if source in packs else detector, circular, files)
@@ -74,12 +74,11 @@ def panel(
     return tuple(found)
 
 
-def pack_folder(name: str, root: str) -> Path:
+def pack(name: str, root: str) -> Path:
     """Where a pack lies. Raises WeightsError."""
-    places = (Path(name).expanduser(), Path(root).expanduser() / "models" / name)
-    for place in places:
-        if any(place.glob("*.onnx")):
-            return place
+    place = pack_folder(name, root)
+    if place is not None:
+        return place
     raise WeightsError(
         f"recognisers: no insightface pack {name!r}, neither a folder with .onnx files nor under "
         f"{root}/models"
@@ -116,13 +115,13 @@ def load_file(path: str, device: str) -> EncodeMany:
 def encoder(one: Recogniser, root: str, device: str, size: int) -> EncodeMany:
     """A recogniser, loaded once."""
     if one.is_pack:
-        return load_pack(str(pack_folder(one.source, root)), root, device, size)[1]
+        return load_pack(str(pack(one.source, root)), root, device, size)[1]
     return load_file(str(existing(one.source)), device)
 
 
 def detector(one: Recogniser, root: str, device: str, size: int) -> Any:
     """What finds faces for a recogniser, loaded once."""
-    return load_pack(str(pack_folder(one.detector, root)), root, device, size)[0]
+    return load_pack(str(pack(one.detector, root)), root, device, size)[0]
 
 
 def references(one: Recogniser, encode: EncodeMany, samples: xr.Dataset) -> np.ndarray:
