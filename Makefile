@@ -26,7 +26,7 @@ types: $(SETUP)
 	$(BIN)/pyright
 
 units: $(SETUP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 demo: $(SETUP)
 	$(BIN)/python -m analysis.paper --config-name demo

@@ -72,7 +72,7 @@ def folder(
 
 
 def pack_folder(name: str, root: str) -> Path | None:
-    """Where an insightface pack's `.onnx` files lie, `name` or `<root>/models/<name>`; None if in neither."""
+    """Where an insightface pack's `.onnx` files lie: `name`, or `<root>/models/<name>`, or None."""
     places = (Path(name).expanduser(), Path(root).expanduser() / "models" / name)
     return next((place for place in places if any(place.glob("*.onnx"))), None)
 
