@@ -9,7 +9,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_tim
 
 from hooks.errors import StepscopeError
 from probes.study import Backbone
-from probes.weights import explained, folder
+from probes.weights import explained, folder, refuse_incomplete
 
 
 def load(backbone: Backbone, device: str, controlnet: Any = None) -> Any:
@@ -25,6 +25,8 @@ def load(backbone: Backbone, device: str, controlnet: Any = None) -> Any:
             pipe = FluxPipeline.from_pretrained(path, dtype=dtype)
         else:
             pipe = FluxControlNetPipeline.from_pretrained(path, controlnet=controlnet, dtype=dtype)
+        for model in (pipe.transformer, pipe.vae):
+            refuse_incomplete(model)
     refuse_mixture(pipe.transformer.config, pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)

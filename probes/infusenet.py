@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from hooks.clock import ticking
 from hooks.errors import StepscopeError
 from probes.study import Adapter
-from probes.weights import WeightsError, explained, folder
+from probes.weights import WeightsError, explained, folder, refuse_incomplete
 
 
 class InfuseNet(FluxControlNetModel):
@@ -59,6 +59,7 @@ def load_infusenet(adapter: Adapter, dtype: torch.dtype) -> tuple[InfuseNet, nn.
     path = adapter_folder(adapter)
     with explained(adapter.path, "adapter"):
         network = InfuseNet.from_pretrained(path / "InfuseNetModel", dtype=dtype)
+        refuse_incomplete(network)
         projection = load_projection(path / "image_proj_model.bin", adapter.heads).to(dtype)
     network.guidance = adapter.guidance
     return network, projection

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import errors as hub
 from huggingface_hub import snapshot_download
+from torch import nn
 
 from hooks.errors import StepscopeError
 from probes.shortage import memory
@@ -48,6 +49,14 @@ def explained(path: str, what: str) -> Iterator[None]:
         if memory(error) or (isinstance(error, OSError) and error.errno is not None):
             raise
         raise WeightsError(f"{what} {path!r} cannot be read: {first_line(error)}") from error
+
+
+def refuse_incomplete(model: nn.Module) -> None:
+    """Raise ValueError for parameters that no file had: diffusers leaves them without values."""
+    lost = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if lost:
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise ValueError(f"{type(model).__name__} lacks {lost[0]}{more}")
 
 
 def first_line(error: BaseException) -> str:

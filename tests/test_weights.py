@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.models import INFINITE_YOU
 from tests.shell import infused, listed, tiny
@@ -25,8 +26,16 @@ def other(file: Path) -> None:
     torch.save({"a": torch.ones(1)}, file)
 
 
+def lose_one(file: Path) -> None:
+    state = load_file(file)
+    state.popitem()
+    save_file(state, file)
+
+
 BACKBONE: dict[str, tuple[str, Callable[[Path], object]]] = {
     "transformer": ("transformer/diffusion_pytorch_model.safetensors", cut),
+    "a tensor": ("transformer/diffusion_pytorch_model.safetensors", lose_one),
+    "a tensor of the VAE": ("vae/diffusion_pytorch_model.safetensors", lose_one),
     "text encoder": ("text_encoder/model.safetensors", cut),
     "no weights": ("vae/diffusion_pytorch_model.safetensors", Path.unlink),
     "tokenizer": ("tokenizer/tokenizer.json", empty),
@@ -44,6 +53,14 @@ def test_damaged_backbone(name, typed, tmp_path):
     answer = typed(tiny(backbone__path=model))
     assert answer.status == 2
     assert answer.line.startswith(f"backbone flux_dev '{model}' cannot be read: ")
+
+
+def test_adapter_that_lacks_a_tensor(typed, tmp_path, face):
+    adapter = Path(shutil.copytree(INFINITE_YOU / "infinite-you", tmp_path / "adapter"))
+    lose_one(adapter / "InfuseNetModel" / "diffusion_pytorch_model.safetensors")
+    answer = typed(infused(faces=listed(face), adapter__path=adapter))
+    assert answer.status == 2
+    assert answer.line.startswith(f"adapter '{adapter}' cannot be read: InfuseNet lacks ")
 
 
 @pytest.mark.parametrize("damage", [cut, other])
