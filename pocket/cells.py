@@ -110,14 +110,20 @@ def pictures(said: Options, vae: AutoencoderKL, cells: Cells) -> dict[str, Tenso
     return {"renders": renders, "renders through the VAE": through, **images}
 
 
-@torch.no_grad()
-def nobody(said: Options, vae: AutoencoderKL, words: nn.Module) -> dict[str, Tensor]:
-    """NOBODIES photos and posters from dev-28 and from schnell-4, to count broken faces by eye."""
-    count = 4 if said.smoke else NOBODIES
+def asked_of_nobody(count: int = NOBODIES) -> Tensor:
+    """The prompts of `nobody`, photos and posters in turn: (count, attribute) indices."""
     asked = sample_attributes(count, torch.Generator().manual_seed(SEED + 5), device())
     style = list(ATTRIBUTES).index("style")
     poster = torch.arange(count, device=device()) % 2
     asked[:, style] = poster * ATTRIBUTES["style"].index("poster")
+    return asked
+
+
+@torch.no_grad()
+def nobody(said: Options, vae: AutoencoderKL, words: nn.Module) -> dict[str, Tensor]:
+    """NOBODIES photos and posters from dev-28 and from schnell-4, to count broken faces by eye."""
+    count = 4 if said.smoke else NOBODIES
+    asked = asked_of_nobody(count)
     everything = torch.ones_like(asked, dtype=torch.bool)
     told = words(*album.tokens(album.sentences(asked, everything)))
     start = noise(count, SEED + 5)

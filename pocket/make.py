@@ -55,14 +55,18 @@ def main() -> None:
         sys.argv = [sys.argv[0], *rest]
         flows(chosen, dict(pair.split("=") for pair in own.lengths.split(",") if pair), onward)
         return
+    begun = time.monotonic()
     for name in [n for n in NETWORKS if n in chosen]:
+        started = time.monotonic()
         run("pocket." + name, *rest)
+        print(f"-- {name}: {time.monotonic() - started:.0f} s in all", flush=True)
     flow = [n for n in FLOWS if n in chosen]
     if flow:
         said = ["--only", ",".join(flow), "--lengths", own.lengths, "--continue", own.onward]
         run("pocket.make", *said, *rest)
     if "manifest" in chosen:
         run("pocket.manifest")
+    print(f"-- everything: {time.monotonic() - begun:.0f} s", flush=True)
 
 
 def run(module: str, *arguments: str) -> None:

@@ -17,7 +17,6 @@ from pocket.cells import SEED, Cells, cells, nobody, pictures
 from pocket.crowd import photographed
 from pocket.process import Options, device, options, rank
 from pocket.training import LOGS
-from pocket.unrest import landmark_unrest
 from pocket.verification import verify
 from pocket.world import (
     ATTRIBUTES,
@@ -32,7 +31,7 @@ PEOPLE, PROMPTS = 64, 8
 # On a CPU, where the 28 steps of a cell take some seconds.
 FEWER_PEOPLE, FEWER_PROMPTS = 32, 4
 FOUND = 0.5
-# A face counts as broken, or as restless, above what this share of decoded renders reaches.
+# A face counts as broken above what this share of decoded renders reaches.
 ALARMS = 0.02
 # One identity number moved by half its range, to see how far the judge's cosine falls.
 SENSITIVITY_PEOPLE = 200
@@ -65,7 +64,7 @@ def make(said: Options) -> None:
     asked = cells(eyes.judge, eyes.detector, conditioner, words, people, prompts)
     painted = pictures(said, vae, asked)
     through = painted["renders through the VAE"]
-    usual = [look(eyes, through).quantile(1 - ALARMS) for look in (_faults, _unrest)]
+    usual = _faults(eyes, through).quantile(1 - ALARMS)
     told = {
         "cells": f"{people} people x {prompts} prompts, none trained on",
         "recognisers": {
@@ -73,7 +72,7 @@ def make(said: Options) -> None:
             "judge": _verification(eyes.judge, smoke=said.smoke),
         },
         "detector": _keypoints(eyes.detector, smoke=said.smoke),
-        "pictures": {name: _look(eyes, asked, images, *usual) for name, images in painted.items()},
+        "pictures": {name: _look(eyes, asked, images, usual) for name, images in painted.items()},
         "sensitivity": _sensitivity(eyes, smoke=said.smoke),
     }
     where = said.checkpoints if said.smoke else LOGS
@@ -89,9 +88,7 @@ def make(said: Options) -> None:
 
 
 @torch.no_grad()
-def _look(
-    eyes: Eyes, asked: Cells, images: Tensor, faults: Tensor, unrest: Tensor
-) -> dict[str, object]:
+def _look(eyes: Eyes, asked: Cells, images: Tensor, usual: Tensor) -> dict[str, object]:
     """Found, judged, obeyed, whole, varied; intervals are bootstraps clustered by person."""
     score, points = networks.detect(eyes.detector, images)
     found = score > FOUND
@@ -105,7 +102,7 @@ def _look(
         name: _clustered((answers[i] == asked.attributes[:, i]).float(), asked.who)
         for i, name in enumerate(ATTRIBUTES)
     }
-    broken, restless = _faults(eyes, images) > faults, _unrest(eyes, images) > unrest
+    broken = _faults(eyes, images) > usual
     between = seen @ seen.T
     apart = asked.who[:, None] != asked.who[None]
     return {
@@ -113,7 +110,6 @@ def _look(
         "cosine": _clustered(own, asked.who),
         "floor": _clustered(others, asked.who),
         "broken": _clustered(broken.float(), asked.who),
-        "restless": _clustered(restless.float(), asked.who),
         "pairwise": [between[apart].mean().item(), between[apart].std().item()],
         "obeyed": obeyed,
     }
@@ -123,11 +119,6 @@ def _look(
 def _faults(eyes: Eyes, images: Tensor) -> Tensor:
     """The wholeness read-out's worst cell of each picture, a logit."""
     return torch.cat([eyes.wholeness(part).flatten(1).amax(1) for part in images.split(256)])
-
-
-def _unrest(eyes: Eyes, images: Tensor) -> Tensor:
-    """How little the detector agrees with itself about each picture's keypoints, pixels."""
-    return torch.cat([landmark_unrest(eyes.detector, part) for part in images.split(256)])
 
 
 def _clustered(values: Tensor, who: Tensor) -> list[float]:

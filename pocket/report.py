@@ -89,12 +89,11 @@ def _pictures(pictures: Mapping[str, Any]) -> str:
                 f"{share[0]} % [{share[1]}, {share[2]}]",
                 _percent(row["found"]),
                 _percent(row["broken"]),
-                _percent(row["restless"]),
                 f"{pairwise:.3f} ± {spread:.3f}",
             ]
         )
     heads = ["", "judge's cosine", "of the way", "face found"]
-    heads += ["broken (read-out)", "broken (unrest)", "pairwise"]
+    heads += ["broken (read-out)", "pairwise"]
     return _markdown(heads, body)
 
 
@@ -140,14 +139,29 @@ def _speed(told: Mapping[str, Any]) -> str:
 
 def _by_eye(told: Mapping[str, Any]) -> str:
     body = [[name, f"{len(places)} of 100"] for name, places in told["broken"].items()]
-    table = _markdown([f"by eye ({told['by']})", "broken faces"], body)
-    if "area_under_curve" not in told:
-        return table
-    areas = ", ".join(f"{name} {area:.2f}" for name, area in told["area_under_curve"].items())
-    return (
-        f"{table}\n\nHow well the measures see what those readers saw, by `python -m pocket.by_eye`, as an "
-        f"area under the curve (.5 is chance): {areas}."
-    )
+    parts = [_markdown([f"by eye ({told['by']})", "broken faces"], body)]
+    if "area_under_curve" in told:
+        body = [
+            [name, _interval(area["all"], 2), _interval(area["posters"], 2)]
+            for name, area in told["area_under_curve"].items()
+        ]
+        heads = [
+            "area under the curve against those readers (.5 is chance)",
+            "all",
+            "posters alone",
+        ]
+        parts.append(_markdown(heads, body))
+    if "left_over" in told:
+        body = [
+            [name, f"{row['mean']:.3f}", *(f"{q:.3f}" for q in row["quartiles"])]
+            + [f"{100 * row['amiss']:.0f} %"]
+            for name, row in told["left_over"].items()
+        ]
+        heads = ["structure that the nearest repainting lacks", "mean", "lower quartile", "median"]
+        heads += ["upper quartile", "above 98 % of decoded renders"]
+        parts.append(_markdown(heads, body))
+        parts.append(f"The broken ones' mean is {told['left_over_of_broken']:.3f}.")
+    return "\n\n".join(parts)
 
 
 def _percent(interval: Sequence[float]) -> str:

@@ -1,6 +1,6 @@
 """A world of procedural portraits: identity, prompt attributes, nuisance -> image, keypoints."""
 
-from pocket.world.render import render
+from pocket.world.render import paint, render
 from pocket.world.vocabulary import (
     ATTRIBUTES,
     IDENTITY,
@@ -18,6 +18,7 @@ __all__ = [
     "NUISANCE",
     "SIZE",
     "attributes_row",
+    "paint",
     "render",
     "sample_attributes",
     "sample_identities",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pocket.world.canvas import Canvas, Frame
 from pocket.world.palette import colour
-from pocket.world.shapes import ellipse, parabola
+from pocket.world.shapes import ellipse, parabola, root
 from pocket.world.sitter import FACE_TURN, Sitter
 
 
@@ -36,7 +36,7 @@ def paint_skull(canvas: Canvas, f: Frame, s: Sitter) -> Skin:
     u, v = (f.x / s.width).abs().clamp(1e-4), (f.y / height).abs().clamp(1e-4)
     radius = (u**power + v**power) ** (1 / power)
     face = f.cover((radius - 1) * s.width * 0.95)
-    depth = (1 - radius.clamp(0, 1) ** 2).sqrt()
+    depth = root(1 - radius.clamp(0, 1) ** 2)
     light = f.x / s.width * s.light_x + f.y / height * s.light_y + depth
     shade = s.exposure * (0.74 + 0.27 * light.clamp(-0.3, 1.2))
     lit = s.skin * s.tint * shade[:, None]

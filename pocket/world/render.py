@@ -23,7 +23,7 @@ def render(identity: Tensor, attributes: Tensor, nuisance: Tensor) -> tuple[Tens
     (n, 5, 2): x, y in pixels from the first pixel's centre, in insightface's order.
     """
     parts = [
-        _paint(*(t[i : i + CHUNK] for t in (identity, attributes, nuisance)))
+        paint(*(t[i : i + CHUNK] for t in (identity, attributes, nuisance)))
         for i in range(0, len(identity), CHUNK)
     ]
     images, points = zip(*parts, strict=True)
@@ -39,7 +39,8 @@ def _groups(attributes: Tensor, key: str, painters: tuple) -> Iterator[tuple[Cal
             yield painter, rows
 
 
-def _paint(identity: Tensor, attributes: Tensor, nuisance: Tensor) -> tuple[Tensor, Tensor]:
+def paint(identity: Tensor, attributes: Tensor, nuisance: Tensor) -> tuple[Tensor, Tensor]:
+    """What `render` says, at once and with gradients to identity and nuisance."""
     n = len(identity)
     frame = whole_frame(n, SIZE, identity.device)
     canvas = Canvas(torch.zeros(n, 3, SIZE, SIZE, device=identity.device))

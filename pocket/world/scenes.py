@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pocket.world.canvas import Canvas, Frame, Rows
 from pocket.world.palette import colour, hsv
-from pocket.world.shapes import box, ellipse, segment
+from pocket.world.shapes import box, ellipse, root, segment
 
 # Backdrops are out of focus: edges this many pixels wide.
 SOFT = 2.5
@@ -29,7 +29,7 @@ def gradient(top: Tensor, bottom: Tensor, t: Tensor) -> Tensor:
 
 def studio(canvas: Canvas, f: Frame, drop: Backdrop) -> None:
     light = hsv(drop.hue, 0.30, 0.86)
-    radius = ((f.x - 0.25 * drop.x) ** 2 + (f.y + 0.3) ** 2).sqrt() / 1.6
+    radius = root((f.x - 0.25 * drop.x) ** 2 + (f.y + 0.3) ** 2) / 1.6
     canvas.image = gradient(light, light * 0.66, radius)
 
 

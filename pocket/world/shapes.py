@@ -7,13 +7,20 @@ import torch
 from torch import Tensor
 
 Number = Tensor | float
+# Added below a root: its slope at zero stays finite, so that pictures can be followed back to numbers.
+TINY = 1e-9
+
+
+def root(value: Tensor) -> Tensor:
+    """The square root of something not negative, with a slope everywhere."""
+    return (value + TINY).sqrt()
 
 
 def ellipse(x: Tensor, y: Tensor, cx: Number, cy: Number, rx: Number, ry: Number) -> Tensor:
     """An axis-aligned ellipse; the distance is exact to first order near its outline."""
     u, v = (x - cx) / rx, (y - cy) / ry
-    radius = (u * u + v * v).sqrt()
-    slope = ((u / rx) ** 2 + (v / ry) ** 2).sqrt() + 1e-6
+    radius = root(u * u + v * v)
+    slope = root((u / rx) ** 2 + (v / ry) ** 2) + 1e-6
     return radius * (radius - 1) / slope
 
 
@@ -22,7 +29,7 @@ def box(
 ) -> Tensor:
     """A box of half sides hx and hy whose corners are rounded by r."""
     u, v = (x - cx).abs() - hx + r, (y - cy).abs() - hy + r
-    outside = (u.clamp(min=0) ** 2 + v.clamp(min=0) ** 2).sqrt()
+    outside = root(u.clamp(min=0) ** 2 + v.clamp(min=0) ** 2)
     return outside + torch.maximum(u, v).clamp(max=0) - r
 
 
@@ -31,7 +38,7 @@ def segment(x: Tensor, y: Tensor, ax: Number, ay: Number, bx: Number, by: Number
     dx, dy = bx - ax, by - ay
     length2 = dx * dx + dy * dy + 1e-9
     t = (((x - ax) * dx + (y - ay) * dy) / length2).clamp(0, 1)
-    return ((x - ax - t * dx) ** 2 + (y - ay - t * dy) ** 2).sqrt()
+    return root((x - ax - t * dx) ** 2 + (y - ay - t * dy) ** 2)
 
 
 def parabola(
@@ -42,7 +49,7 @@ def parabola(
     near = torch.minimum(torch.maximum(u, u.new_tensor(0) - half), u.new_tensor(0) + half)
     slope = tilt + 2 * bend * near
     drop = y - cy - tilt * near - bend * near * near
-    return ((u - near) ** 2 + drop**2 / (1 + slope * slope)).sqrt()
+    return root((u - near) ** 2 + drop**2 / (1 + slope * slope))
 
 
 def smoothstep(low: float, high: float, value: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pocket.world.palette import colour, luminance
-from pocket.world.shapes import smoothstep
+from pocket.world.shapes import root, smoothstep
 
 
 def outlines(image: Tensor) -> Tensor:
@@ -13,7 +13,7 @@ def outlines(image: Tensor) -> Tensor:
     kernel = image.new_tensor(((-1.0, 0, 1), (-2, 0, 2), (-1, 0, 1))) / 4
     weights = torch.stack([kernel, kernel.T])[:, None].repeat(3, 1, 1, 1)
     padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
-    return F.conv2d(padded, weights, groups=3).square().sum(1, keepdim=True).sqrt()
+    return root(F.conv2d(padded, weights, groups=3).square().sum(1, keepdim=True))
 
 
 def photo(image: Tensor) -> Tensor:
