@@ -7,7 +7,7 @@ over. Nothing is trained. A face that readers called broken it ranks above one t
 .86 [.74, .97] of pairs, among posters alone in .73 [.48, .93] (`by_eye.py`). The window, the region
 and the mean over it were chosen on the grid of an earlier dev, the other faces held out.
 
-Structure is the second factor of the structural similarity index (Wang et al. 2004, equation 12) of
+Structure is the second factor of the structural similarity index (Wang et al. 2004, equation 13) of
 the pictures' means over colour, with its window and constant: blind to a shift of tone or colour.
 """
 
