@@ -18,7 +18,7 @@ from torch import Tensor
 from pocket import album, folders, report, shipped
 from pocket.cells import SEED, asked_of_nobody
 from pocket.process import MODELS, device, prepare
-from pocket.repainting import Repainting, repainted, unlike
+from pocket.repainting import repainted, unlike
 from pocket.training import LOGS
 from pocket.wholeness import area_under_curve
 from pocket.world import (
@@ -32,7 +32,7 @@ from pocket.world import (
 COLUMNS = 10
 # Of decoded renders, so many lie above the level that counts as amiss.
 ALARMS = 0.02
-RESAMPLES = 2000
+RESAMPLES, BOUNDS = 2000, (0.025, 0.975)
 
 
 def pictures(name: str) -> Tensor:
@@ -70,67 +70,67 @@ def area(scores: Tensor, broken: Tensor) -> list[float]:
     generator = torch.Generator().manual_seed(SEED)
     n = scores.shape[1]
     drawn = [of(torch.randint(n, (n,), generator=generator)) for _ in range(RESAMPLES)]
-    found = [of(torch.arange(n)), *np.nanquantile(drawn, (0.025, 0.975))]
-    return [round(float(v), 3) for v in found]
+    return [round(float(v), 3) for v in (of(torch.arange(n)), *np.nanquantile(drawn, BOUNDS))]
 
 
-def compared(faces: Tensor, found: Repainting, broken: Tensor, posters: Tensor) -> Tensor:
+def left_over(scores: Tensor, usual: Tensor) -> dict[str, float | list[float]]:
+    """How `unlike` spreads over a grid, and the share that counts as amiss."""
+    quartiles = scores.quantile(torch.tensor([0.25, 0.5, 0.75], device=scores.device))
+    amiss = (scores > usual.quantile(1 - ALARMS)).float().mean()
+    return {
+        "mean": round(scores.mean().item(), 4),
+        "quartiles": [round(q, 4) for q in quartiles.tolist()],
+        "amiss": round(amiss.item(), 3),
+    }
+
+
+def compared(faces: Tensor, repaintings: Tensor, broken: Tensor, posters: Tensor) -> Tensor:
     """Up to ten broken faces over their repaintings, then as many whole posters likewise."""
     rows = []
     for some in (broken, ~broken & posters):
         chosen = some.nonzero()[:COLUMNS, 0]
-        blank = torch.ones(COLUMNS - len(chosen), *faces.shape[1:], device=faces.device)
-        rows += [faces[chosen], blank, found.images[chosen], blank]
+        blank = faces.new_ones(COLUMNS - len(chosen), *faces.shape[1:])
+        rows += [faces[chosen], blank, repaintings[chosen], blank]
     return torch.cat(rows)
 
 
+@torch.no_grad()
 def main() -> None:
     prepare()
     path = LOGS / "by_eye.json"
     told = json.loads(path.read_text())
     readout, asked = shipped.load_wholeness(MODELS), asked_of_nobody()
+    poster = asked[:, list(ATTRIBUTES).index("style")] != 0
     renders = decoded_renders(asked)
     usual = unlike(renders, asked, repainted(renders, asked))
-    level = usual.quantile(1 - ALARMS)
-    left_over = {"renders through the VAE": usual}
-    broken, faults, shown = [], [], []
-    for name, places in told["broken"].items():
-        faces = pictures(name)
-        seen = torch.zeros(len(faces), dtype=torch.bool, device=device())
-        seen[places] = True
-        with torch.no_grad():
-            faults.append(readout(faces).flatten(1).amax(1))
-        found = repainted(faces, asked)
-        left_over[name] = unlike(faces, asked, found)
-        broken.append(seen)
-        shown.append((faces, found))
-    where = torch.cat(broken)
-    poster = asked[:, list(ATTRIBUTES).index("style")] != 0
-    unlikeness = torch.cat([left_over[name] for name in told["broken"]])
-    measures = {
-        "repainting": unlikeness.view(len(broken), -1).cpu(),
-        "read-out": torch.stack(faults).cpu(),
+
+    grids = {name: pictures(name) for name in told["broken"]}
+    found = {name: repainted(faces, asked) for name, faces in grids.items()}
+    unlikeness = {name: unlike(grids[name], asked, found[name]) for name in grids}
+    scores = {
+        "repainting": torch.stack(list(unlikeness.values())),
+        "read-out": torch.stack([readout(f).flatten(1).amax(1) for f in grids.values()]),
     }
-    seen, some = torch.stack(broken).cpu(), poster.cpu()
+    broken = torch.zeros(len(grids), len(asked), dtype=torch.bool, device=device())
+    for row, places in zip(broken, told["broken"].values(), strict=True):
+        row[places] = True
+
     told["area_under_curve"] = {
-        name: {"all": area(scores, seen), "posters": area(scores[:, some], seen[:, some])}
-        for name, scores in measures.items()
+        name: {"all": area(row, broken), "posters": area(row[:, poster], broken[:, poster])}
+        for name, row in scores.items()
     }
     told["left_over"] = {
-        name: {
-            "mean": round(float(scores.mean()), 4),
-            "quartiles": [round(float(scores.quantile(q)), 4) for q in (0.25, 0.5, 0.75)],
-            "amiss": round(float((scores > level).float().mean()), 3),
-        }
-        for name, scores in left_over.items()
+        name: left_over(row, usual)
+        for name, row in {"renders through the VAE": usual, **unlikeness}.items()
     }
-    told["left_over_of_broken"] = round(float(unlikeness[where].mean()), 4)
+    told["left_over_of_broken"] = round(scores["repainting"][broken].mean().item(), 4)
     path.write_text(json.dumps(told, indent=1) + "\n")
-    faces = torch.cat([f for f, _ in shown])
-    together = Repainting(
-        *(torch.cat(c) for c in zip(*(vars(r).values() for _, r in shown), strict=True))
+    sheet = compared(
+        torch.cat(list(grids.values())),
+        torch.cat([f.images for f in found.values()]),
+        broken.flatten(),
+        poster.repeat(len(grids)),
     )
-    sheet = compared(faces, together, where, poster.repeat(len(broken)))
     report.grid(sheet, COLUMNS, report.FIGURES / "repainted.png")
     report.write()
 

@@ -11,6 +11,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 
@@ -55,18 +57,25 @@ def main() -> None:
         sys.argv = [sys.argv[0], *rest]
         flows(chosen, dict(pair.split("=") for pair in own.lengths.split(",") if pair), onward)
         return
+    with timed("everything"):
+        for name in [n for n in NETWORKS if n in chosen]:
+            with timed(name):
+                run("pocket." + name, *rest)
+        flow = [n for n in FLOWS if n in chosen]
+        if flow:
+            said = ["--only", ",".join(flow), "--lengths", own.lengths, "--continue", own.onward]
+            run("pocket.make", *said, *rest)
+        if "manifest" in chosen:
+            run("pocket.manifest")
+
+
+@contextmanager
+def timed(name: str) -> Iterator[None]:
+    """Tell on process 0 how long it took."""
     begun = time.monotonic()
-    for name in [n for n in NETWORKS if n in chosen]:
-        started = time.monotonic()
-        run("pocket." + name, *rest)
-        print(f"-- {name}: {time.monotonic() - started:.0f} s in all", flush=True)
-    flow = [n for n in FLOWS if n in chosen]
-    if flow:
-        said = ["--only", ",".join(flow), "--lengths", own.lengths, "--continue", own.onward]
-        run("pocket.make", *said, *rest)
-    if "manifest" in chosen:
-        run("pocket.manifest")
-    print(f"-- everything: {time.monotonic() - begun:.0f} s", flush=True)
+    yield
+    if rank() == 0:
+        print(f"-- {name}: {time.monotonic() - begun:.0f} s in all", flush=True)
 
 
 def run(module: str, *arguments: str) -> None:
@@ -78,16 +87,15 @@ def flows(chosen: list[str], lengths: dict[str, str], onward: list[str]) -> None
     """The flow stages in this process, on its part of the GPUs."""
     said = options(__doc__)
     for name in chosen:
-        begun = time.monotonic()
         torch.manual_seed(sum(name.encode()) + 1000 * rank())
         seconds = float(lengths[name]) if name in lengths else said.seconds
-        import_module(f"pocket.{name}").make(replace(said, seconds=seconds, onward=name in onward))
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if torch.distributed.is_initialized():
-            torch.distributed.barrier()
-        if rank() == 0:
-            print(f"-- {name}: {time.monotonic() - begun:.0f} s in all", flush=True)
+        with timed(name):
+            stage = import_module(f"pocket.{name}")
+            stage.make(replace(said, seconds=seconds, onward=name in onward))
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if torch.distributed.is_initialized():
+                torch.distributed.barrier()
 
 
 def spread() -> None:

@@ -17,17 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pocket.process import device
 from pocket.world import IDENTITY, NUISANCE, SIZE, paint
 from pocket.world.sitter import pose
 
-# Pictures fitted at once.
-BATCH = 20 if device().type == "cpu" else 256
+# Pictures fitted at once: a GPU takes as long for many as for one.
+BATCH = {"cpu": 20, "cuda": 256}
 # First the colours of a blurred picture, its blur shrinking (pixels); then its structure as well.
-COARSE_STEPS, COARSE_RATE, BLUR = 50, 0.1, (4.0, 2.0)
-FINE_STEPS, FINE_RATE, STRUCTURE = 70, 0.07, 0.1
+COARSE_STEPS, COARSE_RATE, COARSE_BLUR = 50, 0.1, (4.0, 2.0)
+FINE_STEPS, FINE_RATE, FINE_BLUR, STRUCTURE = 70, 0.07, (1.0, 1.0), 0.1
 # Numbers whose pictures leap or stand still, so that no slope leads across: the best of these.
-LEAPS, TRIED = ("mole", "parting", "beard"), (0.08, 0.2, 0.35, 0.43, 0.57, 0.65, 0.8, 0.92)
+LEAPS, LEAP_BLUR = ("mole", "parting", "beard"), 1.5
+TRIED = (0.08, 0.2, 0.35, 0.43, 0.57, 0.65, 0.8, 0.92)
 # The window and constant of the structural similarity index.
 WINDOW, CONSTANT = 1.5, 0.03**2
 # Half axes of the ellipses, in head units, that are fitted (the head) and looked at (eyes to mouth).
@@ -64,13 +64,13 @@ def structure(one: Tensor, other: Tensor) -> Tensor:
     return (2 * both + CONSTANT) / (each + CONSTANT)
 
 
-def ellipse(x: Tensor, y: Tensor, scale: Tensor, half: tuple[float, float]) -> Tensor:
-    """The inside of an ellipse at pixel (x, y), each (n, 1, 1): (n, 1, h, w), its sum 1."""
+def inside(x: Tensor, y: Tensor, scale: Tensor, half: tuple[float, float]) -> Tensor:
+    """The mean over an ellipse at pixel (x, y), as weights, each (n, 1, 1): (n, 1, h, w)."""
     edge = torch.arange(SIZE, device=x.device, dtype=torch.float32)
     u = (edge[None, None, :] - x) / (scale * half[0])
     v = (edge[None, :, None] - y) / (scale * half[1])
-    inside = (u**2 + v**2 < 1).float()[:, None]
-    return inside / inside.sum((1, 2, 3), keepdim=True)
+    disc = (u**2 + v**2 < 1).float()[:, None]
+    return disc / disc.sum((1, 2, 3), keepdim=True)
 
 
 class _Fit:
@@ -83,7 +83,7 @@ class _Fit:
         self.nuisance = torch.zeros(n, len(NUISANCE), device=where, requires_grad=True)
         x, y, scale, _ = pose(attributes, torch.zeros(n, len(NUISANCE), device=where))
         half = SIZE / 2
-        self.head = ellipse((x + 1) * half - 0.5, (y + 1) * half - 0.5, scale * half, HEAD)
+        self.head = inside((x + 1) * half - 0.5, (y + 1) * half - 0.5, scale * half, HEAD)
 
     def numbers(self) -> tuple[Tensor, Tensor]:
         return self.identity.sigmoid(), self.nuisance.tanh()
@@ -114,12 +114,12 @@ class _Fit:
         """The best of the values TRIED for one identity number, or what it is."""
         column = IDENTITY.index(name)
         identity, nuisance = self.numbers()
-        best = self.misfit(paint(identity, self.attributes, nuisance)[0], 1.5, 0)
+        best = self.misfit(paint(identity, self.attributes, nuisance)[0], LEAP_BLUR, 0)
         chosen = identity[:, column].clone()
         for value in TRIED:
             other = identity.clone()
             other[:, column] = value
-            found = self.misfit(paint(other, self.attributes, nuisance)[0], 1.5, 0)
+            found = self.misfit(paint(other, self.attributes, nuisance)[0], LEAP_BLUR, 0)
             chosen[found < best] = value
             best = torch.minimum(best, found)
         self.identity[:, column] = torch.logit(chosen.clamp(0.02, 0.98))
@@ -127,10 +127,10 @@ class _Fit:
 
 def _fitted(images: Tensor, attributes: Tensor) -> Repainting:
     fit = _Fit(images, attributes)
-    fit.descend(COARSE_STEPS, COARSE_RATE, BLUR, 0)
+    fit.descend(COARSE_STEPS, COARSE_RATE, COARSE_BLUR, 0)
     for name in LEAPS:
         fit.leap(name)
-    fit.descend(FINE_STEPS, FINE_RATE, (1.0, 1.0), STRUCTURE)
+    fit.descend(FINE_STEPS, FINE_RATE, FINE_BLUR, STRUCTURE)
     with torch.no_grad():
         identity, nuisance = fit.numbers()
         return Repainting(*paint(identity, attributes, nuisance), identity, nuisance)
@@ -141,7 +141,8 @@ def repainted(images: Tensor, attributes: Tensor) -> Repainting:
 
     images (n, 3, 128, 128) in [0, 1]; attributes (n, attribute), what their prompts asked for.
     """
-    pairs = zip(images.split(BATCH), attributes.split(BATCH), strict=True)
+    size = BATCH[images.device.type]
+    pairs = zip(images.split(size), attributes.split(size), strict=True)
     parts = [vars(_fitted(*pair)).values() for pair in pairs]
     return Repainting(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
@@ -151,5 +152,5 @@ def unlike(images: Tensor, attributes: Tensor, found: Repainting) -> Tensor:
     """The structure of the face that its repainting lacks: (n,), 0 where they agree, at most 2."""
     _, _, scale, _ = pose(attributes, found.nuisance)
     middle = found.keypoints.mean(1)
-    face = ellipse(middle[:, 0, None, None], middle[:, 1, None, None], scale * SIZE / 2, FACE)
+    face = inside(middle[:, 0, None, None], middle[:, 1, None, None], scale * SIZE / 2, FACE)
     return ((1 - structure(images, found.images)) * face).sum((1, 2, 3))
