@@ -4,7 +4,7 @@ logs/by_eye.json names the broken faces of figures/whole_*.png by their place, 0
 each measure's area under the curve is put beside them: the chance that it ranks a face that was called
 broken above one that was not, among all and among posters alone, where nearly all broken ones are.
 What the world can paint of every face (repainting.py) is looked for too, of as many renders that went
-through the autoencoder for comparison; figures/repainted.png shows some. A quarter of an hour on two
+through the autoencoder for comparison; figures/repainted.png shows some. Half an hour on two
 CPU cores.
 """
 
