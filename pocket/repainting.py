@@ -44,7 +44,7 @@ class Repainting:
     nuisance: Tensor
 
 
-def blurred(images: Tensor, sigma: float) -> Tensor:
+def gaussian(images: Tensor, sigma: float) -> Tensor:
     """A Gaussian blur of so many pixels, cut off at three sigma."""
     reach = int(3 * sigma + 0.5)
     edge = torch.arange(-reach, reach + 1, device=images.device, dtype=torch.float32)
@@ -58,9 +58,9 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
 def structure(one: Tensor, other: Tensor) -> Tensor:
     """Wang's contrast and structure at every pixel: images (n, 3, h, w) -> (n, 1, h, w) in [-1, 1]."""
     a, b = (x.mean(1, keepdim=True) for x in (one, other))
-    mean_a, mean_b = blurred(a, WINDOW), blurred(b, WINDOW)
-    both = blurred(a * b, WINDOW) - mean_a * mean_b
-    each = blurred(a * a, WINDOW) - mean_a**2 + blurred(b * b, WINDOW) - mean_b**2
+    mean_a, mean_b = gaussian(a, WINDOW), gaussian(b, WINDOW)
+    both = gaussian(a * b, WINDOW) - mean_a * mean_b
+    each = gaussian(a * a, WINDOW) - mean_a**2 + gaussian(b * b, WINDOW) - mean_b**2
     return (2 * both + CONSTANT) / (each + CONSTANT)
 
 
@@ -90,7 +90,7 @@ class _Fit:
 
     def misfit(self, painted: Tensor, blur: float, weight: float) -> Tensor:
         """How far the paintings are from the pictures, (n,)."""
-        amiss = blurred(painted - self.images, blur).abs().mean(1, keepdim=True)
+        amiss = gaussian(painted - self.images, blur).abs().mean(1, keepdim=True)
         if weight:
             amiss = amiss + weight * (1 - structure(painted, self.images))
         return (amiss * self.head).sum((1, 2, 3))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pocket.faults import displaced
-from pocket.repainting import blurred, repainted, structure, unlike
+from pocket.repainting import gaussian, repainted, structure, unlike
 from pocket.world import (
     ATTRIBUTES,
     IDENTITY,
@@ -42,7 +42,7 @@ def test_a_face_is_found_again_and_a_slipped_eye_is_left_over():
 def test_structure_follows_wang_where_one_picture_is_a_linear_map_of_the_other():
     one = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     mean = one.mean(1, keepdim=True)
-    variance = blurred(mean**2, 1.5) - blurred(mean, 1.5) ** 2
+    variance = gaussian(mean**2, 1.5) - gaussian(mean, 1.5) ** 2
     for gain, shift in ((1.0, 0.2), (0.4, 0.0), (-1.0, 1.0)):
         wanted = (2 * gain * variance + 0.0009) / ((1 + gain**2) * variance + 0.0009)
         torch.testing.assert_close(structure(one, gain * one + shift), wanted, atol=1e-4, rtol=1e-4)
@@ -51,7 +51,7 @@ def test_structure_follows_wang_where_one_picture_is_a_linear_map_of_the_other()
 def test_a_blur_keeps_the_sum_of_light_and_has_the_width_that_was_asked_for():
     point = torch.zeros(1, 1, 41, 41)
     point[..., 20, 20] = 1
-    spread = blurred(point, 2.0)[0, 0]
+    spread = gaussian(point, 2.0)[0, 0]
     away = torch.arange(41.0) - 20
     assert spread.sum() == pytest.approx(1, abs=1e-5)
     assert (spread.sum(0) * away**2).sum() == pytest.approx(4, rel=0.03)
