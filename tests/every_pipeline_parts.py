@@ -1,5 +1,7 @@
 """Tiny random components for any pipeline class, chosen by the type that its `__init__` asks for."""
 
+import ast
+import inspect
 import re
 from collections.abc import Callable
 from functools import cache
@@ -13,14 +15,19 @@ from diffusers import (
     ControlNetXSAdapter,
     FluxTransformer2DModel,
     MotionAdapter,
-    SparseControlNetModel,
+    PriorTransformer,
     T2IAdapter,
     UNet2DConditionModel,
     VQModel,
 )
 from torch import nn
-from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTextModelWithProjection
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, PreTrainedModel
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from tests.models import (
     UNET,
@@ -93,17 +100,29 @@ def is_xl(name: str) -> bool:
 class Stand(nn.Module):
     """In the place of a component that no pass of the denoiser reads."""
 
+    device, dtype = torch.device("cpu"), torch.float32
+
 
 @cache
 def whole_flux() -> Any:
     return flux()
 
 
-@cache
 def unet(name: str) -> UNet2DConditionModel:
+    """One model for all classes whose U-Nets have the same sizes."""
+    return _unet(repr(sorted(unet_sizes(name).items())))
+
+
+@cache
+def _unet(sizes: str) -> UNet2DConditionModel:
+    return randomised(UNet2DConditionModel(**dict(ast.literal_eval(sizes))))
+
+
+def unet_sizes(name: str) -> dict[str, Any]:
+    """Arguments of the U-Net that the class runs."""
     if "LatentUpscale" in name:
-        return randomised(UNet2DConditionModel(**K_BLOCKS))
-    sizes = dict(UNET_XL if is_xl(name) else UNET)
+        return K_BLOCKS
+    sizes: dict[str, Any] = dict(UNET_XL if is_xl(name) else UNET)
     sizes["up_block_types"] = UP_BLOCKS_XL if is_xl(name) else UP_BLOCKS
     sizes["cross_attention_dim"] = 2 * WIDTH if is_xl(name) and "Kolors" not in name else WIDTH
     sizes["in_channels"] = next((n for key, n in CHANNELS.items() if key in name), 4)
@@ -123,13 +142,15 @@ def unet(name: str) -> UNet2DConditionModel:
         sizes["layers_per_block"] = 2  # ControlNetXSAdapter knows no other number
     if "GLIGEN" in name:
         sizes["attention_type"] = "gated-text-image" if "TextImage" in name else "gated"
-    return randomised(UNet2DConditionModel(**sizes))
+    return sizes
 
 
 @cache
 def transformer(channels: int) -> FluxTransformer2DModel:
-    config = dict(whole_flux().transformer.config) | {"in_channels": channels, "out_channels": 16}
-    return randomised(FluxTransformer2DModel.from_config(config))
+    known = inspect.signature(FluxTransformer2DModel.__init__).parameters
+    sizes = {k: v for k, v in whole_flux().transformer.config.items() if k in known}
+    sizes |= {"in_channels": channels, "out_channels": 16}
+    return randomised(FluxTransformer2DModel(**sizes))
 
 
 @cache
@@ -202,10 +223,19 @@ def chat() -> Any:
 
 def control(name: str) -> Any:
     if name.startswith("Flux"):
-        return plain_controlnet()
-    sizes = UNET_XL if is_xl(name) else UNET
-    width = unet(name).config.cross_attention_dim
-    if "Union" not in name:
+        return flux_control()
+    return unet_control(is_xl(name), "Union" in name, unet_sizes(name)["cross_attention_dim"])
+
+
+@cache
+def flux_control() -> Any:
+    return plain_controlnet()
+
+
+@cache
+def unet_control(large: bool, union: bool, width: int) -> Any:
+    sizes = UNET_XL if large else UNET
+    if not union:
         return control_network(sizes, width)
     kept = {k: v for k, v in sizes.items() if k != "sample_size"}
     return randomised(
@@ -240,7 +270,7 @@ def roberta() -> Any:
     )
 
     sizes: dict[str, Any] = {"hidden_size": WIDTH, "intermediate_size": 37, "vocab_size": 1000}
-    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 40}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 100}
     config = RobertaSeriesConfig(project_dim=WIDTH, **sizes)
     return randomised(RobertaSeriesModelWithTransformation(config), seed=4)
 
@@ -255,6 +285,12 @@ def normalizer() -> Any:
     from diffusers.pipelines.stable_diffusion import StableUnCLIPImageNormalizer
 
     return StableUnCLIPImageNormalizer(embedding_dim=WIDTH)
+
+
+def prior() -> PriorTransformer:
+    """Makes StableUnCLIP's image embedding, with a scheduler of its own."""
+    sizes: dict[str, Any] = {"embedding_dim": WIDTH, "num_attention_heads": 2, "num_layers": 1}
+    return randomised(PriorTransformer(attention_head_dim=12, **sizes), seed=9)
 
 
 def scheduler(name: str, asked: str) -> Any:
@@ -284,6 +320,7 @@ MAKERS: dict[str, Callable[[str], Any]] = {
     "ControlNetModel": control,
     "T2IAdapter": adapter,
     "MotionAdapter": lambda name: motion(),
+    "PriorTransformer": lambda name: prior(),
     "VQModel": lambda name: VQModel(block_out_channels=(8,), norm_num_groups=4),
     "AutoencoderKL": lambda name: (
         whole_flux().vae if re.match("Flux|VisualCloze", name) else vae(6 if "LDM3D" in name else 3)
