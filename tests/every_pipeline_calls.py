@@ -1,4 +1,4 @@
-"""One call of each pipeline class: its arguments from its own signature, in several variants.
+"""Calls of each pipeline class: their arguments from its own signature, in several variants.
 
 A variant is a set of words: `guided`, `perturbed`, `image_prompt`, `latent`, `embeds`, `cutoff`,
 `edited`, `truncated`, `several`, `guess`; without words the prompt stands alone.
@@ -37,7 +37,7 @@ def picture(seed: int, height: int = HEIGHT, width: int = WIDTH) -> Image.Image:
 
 @dataclass(frozen=True)
 class Call:
-    """A class, and the words of the variant; calling it on a pipeline makes two images."""
+    """A class, and the words of the variant; it makes two images of two prompts."""
 
     name: str
     words: frozenset[str] = frozenset()
@@ -61,11 +61,12 @@ class Call:
         if "several" in self.words:
             given = _several(self.name)
         pipe = build(self.name, **given)
-        if "image_prompt" in self.words:
+        if self.words & {"image_prompt", "perturbed"}:
             name = "transformer" if self.is_flux else "unet"
             model = copy.deepcopy(getattr(pipe, name))
             pipe.register_modules(**{name: model})
-            load_image_prompt(model)
+            if "image_prompt" in self.words:
+                load_image_prompt(model)
         return pipe
 
     def arguments(self, pipe: Any) -> dict[str, Any]:
@@ -97,10 +98,6 @@ class Call:
         given = {name: value for name, value in given.items() if name in asked}
         given["generator"] = [torch.Generator().manual_seed(seed) for seed in SEEDS]
         return given
-
-    def __call__(self, pipe: Any, **changed: Any) -> Any:
-        """What the pipeline returns."""
-        return pipe(**self.arguments(pipe) | changed)
 
 
 def _several(name: str) -> dict[str, Any]:
@@ -263,7 +260,7 @@ def encoded(name: str) -> tuple[torch.Tensor, ...]:
         return seen[-1]
 
     pipe.encode_prompt = keep
-    call(pipe)
+    pipe(**call.arguments(pipe))
     return seen[0]
 
 
