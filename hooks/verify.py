@@ -11,10 +11,9 @@ import numpy as np
 import torch
 
 from hooks.capture import Capture
-from hooks.clock import Tick, denoiser_of, ticking
+from hooks.clock import Listener, Tick, denoiser_of, listening
 from hooks.recorder import record
 from hooks.store import Run
-from hooks.vocabulary import STREAMS
 from hooks.witness import Tally, Witness
 
 NORM_TOLERANCE = 1e-3  # float32 sums over millions of entries, against float64
@@ -49,6 +48,7 @@ def verify(pipe: Any, call: Callable[[], Any]) -> list[Finding]:
         stack.close()
         run = Run.open(path)
         stored = {name: run.read(name) for name in ("attention_norm", "residual_norm")}
+        axes = {name: [str(v) for v in run.read(name)] for name in ("branch", "stream")}
     # What a block hands on is compared with what the next gets: equal up to one rounding.
     eps = torch.finfo(next(denoiser.parameters()).dtype).eps
     findings = []
@@ -57,7 +57,7 @@ def verify(pipe: Any, call: Callable[[], Any]) -> list[Finding]:
         findings.append(_exact(claim, witness.chain, 4 * eps))
     claim = "attention outputs split into the streams that they are named for"
     findings.append(_exact(claim, witness.streams, 4 * eps))
-    findings.append(_norms(witness, stored, plain.shape[0]))
+    findings.append(_norms(witness, stored, axes))
     if guidance.scales:
         findings.append(guidance.finding())
     differ = int((plain != recorded).sum())
@@ -76,14 +76,17 @@ def _exact(claim: str, tally: Tally, tolerance: float) -> Finding:
     return Finding(claim, holds, f"{tally.count} comparisons, largest difference {tally.worst:.2g}")
 
 
-def _norms(witness: Witness, stored: dict[str, np.ndarray], samples: int) -> Finding:
+def _norms(witness: Witness, stored: dict[str, np.ndarray], axes: dict[str, list[str]]) -> Finding:
     """Stored norms of the first step against float64 ones of the raw tensors."""
     worst = 0.0
     for (quantity, block, stream), norms in witness.norms.items():
+        if stream not in axes["stream"]:
+            continue
         # (sample, step, branch, block, stream)
-        seen = stored[f"{quantity}_norm"][:, 0, :, block, STREAMS.index(stream)]
+        seen = stored[f"{quantity}_norm"][:, 0, :, block, axes["stream"].index(stream)]
+        samples = len(seen)
         # One batch holds negative, then positive samples if it is a U-Net's guidance.
-        branches = seen.shape[1] if len(norms) > samples else 1
+        branches = len(norms) // samples
         expected = norms.reshape(branches, samples).flip(0).T.numpy()
         worst = max(worst, float(np.abs(seen[:, :branches] / expected - 1).max()))
     detail = f"{len(witness.norms)} norms, largest relative difference {worst:.2g}"
@@ -99,7 +102,7 @@ class _Guidance:
 
     def watch(self, stack: ExitStack, pipe: Any) -> None:
         """Follow the denoiser's passes and the scheduler's steps until `stack` closes."""
-        stack.enter_context(ticking(pipe, on_tick=self._tick))
+        stack.enter_context(listening(pipe, Listener(tick=self._tick)))
 
         def after(module: Any, args: Any, output: Any) -> None:
             self._passes.append(output[0] if isinstance(output, tuple) else output.sample)

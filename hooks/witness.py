@@ -13,7 +13,8 @@ from diffusers import FluxTransformer2DModel
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from hooks.sites import Block, Site, blocks_of
+from hooks.families import blocks_of
+from hooks.sites import Block, Site
 
 
 @dataclass
@@ -66,8 +67,10 @@ class Witness:
     def _norm(self, index: int, site: Site) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             for name, stream in zip(
-                site.streams, site.read(output, self._image_tokens), strict=True
+                site.streams, site.read(output, self._image_tokens), strict=False
             ):
+                if name == "text" and isinstance(self.network, FluxTransformer2DModel):
+                    continue
                 where = (site.quantity, index, name)
                 if where not in self.norms:
                     self.norms[where] = stream.double().square().sum(-1).mean(-1).sqrt().cpu()

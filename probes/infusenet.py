@@ -8,6 +8,7 @@ with true CFG the negative pass gets no residuals.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from diffusers.models.embeddings import IPAdapterPlusImageProjection
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hooks.clock import ticking
+from hooks import families
+from hooks.clock import Listener, listening
 from hooks.errors import StepscopeError
+from hooks.families.flux import FLUX_CONTROLNET
 from probes.study import Adapter
 from probes.weights import WeightsError, explained, folder, refuse_incomplete
 
@@ -30,7 +33,6 @@ class InfuseNet(FluxControlNetModel):
     channel) before a call; `guidance` is its own guidance embedding.
     """
 
-    context_stream = "identity"
     identity: Tensor | None = None
     guidance: float = 1.0
 
@@ -49,6 +51,12 @@ class InfuseNet(FluxControlNetModel):
             "guidance": hidden_states.new_full((len(hidden_states),), self.guidance),
         }
         return super().forward(hidden_states, conditioning_scale=conditioning_scale, **kwargs)
+
+
+INFUSENET = replace(
+    FLUX_CONTROLNET, name="InfuseNet", model=InfuseNet, context="identity", text_encoder=None
+)
+families.register(INFUSENET)
 
 
 def load_infusenet(adapter: Adapter, dtype: torch.dtype) -> tuple[InfuseNet, nn.Module]:
@@ -145,10 +153,10 @@ def positive_only(pipe: Any) -> Iterator[None]:
 
     diffusers' FluxControlNetPipeline hands them to both passes. The clock says which pass it is.
     """
-    with ticking(pipe) as clock:
+    with listening(pipe, Listener()) as clock:
 
         def withhold(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-            if clock.branch == 1:
+            if clock.nth == 1:
                 kwargs["controlnet_block_samples"] = None
                 kwargs["controlnet_single_block_samples"] = None
             return args, kwargs

@@ -9,9 +9,10 @@ import torch
 from diffusers import AutoencoderKL, FluxControlNetModel, FluxTransformer2DModel
 
 from hooks.errors import StepscopeError
+from hooks.families import blocks_of
 from hooks.layout import Layout, layout
-from hooks.sites import blocks_of, select
-from hooks.vocabulary import Variable
+from hooks.sites import select
+from hooks.vocabulary import BRANCHES, Variable
 from probes.infusenet import adapter_folder
 from probes.study import Study
 from probes.weights import explained, folder
@@ -58,9 +59,9 @@ def outline(study: Study) -> Layout:
         blocks,
         adapter_blocks,
         study.capture,
-        context="identity",
+        streams=("image", "text", "padding") + (("identity",) if adapter_blocks else ()),
         steps=study.steps,
-        branches=study.branches,
+        branches=BRANCHES[: study.branches],
         latent=(transformer.config.in_channels // 4, y, x),
         image=tuple(side * 2 ** (len(vae["block_out_channels"]) - 1) for side in (y, x)),
         grid=(y // 2, x // 2),

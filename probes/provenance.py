@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hooks.fingerprint import Fingerprints
 from hooks.provenance import provenance
 from probes.faces import Face
 from probes.identity import identity
@@ -51,7 +52,7 @@ def attributes(
     """Attributes of a probe's run: `hooks.provenance`, and what probes know besides."""
     faces = list(faces)
     return {
-        **provenance(pipe, study.capture),
+        **provenance(pipe, study.capture, Fingerprints().of_models(pipe)),
         "configuration": configuration(study),
         "backbone": study.backbone.name,
         "adapter": study.adapter.name if study.adapter is not None else "none",
