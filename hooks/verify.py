@@ -141,7 +141,9 @@ def _norms(witness: Witness, run: xr.Dataset) -> Finding:
             worst = max(worst, np.nanmin(apart) / scale if np.isfinite(apart).any() else np.inf)
             count += 1
     detail = f"{count} norms and shares, largest relative difference {worst:.2g}"
-    return Finding("stored norms are those of the raw tensors", bool(worst <= NORM_TOLERANCE), detail)
+    return Finding(
+        "stored norms are those of the raw tensors", bool(worst <= NORM_TOLERANCE), detail
+    )
 
 
 def _guidance(
@@ -169,7 +171,8 @@ def _guidance(
             weights.append(dict(zip(np.array(branches)[ran], solved, strict=True)))
     positive = [w["positive"] for w in weights]
     others = [sum(v for b, v in w.items() if b != "positive") for w in weights]
-    holds = bool(weights) and min(positive) > 1 and max(others) < 0 and left <= GUIDANCE_TOLERANCE
+    apart = bool(weights) and min(positive) > 1 and max(others) < 0
+    holds = bool(apart and left <= GUIDANCE_TOLERANCE)
     low, high = min(positive, default=np.nan), max(positive, default=np.nan)
     return Finding(
         "the branches are what they are named",

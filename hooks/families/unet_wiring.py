@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from hooks.sites import Block
+from hooks.sites import Block, Site
 from hooks.tally import Tally
 
 
@@ -46,4 +47,33 @@ class UnetWiring:
         if module.attn2 is not None:
             handles.append(module.norm2.register_forward_pre_hook(compare))
             handles.append(module.attn2.register_forward_hook(add))
+        for site in block.sites:
+            if site.split is not None and hasattr(module.attn2.processor, "to_k_ip"):
+                handles += self._text_alone(site)
         return handles
+
+    def _text_alone(self, site: Site) -> list[RemovableHandle]:
+        """The text's part of a cross-attention is that of the text's own keys and values."""
+        attention: Any = site.module
+        made: dict[str, torch.Tensor] = {}
+
+        def keep(name: str) -> Any:
+            return lambda _, args, output: made.update({name: output})
+
+        def compare(module: nn.Module, args: Any, kwargs: Any, output: torch.Tensor) -> None:
+            assert site.split is not None
+            text = site.split(module, args, kwargs, output)[0]
+            heads = [
+                made[name].unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+                for name in ("to_q", "to_k", "to_v")
+            ]
+            joined = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+            self.streams.compare(
+                text, attention.to_out[0](joined) / attention.rescale_output_factor
+            )
+
+        parts = [
+            getattr(attention, name).register_forward_hook(keep(name))
+            for name in ("to_q", "to_k", "to_v")
+        ]
+        return [*parts, attention.register_forward_hook(compare, with_kwargs=True)]
