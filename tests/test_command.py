@@ -35,6 +35,7 @@ MISTAKES = {
         "no site matches 'double.01.atention.image'; did you mean 'double.01.attention.image'",
     ),
     "sites unnamed": (["record=full"], "record.sites is not set: name record.sites=..."),
+    "massive": (["record.massive=65"], "record.massive=65: from 0 to 64 channels can be left out"),
     "type": (["steps=four"], "steps='four': "),
     "negative": (["steps=0"], "steps=0 is not positive"),
     "folder": (["backbone.path=/no/such/flux"], "backbone flux_dev: no folder '/no/such/flux'"),
