@@ -12,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks.errors import StepscopeError
+from probes.study import signed
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One sample: its place in the run, and what makes it."""
+    """One sample: its place in the run, and what makes it. seed: signed, see `probes.study.signed`."""
 
     index: int
     face: str
@@ -26,7 +27,7 @@ class Cell:
 
 def cells(faces: Sequence[str], prompts: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
     """The grid, the seed changing fastest. Without faces, the face is the empty string."""
-    grid = product(faces or [""], prompts, seeds)
+    grid = product(faces or [""], prompts, map(signed, seeds))
     return [Cell(i, face, prompt, seed) for i, (face, prompt, seed) in enumerate(grid)]
 
 
@@ -56,6 +57,19 @@ def noise(
         torch.randn(shape, generator=torch.Generator().manual_seed(cell.seed)) for cell in batch
     ]
     return torch.stack(draws)
+
+
+def equal_noise(seeds: Sequence[int]) -> list[int]:
+    """The first two seeds with the same noise, or none: torch's generator on the CPU reads 32 bits.
+
+    It is a Mersenne twister that starts from the low half of the seed (ATen/core/MT19937RNGEngine.h).
+    """
+    seen: dict[int, int] = {}
+    for seed in seeds:
+        other = seen.setdefault(seed % 2**32, seed)
+        if other != seed:
+            return [other, seed]
+    return []
 
 
 def read_latents(

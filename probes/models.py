@@ -1,5 +1,6 @@
 """What a study loads once, and the one call that turns a batch of cells into images."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,9 @@ def load(
     device = backbones.pick_device(study.device)
     given = study.initial_latents
     latents = None if given is None else grid.read_latents(given, latent_shape, samples)
+    if given is None and (equal := grid.equal_noise(study.seeds)):
+        told = f"warning: seeds {equal[0]} and {equal[1]} make the same noise: their low 32 bits are equal"
+        print(told, file=sys.stderr)
     if study.adapter is None:
         pipe = backbones.load(study.backbone, device)
         return Models(study, pipe, None, None, {}, latent_shape, latents)
