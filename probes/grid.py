@@ -79,10 +79,11 @@ def read_latents(
 
     Raises StepscopeError if there is no such file, its shape is not the run's, or a value is not finite.
     """
-    if not Path(path).is_file():
+    file = Path(path).expanduser()
+    if not file.is_file():
         raise StepscopeError(f"initial_latents: no file {path!r}")
     try:
-        latents = np.load(path)
+        latents = np.load(file)
     except (OSError, ValueError, EOFError) as error:
         raise StepscopeError(f"initial_latents {path!r} cannot be read as a .npy") from error
     if latents.dtype.kind not in "iuf" or not np.isfinite(latents).all():

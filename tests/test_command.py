@@ -128,11 +128,17 @@ def test_backbone_has_to_be_named(typed):
     assert answer.line.startswith("backbone is not set; known: flux_dev, flux_schnell")
 
 
-@pytest.mark.parametrize("image", ["none.png", "letter.png"])
-def test_control_image_that_cannot_be_read(image, typed, tmp_path, face):
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        ("none.png", "is not there: no such file"),
+        ("letter.png", "is no picture that can be read here: save it as PNG or JPEG"),
+    ],
+)
+def test_control_image_that_cannot_be_read(image, told, typed, tmp_path, face):
     (tmp_path / "letter.png").write_text("no image")
     answer = typed(infused(faces=listed(face), control_image=image))
-    assert (answer.status, answer.line) == (2, f"control_image '{image}' cannot be read")
+    assert (answer.status, answer.line) == (2, f"control_image '{image}' {told}")
 
 
 def test_weights_under_the_other_backbone_s_schedule_are_refused(typed, tmp_path):
