@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from probes.backbones import backbone_folder
 from probes.infusenet import adapter_folder
 from probes.study import Study
 from probes.weights import (
@@ -16,7 +17,6 @@ from probes.weights import (
     WEIGHT_FILES,
     WeightsError,
     digest,
-    folder,
     pack_folder,
     stamp,
     weight_files,
@@ -98,7 +98,7 @@ def _roots(study: Study) -> dict[str, Path]:
     """The folder or file of each model; those that this machine does not have are left out."""
     found = {}
     with suppress(WeightsError):
-        found["backbone"] = folder(study.backbone.path, "backbone", download=False)
+        found["backbone"] = backbone_folder(study.backbone, download=False)
     if study.adapter is None:
         return found
     with suppress(WeightsError):

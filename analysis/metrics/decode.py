@@ -20,6 +20,10 @@ PIXELS = {"cpu": 2**17, "cuda": 2**21}
 """Decoded at once, by device: on a CPU 8 images of 128 x 128; more gained nothing on two cores."""
 
 
+VAE = ["vae/config.json", "vae/diffusion_pytorch_model.safetensors"]
+"""Of a hub repository, what the pipeline downloaded too: no half precision, nothing of other libraries."""
+
+
 @dataclass(frozen=True)
 class Decode(Metric):
     """Images of x0 at every step, and of the final latents where the run kept no image.
@@ -129,7 +133,7 @@ def vae_folder(given: str | None, about: Mapping[str, Any]) -> Path:
         raise StepscopeError(
             "the run does not say which backbone made it: name its VAE, vae=FOLDER"
         )
-    path = folder(backbone["path"], f"backbone {backbone['name']}", ["vae/*"]) / "vae"
+    path = folder(backbone["path"], f"backbone {backbone['name']}", VAE) / "vae"
     if not path.is_dir():
         raise WeightsError(
             f"backbone {backbone['name']}: {str(path)!r} is not a folder; name vae=FOLDER"
