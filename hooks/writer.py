@@ -29,6 +29,11 @@ class Writer:
         self._raise()
         self._jobs.put(job)
 
+    def settle(self) -> None:
+        """Wait until every job so far has run."""
+        self._jobs.join()
+        self._raise()
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -52,3 +57,4 @@ class Writer:
                     job()
                 except BaseException as error:
                     self._error = error
+            self._jobs.task_done()

@@ -16,6 +16,7 @@ FILES = [path for room in OURS for path in sorted((ROOT / room).rglob("*.py"))]
 
 DOORS = {
     "zarr": ("hooks/blank.py",),
+    "cv2": ("probes/control.py",),
     "insightface": ("probes/recognisers.py",),
     "matplotlib": ("analysis/figures/",),
     "seaborn": ("analysis/figures/",),
