@@ -18,6 +18,7 @@ from PIL import Image
 
 from tests.every_pipeline import build, pipeline_class
 from tests.every_pipeline_parts import part
+from tests.models import randomised
 
 HEIGHT, WIDTH = 16, 24  # pixels of a U-Net's images, half as many latents
 PROMPTS = ["a man portrait cinematic", "a woman"]
@@ -289,7 +290,7 @@ def load_image_prompt(model: Any, scale: float = 0.7) -> None:
             inside[f"{key}.{which}.weight"] = weight
             if flux:
                 inside[f"{key}.{which}.bias"] = weight[:, 0]
-    project = ImageProjection(32, cross_attention_dim=width, num_image_text_embeds=4)
+    project = randomised(ImageProjection(32, cross_attention_dim=width, num_image_text_embeds=4))
     projected = {
         key.replace("image_embeds", "proj"): value for key, value in project.state_dict().items()
     }
