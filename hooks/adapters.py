@@ -28,6 +28,7 @@ def active_adapters(pipe: Any, denoiser: nn.Module, fingerprints: Fingerprints) 
 def _loras(denoiser: nn.Module, fingerprints: Fingerprints) -> list[dict[str, Any]]:
     weights: dict[str, list[tuple[str, torch.Tensor]]] = defaultdict(list)
     scales: dict[str, set[float]] = defaultdict(set)
+    layer: Any
     for path, layer in denoiser.named_modules():
         if not hasattr(layer, "lora_A") or layer.disable_adapters:
             continue

@@ -6,6 +6,8 @@ from typing import Literal, get_args
 from hooks.errors import StepscopeError, nearest
 
 Level = Literal["norms", "tokens", "full"]
+MOST_MASSIVE = 64
+"""Published models have one to a handful; past this a norm without them would mean something else."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,8 @@ class Capture:
         tokens besides; `full` keeps the whole tensors of `sites` besides the norms.
     velocity: keep the denoiser's raw output of every branch.
     sites: shell-style patterns of site names (`double.*.attention.image`), for level `full`.
-    massive: number of largest channels that `residual_norm_without_massive` leaves out.
+massive: how many channels `residual_norm_without_massive` leaves out, those of the most energy;
+        0 to 64.
     """
 
     level: Level = "norms"
@@ -28,10 +31,12 @@ class Capture:
         object.__setattr__(self, "sites", tuple(self.sites))
         if self.level not in get_args(Level):
             raise StepscopeError(f"no level {self.level!r}; {nearest(self.level, get_args(Level))}")
-        if not 0 <= self.massive <= 64:
-            raise StepscopeError(f"massive={self.massive}: from 0 to 64 channels may be left out")
         if (self.level == "full") != bool(self.sites):
             raise StepscopeError(
                 "record.sites goes with level 'full', and 'full' needs it: "
                 f"got level {self.level!r} with sites {list(self.sites)}"
+            )
+        if not 0 <= self.massive <= MOST_MASSIVE:
+            raise StepscopeError(
+                f"record.massive={self.massive}: from 0 to {MOST_MASSIVE} channels can be left out"
             )

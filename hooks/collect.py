@@ -235,10 +235,10 @@ def _refuse_non_finite(made: Mapping[str, np.ndarray], observer: Observer, level
     """Raise NonFiniteError that names the first step and block where something was not finite."""
     ran = len({step for step, _ in observer.passes})
     after = np.concatenate([made["latents"][:, 1:ran], made["final_latents"][:, None]], 1)
-    bad = ~np.isfinite(after.reshape(*after.shape[:2], -1)).all(-1)
+    bad = np.logical_not(np.isfinite(after.reshape(*after.shape[:2], -1)).all(-1))
     if not bad.any():
         return
-    step = int(bad.any(0).nonzero()[0][0])
+    step = int(np.flatnonzero(bad.any(0))[0])
     blocks = np.zeros(len(observer.blocks), bool)
     image = MEASURES.index("residual"), slice(None), PASS_STREAMS.index("image")
     for (at, _), values in observer.norms.read().items():
@@ -252,6 +252,6 @@ def _refuse_non_finite(made: Mapping[str, np.ndarray], observer: Observer, level
     )
     raise NonFiniteError(
         f"latents are not finite after step {step} (sigma {float(level.sigma[step]):.3f}), in batch "
-        f"places {bad[:, step].nonzero()[0].tolist()}; first in {where}. "
+        f"places {np.flatnonzero(bad[:, step]).tolist()}; first in {where}. "
         "A wider dtype (backbone.dtype=bfloat16 or float32) is the usual cure"
     )

@@ -54,7 +54,7 @@ def of_class(owner: Any, name: str, around: Callable[..., Any]) -> Iterator[None
 
     Only this object is touched: it is given a subclass of the same name, and its class again after.
     """
-    kind = type(owner)
+    kind: Any = type(owner)
     original = getattr(kind, name)
 
     @functools.wraps(original)

@@ -17,7 +17,7 @@ from hooks.clock import Clock, Listener, Tick, denoiser_of, is_called, listening
 from hooks.collect import Parts, axes_of, collect, label_with
 from hooks.contribution import Residuals
 from hooks.errors import RunError, StepscopeError, UnsupportedPipelineError
-from hooks.families import blocks_of, family_of
+from hooks.families import Pass, blocks_of, family_of
 from hooks.fingerprint import Fingerprints
 from hooks.observe import Observer, attentions_only
 from hooks.provenance import device_of, provenance
@@ -127,7 +127,8 @@ class Recording:
         rows = self.parts.denoiser.passes[place].rows
         names = None
         if rows % batch == 0:
-            names = self._branches(self.pipe, place[1], rows // batch)
+            told = Pass(self.pipe, self._call.arguments, place[1], rows // batch)
+            names = self._branches(told)
         if names is None:
             raise UnsupportedPipelineError(
                 f"pass {place[1] + 1} of step {place[0]} of {type(self.pipe).__name__} has {rows} samples "

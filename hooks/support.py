@@ -28,6 +28,10 @@ _HARMLESS = (
 def refuse(pipe: Any) -> None:
     """Raise UnsupportedPipelineError, with the cause, for a pipeline whose record would not be true."""
     denoiser = denoiser_of(pipe)
+    networks = {part: getattr(pipe, part, None) for part in ("transformer", "unet", "controlnet")}
+    networks = {part: model for part, model in networks.items() if isinstance(model, nn.Module)}
+    for part, model in networks.items():
+        _refuse_compiled(part, model)
     family = family_of(denoiser)
     branches_of(pipe, family)
     if not blocks_of(denoiser):
@@ -36,12 +40,9 @@ def refuse(pipe: Any) -> None:
             "blocks (BasicTransformerBlock) to read"
         )
     _refuse_network(pipe)
-    for part in ("transformer", "unet", "controlnet"):
-        model = getattr(pipe, part, None)
-        if isinstance(model, nn.Module):
-            _refuse_compiled(part, model)
-            _refuse_parallel(part, model)
-            _refuse_caches(part, model)
+    for part, model in networks.items():
+        _refuse_parallel(part, model)
+        _refuse_caches(part, model)
     if not isinstance(pipe.scheduler, tuple(SCHEDULERS)):
         raise UnsupportedPipelineError(refusal(pipe.scheduler))
 

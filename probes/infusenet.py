@@ -25,6 +25,9 @@ from hooks.families.flux import FLUX_CONTROLNET
 from probes.study import Adapter
 from probes.weights import WeightsError, explained, folder, refuse_incomplete
 
+PROJECTION = "image_proj_model.bin"
+"""The projection's file beside `InfuseNetModel/`."""
+
 
 class InfuseNet(FluxControlNetModel):
     """FluxControlNetModel that reads identity tokens, and is not run where it cannot matter.
@@ -68,21 +71,24 @@ def load_infusenet(adapter: Adapter, dtype: torch.dtype) -> tuple[InfuseNet, nn.
     with explained(adapter.path, "adapter"):
         network = InfuseNet.from_pretrained(path / "InfuseNetModel", dtype=dtype)
         refuse_incomplete(network)
-        projection = load_projection(path / "image_proj_model.bin", adapter.heads).to(dtype)
+        projection = load_projection(path / PROJECTION, adapter.heads).to(dtype)
     network.guidance = adapter.guidance
     return network, projection
 
 
-def adapter_folder(adapter: Adapter, *, download: bool = True) -> Path:
-    """The folder that holds `InfuseNetModel/`: `path` itself, or its `infu_flux_v1.0/<variant>`."""
-    wanted = [f"infu_flux_v1.0/{adapter.variant}/*"]
+def adapter_folder(adapter: Adapter, *, download: bool = True, settings_only: bool = False) -> Path:
+    """The folder that holds `InfuseNetModel/`: `path` itself, or its `infu_flux_v1.0/<variant>`.
+
+    settings_only: of a hub repository, without weights. Raises WeightsError.
+    """
+    files = ("InfuseNetModel/*.json",) if settings_only else ("InfuseNetModel/*", PROJECTION)
+    published = f"infu_flux_v1.0/{adapter.variant}/"
+    wanted = [under + file for under in ("", published) for file in files]
     path = folder(adapter.path, "adapter", wanted, download=download)
-    for candidate in (path, path / "infu_flux_v1.0" / adapter.variant):
+    for candidate in (path, path / published):
         if (candidate / "InfuseNetModel").is_dir():
             return candidate
-    raise WeightsError(
-        f"adapter {adapter.path!r} has no InfuseNetModel/ (nor infu_flux_v1.0/{adapter.variant}/)"
-    )
+    raise WeightsError(f"adapter {adapter.path!r} has no InfuseNetModel/ (nor {published})")
 
 
 def load_projection(path: Path, heads: int) -> nn.Module:

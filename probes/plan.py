@@ -41,7 +41,10 @@ class DiskError(StepscopeError):
 
 
 def outline(study: Study) -> Layout:
-    """The layout of the study's run. Raises WeightsError if a configuration is not to be had."""
+    """The layout of the study's run, from configurations alone: no weights are downloaded.
+
+    Raises WeightsError if one is not to be had.
+    """
     what = f"backbone {study.backbone.name}"
     path = folder(study.backbone.path, what, ["*.json", "**/*.json"])
     with explained(study.backbone.path, what):
@@ -50,7 +53,8 @@ def outline(study: Study) -> Layout:
     adapter_blocks = []
     if study.adapter is not None:
         with explained(study.adapter.path, "adapter"):
-            network = _meta(FluxControlNetModel, adapter_folder(study.adapter) / "InfuseNetModel")
+            adapter = adapter_folder(study.adapter, settings_only=True)
+            network = _meta(FluxControlNetModel, adapter / "InfuseNetModel")
         adapter_blocks = blocks_of(network)
     y, x = latent_sides(study, len(vae["block_out_channels"]))
     tokens = {"image": (y // 2) * (x // 2), "text": study.max_sequence_length}

@@ -18,6 +18,7 @@ OURS = (*ROOMS, "conf", "pocket", "tests")
 
 DOORS = {
     "zarr": ("hooks/blank.py",),
+    "cv2": ("probes/control.py",),
     "insightface": ("probes/recognisers.py",),
     "matplotlib": ("analysis/figures/",),
     "seaborn": ("analysis/figures/",),

@@ -11,9 +11,12 @@ import xarray as xr
 from diffusers import FluxPipeline
 from PIL import Image
 
+from probes.control import drawn
+from probes.faces import Finder
 from probes.infusenet import InfuseNet
 from tests.models import INFINITE_YOU
 from tests.shell import PUBLISHED, infused, listed, tiny
+from tests.test_faces import PACK, PORTRAITS
 
 PUBLISHED_CASES: list[dict[str, Any]] = json.loads((INFINITE_YOU / "cases.json").read_text())
 
@@ -42,7 +45,7 @@ def of_case(case: dict[str, Any], folder: Path) -> list[str]:
     )
     if case.get("control"):
         Image.fromarray(PUBLISHED[f"{name}/control_image"]).save(folder / "control.png")
-        words.append(f"control_image={folder / 'control.png'}")
+        words += [f"control_image={folder / 'control.png'}", "control_image_kind=keypoints"]
     return words
 
 
@@ -70,6 +73,31 @@ def test_latents_are_the_published_ones(case, typed, tmp_path):
     np.testing.assert_array_equal(
         run.face_embedding[0], PUBLISHED[f"{name}/face_embedding"].ravel()
     )
+
+
+def test_a_photo_is_its_drawing(typed, tmp_path, face):
+    """From the photo, as published: the same latents as from its face's keypoints, drawn by hand."""
+    photo, size = PORTRAITS / "00_0.png", {"height": 160, "width": 128, "steps": 1}
+    padded = Image.new("RGB", (128, 160), "white")
+    padded.paste(Image.open(photo).convert("RGB"), (0, 16))
+    keypoints, _ = Finder(str(PACK), "", "cpu").find(np.asarray(padded)[:, :, ::-1].copy(), "")
+    drawn(keypoints, (128, 160)).save(tmp_path / "drawn.png")
+    kinds = {
+        "photo": {"control_image": photo},
+        "drawing": {"control_image": "drawn.png", "control_image_kind": "keypoints"},
+        "black": {},
+        "pixels": {"control_image": photo, "control_image_kind": "keypoints"},
+    }
+    ends = {}
+    for name, words in kinds.items():
+        answer = typed(
+            infused(faces=listed(face), adapter__detector=PACK, out=f"{name}.zarr", **size, **words)
+        )
+        assert answer.status == 0, answer.err
+        ends[name] = xr.open_zarr(f"{name}.zarr").final_latents.values
+    np.testing.assert_array_equal(ends["photo"], ends["drawing"])
+    apart = [np.abs(ends["photo"] - ends[name]).max() for name in ("black", "pixels")]
+    assert min(apart) > 1e-3
 
 
 @pytest.fixture

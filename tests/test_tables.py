@@ -67,7 +67,8 @@ def test_the_conditioning_recogniser_is_marked_and_never_the_judge() -> None:
 def test_seconds_stand_on_calls_and_say_where_one_is_too_few() -> None:
     row = next(r for r in TABLES["table1_main"].make(WHOLE).rows if r[0] == "seconds an image")
     told = re.fullmatch(
-        r"3 \+ 3 calls, worth (\S+) \+ (\S+), without 1 \+ 1 cold, 1 \+ 1 of another size", str(row[5])
+        r"3 \+ 3 calls, worth (\S+) \+ (\S+), without 1 \+ 1 cold, 1 \+ 1 of another size",
+        str(row[5]),
     )  # of 8 samples, the last of 4
     assert told
     assert all(1 <= float(worth) <= 3 for worth in told.groups())

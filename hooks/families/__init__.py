@@ -3,7 +3,7 @@
 from torch import nn
 
 from hooks.errors import UnsupportedPipelineError
-from hooks.families.family import Branches, Family, Tokens
+from hooks.families.family import Branches, Family, Pass, Tokens
 from hooks.families.flux import FLUX, FLUX_CONTROLNET
 from hooks.families.unet import UNET, UNET_CONTROLNET, UNET_CONTROLNET_UNION
 from hooks.sites import Block
@@ -13,6 +13,7 @@ __all__ = [
     "PIPELINES",
     "Branches",
     "Family",
+    "Pass",
     "Tokens",
     "blocks_of",
     "family_of",

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from hooks.sites import Block
+from hooks.tally import Tally
 
 
 class Tokens(NamedTuple):
@@ -24,12 +26,31 @@ class Tokens(NamedTuple):
     context: int
 
 
-Branches = Callable[[Any, int, int], tuple[str, ...] | None]
-"""From the pipeline as it stands at a step, which forward pass of the step it is (0, 1, ...), and how
-many times the latents' batch its rows are, to the branch of each part of the rows, in order; None for a
-pass that is not known."""
+class Pass(NamedTuple):
+    """What is known of a forward pass beside its tokens.
 
-Names = Callable[[int], tuple[str, ...] | None]
+    pipe: the pipeline, as it stands at this step: a callback may have switched its guidance off.
+    arguments: those of the pipeline's call. nth: which pass of the step it is, from 0. parts: how
+    many times the batch of the latents its rows are.
+    """
+
+    pipe: Any
+    arguments: Mapping[str, Any]
+    nth: int
+    parts: int
+
+
+Branches = Callable[[Pass], tuple[str, ...] | None]
+"""From a pass to the branch of each part of its rows, in order; None for a pass that is not known."""
+
+
+class Wiring(Protocol):
+    """Plain hooks on a network that compare what is handed on between and within its blocks."""
+
+    chain: Tally
+    streams: Tally
+
+    def attach(self) -> list[RemovableHandle]: ...
 
 
 @dataclass(frozen=True)
@@ -47,6 +68,7 @@ class Family:
     text_encoder: the pipeline's component whose tokens are the text stream; None where the text is
         only read by cross-attention, so that no token of the stream is padding.
     adds_residuals: a ControlNet adds to this model's image tokens between blocks.
+    wiring: plain hooks that `verify` compares what blocks hand on with what they get by.
     """
 
     name: str
@@ -59,4 +81,4 @@ class Family:
     context: str = "text"
     text_encoder: str | None = None
     adds_residuals: bool = False
-    streams: tuple[str, ...] = ("image", "text")
+    wiring: Callable[[nn.Module, list[Block]], "Wiring"] | None = None

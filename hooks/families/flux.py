@@ -14,7 +14,8 @@ from einops import rearrange
 from torch import nn
 
 from hooks.families.arguments import argument
-from hooks.families.family import Family, Tokens
+from hooks.families.family import Family, Pass, Tokens
+from hooks.families.flux_wiring import FluxWiring
 from hooks.sites import Block, Site
 
 
@@ -70,9 +71,13 @@ def _unpack(packed: torch.Tensor, tokens: Tokens) -> torch.Tensor:
     return rearrange(packed, pattern, y=y, x=x, p=2, q=2)
 
 
-def in_turn(pipe: Any, nth: int, parts: int) -> tuple[str, ...] | None:
+def in_turn(seen: Pass) -> tuple[str, ...] | None:
     """The prompt's pass, then with true CFG the negative prompt's (FluxPipeline.__call__)."""
-    return (("positive",), ("negative",))[nth] if parts == 1 and nth < 2 else None
+    if seen.parts != 1:
+        return None
+    if seen.nth == 1 and (seen.arguments.get("true_cfg_scale") or 1) > 1:
+        return ("negative",)
+    return ("positive",) if seen.nth == 0 else None
 
 
 _PIPELINES = (
@@ -106,6 +111,7 @@ FLUX = Family(
     },
     text_encoder="text_encoder_2",
     adds_residuals=True,
+    wiring=FluxWiring,
 )
 FLUX_CONTROLNET = Family(
     "FLUX ControlNet", FluxControlNetModel, _blocks, _tokens, _unpack, text_encoder="text_encoder_2"

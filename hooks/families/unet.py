@@ -12,7 +12,8 @@ from torch import nn
 
 from hooks.errors import UnsupportedPipelineError
 from hooks.families.arguments import argument
-from hooks.families.family import Branches, Family, Tokens
+from hooks.families.family import Branches, Family, Pass, Tokens
+from hooks.families.unet_wiring import UnetWiring
 from hooks.sites import Block, Site
 
 
@@ -83,38 +84,38 @@ def _unpacked(latents: torch.Tensor, tokens: Tokens) -> torch.Tensor:
 # The order of a batch's parts is that in which each pipeline's __call__ concatenates and chunks them.
 
 
-def guided(pipe: Any, nth: int, parts: int) -> tuple[str, ...] | None:
+def guided(seen: Pass) -> tuple[str, ...] | None:
     """Classifier-free guidance in one batch, the negative prompt first."""
     known = {1: ("positive",), 2: ("negative", "positive")}
-    return known.get(parts) if nth == 0 else None
+    return known.get(seen.parts) if seen.nth == 0 else None
 
 
-def perturbed(pipe: Any, nth: int, parts: int) -> tuple[str, ...] | None:
+def perturbed(seen: Pass) -> tuple[str, ...] | None:
     """Perturbed-attention guidance (Ahn et al. 2024): the perturbed copy of the prompt's part is last.
 
     See PAGMixin._prepare_perturbed_attention_guidance.
     """
-    if not pipe.do_perturbed_attention_guidance:
-        return guided(pipe, nth, parts)
+    if not seen.pipe.do_perturbed_attention_guidance:
+        return guided(seen)
     both = ("positive", "perturbed")
-    names = ("negative", *both) if pipe.do_classifier_free_guidance else both
-    return names if nth == 0 and parts == len(names) else None
+    names = ("negative", *both) if seen.pipe.do_classifier_free_guidance else both
+    return names if seen.nth == 0 and seen.parts == len(names) else None
 
 
-def degraded(pipe: Any, nth: int, parts: int) -> tuple[str, ...] | None:
+def degraded(seen: Pass) -> tuple[str, ...] | None:
     """Self-attention guidance (Hong et al. 2023): a second pass, on latents blurred where attention is.
 
     It reads the negative prompt under classifier-free guidance and the prompt without it.
     """
-    if nth == 1:
-        return ("perturbed",) if parts == 1 else None
-    return guided(pipe, nth, parts)
+    if seen.nth == 1:
+        return ("perturbed",) if seen.parts == 1 else None
+    return guided(seen)
 
 
-def of_text_and_image(pipe: Any, nth: int, parts: int) -> tuple[str, ...] | None:
+def of_text_and_image(seen: Pass) -> tuple[str, ...] | None:
     """InstructPix2Pix (Brooks et al. 2023, eq. 3): text and image, the image alone, neither."""
     known = {1: ("positive",), 3: ("positive", "image_only", "negative")}
-    return known.get(parts) if nth == 0 else None
+    return known.get(seen.parts) if seen.nth == 0 else None
 
 
 _GUIDED = (
@@ -191,6 +192,7 @@ UNET = Family(
     _unpacked,
     pipelines=_PASSES,
     refused=_REFUSED,
+    wiring=UnetWiring,
 )
 UNET_CONTROLNET = Family("ControlNet", ControlNetModel, _blocks, _tokens, _unpacked)
 UNET_CONTROLNET_UNION = Family(
