@@ -5,7 +5,9 @@ text embedding is the prompt's are positive; those of the negative prompt are ne
 self-attention passes by, or whose latents are not the step's, are perturbed.
 """
 
+import inspect
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from tests.every_pipeline import pipeline_class
 from tests.every_pipeline_calls import NEGATIVES, PROMPTS, Call
 from tests.oracle_numbers import NO_TEXT, contribution, rms, streams, unpack, without_massive
 from tests.oracle_watch import Pass, Step, Watch
@@ -40,12 +43,10 @@ def truth(call: Call, pipe: Any) -> Truth:
 
 def embedding(call: Call, negative: bool) -> Tensor:
     """The text embedding that the denoiser gets for the prompts alone, or for the negative ones."""
-    alone = Call(call.name)
-    pipe = alone.pipe()
-    # one for all classes that share the encoders; those without text have a picture of their own
-    encoders = [getattr(pipe, name, call.name) for name in ("text_encoder", "text_encoder_2")]
-    key = (*map(id, encoders), negative)
+    key = kinds(call.name), negative
     if key not in _embeddings:
+        alone = Call(call.name)
+        pipe = alone.pipe()
         watch, arguments = Watch(pipe), alone.arguments(pipe)
         if call.name not in NO_TEXT:
             arguments["prompt"] = NEGATIVES if negative else PROMPTS
@@ -55,11 +56,23 @@ def embedding(call: Call, negative: bool) -> Tensor:
     return _embeddings[key]
 
 
-_embeddings: dict[tuple[int, ...], Tensor] = {}
+@cache
+def kinds(name: str) -> str:
+    """Types of the text encoders, as annotated: classes that share them share their embeddings."""
+    asked = inspect.signature(pipeline_class(name).__init__).parameters
+    encoders = [asked[n].annotation for n in ("text_encoder", "text_encoder_2") if n in asked]
+    return " ".join(map(str, encoders)) or name
 
 
-def groups(call: Call, step: Step) -> list[tuple[str, Pass, slice]]:
-    """(branch, pass, rows) for everything that the denoiser ran in a step."""
+_embeddings: dict[tuple[str, bool], Tensor] = {}
+
+
+Group = tuple[str, Pass, slice]
+"""A branch, and the pass and its rows that are of it."""
+
+
+def groups(call: Call, step: Step) -> list[Group]:
+    """Everything that the denoiser ran in a step."""
     found = []
     batch = len(step.sample)
     for one in step.passes:
@@ -90,16 +103,17 @@ def _expected(call: Call, watch: Watch, returned: Any) -> xr.Dataset:
     steps, first = watch.steps, watch.steps[0]
     shape = unpack if call.is_flux else lambda latents, step: latents
     space = ("channel", "y", "x")
+    ran = [groups(call, step) for step in steps]
     made: dict[str, Any] = {
         "final_latents": (("sample", *space), _final(call, watch, returned).double().numpy()),
         "timestep": (("step",), np.array([step.timestep for step in steps])),
-        "velocity": (("sample", "step", "branch", *space), _velocity(call, steps, shape)),
+        "velocity": (("sample", "step", "branch", *space), _velocity(steps, ran, shape)),
     }
     for name, field in (("latents", "sample"), ("x0", "clean")):
         values = [shape(getattr(step, field), step).double().numpy() for step in steps]
         made[name] = (("sample", "step", *space), np.stack(values, 1))
     coordinates = {"branch": BRANCHES, "stream": STREAMS, "block": first.passes[0].blocks}
-    for name, values in _norms(call, steps, coordinates["block"]).items():
+    for name, values in _norms(call, steps, ran, coordinates["block"]).items():
         made[name] = (("sample", "step", "branch", "block", "stream")[: values.ndim], values)
     if watch.control is not None:
         coordinates["adapter_block"] = first.control[0].blocks
@@ -111,24 +125,26 @@ def _expected(call: Call, watch: Watch, returned: Any) -> xr.Dataset:
     return xr.Dataset(made, coordinates)
 
 
-def _velocity(call: Call, steps: list[Step], shape: Any) -> np.ndarray:
+def _velocity(steps: list[Step], ran: list[list[Group]], shape: Any) -> np.ndarray:
     latents = shape(steps[0].sample, steps[0])
     found = np.full((len(latents), len(steps), len(BRANCHES), *latents.shape[1:]), np.nan)
     for s, step in enumerate(steps):
-        for branch, one, rows in groups(call, step):
+        for branch, one, rows in ran[s]:
             noisy = one.output[rows][:, : step.sample.shape[1]]
             found[:, s, BRANCHES.index(branch)] = shape(noisy, step)
     return found
 
 
-def _norms(call: Call, steps: list[Step], blocks: list[str]) -> dict[str, np.ndarray]:
+def _norms(
+    call: Call, steps: list[Step], ran: list[list[Group]], blocks: list[str]
+) -> dict[str, np.ndarray]:
     """Every variable along (sample, step, branch, block) and, if it has streams, stream."""
     sizes = len(steps[0].sample), len(steps), len(BRANCHES), len(blocks)
     found = {name: np.full((*sizes, len(STREAMS)), np.nan) for name in BY_STREAM}
     if call.is_flux and steps[0].control:
         found["contribution"] = np.full(sizes, np.nan)
     for s, step in enumerate(steps):
-        for branch, one, rows in groups(call, step):
+        for branch, one, rows in ran[s]:
             b = BRANCHES.index(branch)
             for (quantity, block), whole in one.outputs.items():
                 i, cut = blocks.index(block), {name: t[rows] for name, t in whole.items()}
