@@ -14,16 +14,16 @@ MOST_MASSIVE = 64
 class Capture:
     """What is recorded of each sample; latents, x0 estimates, timings and the image always are.
 
-    level: `norms` keeps one number per block, stream and step; `tokens` keeps a map over the image
-        tokens besides; `full` keeps the whole tensors of `sites` besides the norms.
-    velocity: keep the denoiser's raw output of every branch.
-    sites: shell-style patterns of site names (`double.*.attention.image`), for level `full`.
-<<<<<<< HEAD
-    massive: number of largest channels that `residual_norm_without_massive` leaves out.
-=======
-    massive: how many channels `residual_norm_without_massive` leaves out, those of the most energy;
-        0 to 64.
->>>>>>> inputs
+        level: `norms` keeps one number per block, stream and step; `tokens` keeps a map over the image
+            tokens besides; `full` keeps the whole tensors of `sites` besides the norms.
+        velocity: keep the denoiser's raw output of every branch.
+        sites: shell-style patterns of site names (`double.*.attention.image`), for level `full`.
+    <<<<<<< HEAD
+        massive: number of largest channels that `residual_norm_without_massive` leaves out.
+    =======
+        massive: how many channels `residual_norm_without_massive` leaves out, those of the most energy;
+            0 to 64.
+    >>>>>>> inputs
     """
 
     level: Level = "norms"
