@@ -14,16 +14,12 @@ MOST_MASSIVE = 64
 class Capture:
     """What is recorded of each sample; latents, x0 estimates, timings and the image always are.
 
-        level: `norms` keeps one number per block, stream and step; `tokens` keeps a map over the image
-            tokens besides; `full` keeps the whole tensors of `sites` besides the norms.
-        velocity: keep the denoiser's raw output of every branch.
-        sites: shell-style patterns of site names (`double.*.attention.image`), for level `full`.
-    <<<<<<< HEAD
-        massive: number of largest channels that `residual_norm_without_massive` leaves out.
-    =======
-        massive: how many channels `residual_norm_without_massive` leaves out, those of the most energy;
-            0 to 64.
-    >>>>>>> inputs
+    level: `norms` keeps one number per block, stream and step; `tokens` keeps a map over the image
+        tokens besides; `full` keeps the whole tensors of `sites` besides the norms.
+    velocity: keep the denoiser's raw output of every branch.
+    sites: shell-style patterns of site names (`double.*.attention.image`), for level `full`.
+    massive: how many channels `residual_norm_without_massive` leaves out, those of the most energy;
+        0 to 64.
     """
 
     level: Level = "norms"
@@ -35,8 +31,6 @@ class Capture:
         object.__setattr__(self, "sites", tuple(self.sites))
         if self.level not in get_args(Level):
             raise StepscopeError(f"no level {self.level!r}; {nearest(self.level, get_args(Level))}")
-        if not 0 <= self.massive <= 64:
-            raise StepscopeError(f"massive={self.massive}: from 0 to 64 channels may be left out")
         if (self.level == "full") != bool(self.sites):
             raise StepscopeError(
                 "record.sites goes with level 'full', and 'full' needs it: "
