@@ -96,7 +96,9 @@ class Recording:
         models = self._fingerprints.of_models(self.pipe)
         self._adapters = active_adapters(self.pipe, self._denoiser, self._fingerprints)
         self._sink.expect(provenance(self.pipe, self.capture, models))
-        self._call = Call.begin(Stopwatch(device_of(self.pipe)), arguments)
+        prompts = self.texts.of(arguments.get("prompt_embeds")).prompts
+        told = arguments if prompts is None else {**arguments, "prompt": prompts}
+        self._call = Call.begin(Stopwatch(device_of(self.pipe)), told)
         self.calls += 1
 
     def _start(self) -> None:
