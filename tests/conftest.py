@@ -7,6 +7,21 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+LONGEST = (
+    "test_resume",
+    "test_notebooks",
+    "test_coverage",
+    "test_figures",
+    "test_pocket_stages",
+    "test_record",
+    "test_infinite_you",
+    "test_identity",
+    "test_paper",
+    "test_check",
+    "test_decode",
+)
+"""Files that take longest, which are begun first, so that no worker ends long after the others."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Load what tests share, but not in the process that only hands tests out to others (xdist).
@@ -15,3 +30,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if config.getoption("dist", "no") == "no" or hasattr(config, "workerinput"):
         config.pluginmanager.import_plugin("tests.fixtures")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files in the order of LONGEST, then the others as they come."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))

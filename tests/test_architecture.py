@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from tests.conftest import LONGEST
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ("hooks", "probes", "analysis", "notebooks")
 """Each may import those before it, and itself."""
@@ -112,3 +114,7 @@ def test_every_file_opens_with_a_sentence():
 def test_there_is_no_drawer():
     """No file or folder of ours is called for being useful; other people's may be."""
     assert [name(p) for p in FILES if {*Path(name(p)).with_suffix("").parts} & DRAWERS] == []
+
+
+def test_the_files_that_are_begun_first_exist():
+    assert {*LONGEST} <= {path.stem for path in files_of("tests")}

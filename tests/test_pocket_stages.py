@@ -53,7 +53,9 @@ def test_every_stage_leaves_its_weights_where_the_published_ones_lie(made):
 def test_quality_tells_faces_from_what_no_training_has_made(made):
     found = {
         name: row["found"]
-        for name, row in json.loads((made / "kept" / "quality.json").read_text())["pictures"].items()
+        for name, row in json.loads((made / "kept" / "quality.json").read_text())[
+            "pictures"
+        ].items()
     }
     made_by = {"dev-28", "schnell-4", "dev-28 at guidance 1"}
     adapted = {f"{name} + adapter" for name in made_by}
@@ -73,7 +75,10 @@ def test_the_command_in_a_process_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["critic", "--continue", "critic"], "'critic' cannot be continued; base, guidance, adapter, "),
+        (
+            ["critic", "--continue", "critic"],
+            "'critic' cannot be continued; base, guidance, adapter, ",
+        ),
         (["bsae"], "no stage 'bsae'; there are vae, "),
     ],
 )
