@@ -24,7 +24,9 @@ AXES = {
 STREAMS = ("image", "text", "identity")
 BRANCHES = ("positive", "negative")
 STAGES = ("face", "text", "adapter", "denoiser", "vae")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, 2)
+"""Schema versions that analysis reads; only the newest is written and added to."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,43 @@ STEP_COORDINATES = ("sigma", "timestep")
 SAMPLE_COORDINATES: dict[str, Variable] = {
     "face": Variable(("sample",), "str", "1", "the face that conditions the sample"),
     "prompt": Variable(("sample",), "str", "1", "the text that conditions the sample"),
-    "seed": Variable(("sample",), "int64", "1", "seed of the initial noise; -1 where not known"),
-    "batch_size": Variable(("sample",), "int64", "1", "number of samples denoised together"),
+    "negative_prompt": Variable(
+        ("sample",), "str", "1", "the text of the negative branch; empty where there was none"
+    ),
+    "seed": Variable(
+        ("sample",),
+        "int64",
+        "1",
+        "seed of the initial noise, as torch takes it: from 2^63 on in two's complement, seed - 2^64; "
+        "-1 where not known",
+    ),
+    "generator": Variable(
+        ("sample",),
+        "str",
+        "1",
+        "what drew the initial noise: `seed 7`, or the hash of a generator's state; empty where not known",
+    ),
+    "batch_size": Variable(
+        ("sample",), "int64", "1", "number of samples denoised together; -1 where not known"
+    ),
+    "call": Variable(
+        ("sample",),
+        "int64",
+        "1",
+        "the pipeline call that made the sample: the index of the first sample of that call",
+    ),
+    "steps_run": Variable(
+        ("sample",),
+        "int64",
+        "1",
+        "denoising steps that were run, fewer than `step` has where the call was interrupted; -1 where "
+        "not known",
+    ),
+    "arguments": Variable(
+        ("sample",), "str", "1", "scalar arguments of the pipeline call, as JSON"
+    ),
+    "adapters": Variable(
+        ("sample",), "str", "1", "active adapters with their scales and hashes, as JSON"
+    ),
 }
+"""Coordinates of samples in every run; a label's further keys are added to them: `hooks.labels`."""
