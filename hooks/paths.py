@@ -21,7 +21,7 @@ def local_path(text: str | os.PathLike[str], what: str = "path") -> Path:
     scheme = _SCHEME.match(words)
     if scheme:
         raise UnsupportedPathError(
-            f"{what} {words!r}: {scheme[1]} is not supported yet, name a folder of this machine"
+            f"{what} {words!r}: {scheme[1]} is not supported yet, name a path of this machine"
         )
     try:
         return Path(words).expanduser()

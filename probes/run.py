@@ -65,8 +65,8 @@ def denoise(loaded: models.Models, cells: Sequence[grid.Cell], out: Run) -> str:
 
     Returns in words how far the run is then.
     """
-    study = loaded.study
-    work = list(grid.batches(cells, study.batch_size, out.done))
+    study, before, made = loaded.study, out.done, 0
+    work = list(grid.batches(cells, study.batch_size, before))
     with (
         loaded.ready() as call,
         Claims(out) as claims,
@@ -75,19 +75,22 @@ def denoise(loaded: models.Models, cells: Sequence[grid.Cell], out: Run) -> str:
     ):
         for batch in claims.each(work):
             faces = [loaded.faces.get(cell.face) for cell in batch]
+            places = [None if out.is_done(cell.index) else cell.index for cell in batch]
+            made += len(places) - places.count(None)
             recording.place(
-                [None if out.is_done(cell.index) else cell.index for cell in batch],
+                places,
                 face_seconds=face_seconds(faces),
                 extras=[extras(face) for face in faces],
             )
             where = f"sample {batch[0].index + 1} of {len(cells)}"
             loaded.sample(batch, call, on_step=lambda: advance(where))  # noqa: B023
+    mine = f", {made} of them by this process" if made < (~before).sum() else ""
     others = list(grid.batches(cells, study.batch_size, done := out.done))
     if not others:
         claims.forget()
-        return f"all {len(cells)} samples are done"
+        return f"all {len(cells)} samples are done{mine}"
     return (
-        f"{done.sum()} of {len(cells)} samples are done, and nothing is left to begin: the other "
+        f"{done.sum()} of {len(cells)} samples are done{mine}, and nothing is left to begin: the other "
         f"{(~done).sum()} are still made by {', '.join(claims.makers(others))}"
     )
 

@@ -56,6 +56,27 @@ def face(tmp_path) -> str:
 
 
 @pytest.fixture(scope="session")
+def ann(tmp_path_factory) -> Path:
+    """A face as a `.npy`, of random numbers. Who changes it puts it back."""
+    path = tmp_path_factory.mktemp("faces") / "ann.npy"
+    np.save(path, np.random.default_rng(0).normal(size=512).astype(np.float32))
+    return path
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory, ann) -> xr.Dataset:
+    """The grid of `tests.killing`, made by one process that nobody stops."""
+    from tests.grids import SAMPLES, values
+    from tests.killing import words
+
+    path = tmp_path_factory.mktemp("undisturbed") / "run.zarr"
+    assert run_command(words(ann, path)) == 0
+    seen = values(path).load()
+    assert seen.done.values.tolist() == [True] * SAMPLES
+    return seen
+
+
+@pytest.fixture(scope="session")
 def recorded(tmp_path_factory):
     """`recorded(case)`: two samples of that case with velocities, recorded once."""
     found: dict[str, Recorded] = {}
