@@ -65,3 +65,9 @@ def _written(annotation: Any) -> str:
 
 def _is_setting(asked: str) -> bool:
     return re.fullmatch(r"(bool|int|float|str|list|dict)\b.*", asked) is not None
+
+
+if __name__ == "__main__":
+    from tests.every_pipeline_table import main
+
+    main()

@@ -1,5 +1,8 @@
 """What comes of recording one call: right, refused on entry, or wrong, and in which words."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -7,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from torch import nn
 
 from hooks import Capture, record
 from hooks.errors import UnsupportedPipelineError
-from tests.cases import wiring
 from tests.every_pipeline_calls import Call
 from tests.oracle import truth
 from tests.oracle_check import check
@@ -20,58 +23,51 @@ from tests.oracle_check import check
 class Outcome:
     """wrong: a line for each thing that is neither right nor refused. refused: the message, if it was.
 
-    branches, streams: those of which any number is stored.
+    branches: those that hold any number. streams: of each norm, those that do; the others are NaN.
     """
 
     wrong: list[str] = field(default_factory=list)
     refused: str = ""
     branches: tuple[str, ...] = ()
-    streams: tuple[str, ...] = ()
+    streams: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def outcome(call: Call, folder: Path) -> Outcome:
-    """Record the call into `folder`, and compare everything with a call that was not recorded."""
-    pipe = call.pipe()
-    refusal = refused_on_entry(pipe, folder)
-    if refusal is not None:
-        return refusal
-    plain = call.pipe()
-    known, left = truth(call, plain), wires(plain)
-    arguments, path, passes = call.arguments(pipe), folder / "run.zarr", []
-    before = wires(pipe)
-    denoiser = getattr(pipe, "transformer", None) or pipe.unet
-    handle = denoiser.register_forward_pre_hook(lambda module, args: passes.append(module))
-    try:
-        with record(pipe, path, Capture(velocity=True)):
-            returned = pipe(**arguments)
-    except UnsupportedPipelineError as error:
-        handle.remove()
-        return refusal_of(pipe, str(error), before, len(passes))
-    handle.remove()
+    """Record the call into `folder`, and compare everything with a call that is not recorded."""
+    pipe, path = call.pipe(), folder / "run.zarr"
+    arguments, before = call.arguments(pipe), wires(pipe)
+    with counted(pipe) as passes:
+        try:
+            with record(pipe, path, Capture(velocity=True)):
+                returned = pipe(**arguments)
+        except UnsupportedPipelineError as error:
+            return refusal(pipe, str(error), before, len(passes))
     if not path.exists():
         return Outcome(["nothing was recorded, and no word said"])
-    run = xr.open_zarr(path).load()
+    run, plain = xr.open_zarr(path).load(), call.pipe()
+    known = truth(call, plain)
     wrong = check(call, run, known)
     if not same(returned, known.returned):
         wrong.append("recording changed what the pipeline returns")
-    if wires(pipe) != left:
-        wrong.append(f"the pipeline is left changed: {differing(left, wires(pipe))}")
-    norms = run["residual_norm"].notnull() | run["attention_norm"].notnull()
-    return Outcome(wrong, "", _held(norms, "branch"), _held(norms, "stream"))
+    if wires(pipe) != wires(plain):
+        wrong.append(f"the pipeline is left changed: {differing(wires(plain), wires(pipe))}")
+    norms = [name for name in run.data_vars if "stream" in run[name].dims]
+    streams = {str(name): held(run[name], "stream") for name in norms}
+    return Outcome(wrong, "", held(run["attention_norm"], "branch"), streams)
 
 
-def refused_on_entry(pipe: Any, folder: Path) -> Outcome | None:
-    """The refusal of `record` itself, or None if it takes the pipeline."""
+def entry(pipe: Any, folder: Path) -> Outcome:
+    """What comes of a `with record` in which nothing is called."""
     before = wires(pipe)
     try:
-        with record(pipe, folder / "unused.zarr", Capture(velocity=True)):
-            pass
+        with warnings.catch_warnings(), record(pipe, folder / "run.zarr", Capture(velocity=True)):
+            warnings.simplefilter("ignore")  # that nothing was called
     except UnsupportedPipelineError as error:
-        return refusal_of(pipe, str(error), before, 0)
-    return None
+        return refusal(pipe, str(error), before, 0)
+    return Outcome([f"{type(pipe).__name__} is taken, and no call of it is known here"])
 
 
-def refusal_of(pipe: Any, message: str, before: dict[str, Any], passes: int) -> Outcome:
+def refusal(pipe: Any, message: str, before: dict[str, Any], passes: int) -> Outcome:
     """A refusal costs no pass, names the class, and leaves the pipeline as it was."""
     wrong = []
     if passes:
@@ -83,17 +79,39 @@ def refusal_of(pipe: Any, message: str, before: dict[str, Any], passes: int) -> 
     return Outcome(wrong, message)
 
 
+@contextmanager
+def counted(pipe: Any) -> Iterator[list[str]]:
+    """A list that grows by each pass of the pipeline's denoiser."""
+    passes: list[str] = []
+    denoiser = getattr(pipe, "transformer", None) or pipe.unet
+
+    def begins(module: Any, args: Any) -> None:
+        passes.append(type(module).__name__)
+
+    handle = denoiser.register_forward_pre_hook(begins)
+    try:
+        yield passes
+    finally:
+        handle.remove()
+
+
 def wires(pipe: Any) -> dict[str, Any]:
-    """Hooks, instance attributes, and the attention processors of every component."""
-    found = (
-        wiring(pipe)
-        if getattr(pipe, "scheduler", None) is not None
-        else {"pipe": sorted(vars(pipe))}
-    )
+    """Everything that recording could leave behind: classes, attributes, hooks, attention processors."""
+    found: dict[str, Any] = {"class": type(pipe), "pipe": sorted(vars(pipe))}
     for part, component in pipe.components.items():
-        for name, processor in getattr(component, "attn_processors", {}).items():
-            found[f"{part}.{name} processor"] = type(processor).__name__
+        found[part] = type(component), sorted(vars(component)) if component is not None else []
+        if isinstance(component, nn.Module):
+            for name, module in component.named_modules():
+                inside = vars(module)
+                hooks = [len(inside[kind]) for kind in HOOKS]
+                found[f"{part}.{name}"] = len(inside), hooks, type(inside.get("processor"))
     return found
+
+
+HOOKS = [
+    name for name, value in vars(nn.Module()).items() if "hook" in name and isinstance(value, dict)
+]
+"""Where a module keeps its hooks of every kind."""
 
 
 def differing(one: dict[str, Any], other: dict[str, Any]) -> str:
@@ -114,6 +132,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _held(norms: xr.DataArray, axis: str) -> tuple[str, ...]:
-    seen = norms.any([dim for dim in norms.dims if dim != axis])
+def held(norms: xr.DataArray, axis: str) -> tuple[str, ...]:
+    """The names along an axis that hold any number."""
+    seen = norms.notnull().any([dim for dim in norms.dims if dim != axis])
     return tuple(str(value) for value in norms[axis].values[seen.values])

@@ -197,13 +197,18 @@ def t5() -> Any:
     return whole_flux().text_encoder_2
 
 
+@cache
+def words() -> Any:
+    return tokenizer()
+
+
 class ChatTokenizer:
     """Kolors' tokenizer gives positions too and pads from the left."""
 
     model_max_length = 16
 
-    def __call__(self, words: Any, **given: Any) -> Any:
-        found = tokenizer()(words, padding_side="left", **given)
+    def __call__(self, texts: Any, **given: Any) -> Any:
+        found = words()(texts, padding_side="left", **given)
         found["position_ids"] = (found["attention_mask"].cumsum(1) - 1).clamp_min(0)
         return found
 
@@ -337,7 +342,7 @@ MAKERS: dict[str, Callable[[str], Any]] = {
     "ChatGLMModel": lambda name: chat(),
     "ChatGLMTokenizer": lambda name: ChatTokenizer(),
     "StableUnCLIPImageNormalizer": lambda name: normalizer(),
-    "Tokenizer": lambda name: tokenizer(),
+    "Tokenizer": lambda name: words(),
 }
 
 

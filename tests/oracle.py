@@ -5,7 +5,7 @@ text embedding is the prompt's are positive; those of the negative prompt are ne
 self-attention passes by, or whose latents are not the step's, are perturbed.
 """
 
-import math
+import inspect
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,13 +15,14 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from tests.every_pipeline import pipeline_class
 from tests.every_pipeline_calls import NEGATIVES, PROMPTS, Call
+from tests.oracle_numbers import NO_TEXT, contribution, rms, streams, unpack, without_massive
 from tests.oracle_watch import Pass, Step, Watch
 
 BRANCHES = ["positive", "negative", "perturbed", "image_only"]
 STREAMS = ["image", "reference", "text", "padding", "image_prompt", "identity"]
-NO_TEXT = ("StableDiffusionImageVariationPipeline", "PaintByExamplePipeline")
-"""Classes whose cross-attention is to a picture's embedding."""
+BY_STREAM = ["attention_norm", "residual_norm", "residual_norm_without_massive", "massive_share"]
 
 
 @dataclass
@@ -42,12 +43,10 @@ def truth(call: Call, pipe: Any) -> Truth:
 
 def embedding(call: Call, negative: bool) -> Tensor:
     """The text embedding that the denoiser gets for the prompts alone, or for the negative ones."""
-    alone = Call(call.name)
-    pipe = alone.pipe()
-    # one for all classes that share the encoders; those without text have a picture of their own
-    encoders = [getattr(pipe, name, call.name) for name in ("text_encoder", "text_encoder_2")]
-    key = (*map(id, encoders), negative)
+    key = kinds(call.name), negative
     if key not in _embeddings:
+        alone = Call(call.name)
+        pipe = alone.pipe()
         watch, arguments = Watch(pipe), alone.arguments(pipe)
         if call.name not in NO_TEXT:
             arguments["prompt"] = NEGATIVES if negative else PROMPTS
@@ -57,11 +56,23 @@ def embedding(call: Call, negative: bool) -> Tensor:
     return _embeddings[key]
 
 
-_embeddings: dict[tuple[int, ...], Tensor] = {}
+@cache
+def kinds(name: str) -> str:
+    """Types of the text encoders, as annotated: classes that share them share their embeddings."""
+    asked = inspect.signature(pipeline_class(name).__init__).parameters
+    encoders = [asked[n].annotation for n in ("text_encoder", "text_encoder_2") if n in asked]
+    return " ".join(map(str, encoders)) or name
 
 
-def groups(call: Call, step: Step) -> list[tuple[str, Pass, slice]]:
-    """(branch, pass, rows) for everything that the denoiser ran in a step."""
+_embeddings: dict[tuple[str, bool], Tensor] = {}
+
+
+Group = tuple[str, Pass, slice]
+"""A branch, and the pass and its rows that are of it."""
+
+
+def groups(call: Call, step: Step) -> list[Group]:
+    """Everything that the denoiser ran in a step."""
     found = []
     batch = len(step.sample)
     for one in step.passes:
@@ -88,76 +99,21 @@ def _branch(call: Call, step: Step, one: Pass, rows: slice) -> str:
     return "negative"
 
 
-def streams(call: Call, step: Step, whole: dict[str, Tensor], branch: str) -> dict[str, Tensor]:
-    """Streams of one group with reference tokens and padding apart: name -> (sample, token, channel).
-
-    Padding is as many tokens a sample as its own prompt leaves: other samples' places are NaN.
-    """
-    found = dict(whole)
-    if call.name in NO_TEXT and "text" in found:
-        found["image_prompt"] = found.pop("text")
-    if call.is_flux:
-        tokens = step.sample.shape[1]
-        image = found.pop("image")
-        found["image"] = image[:, :tokens]
-        if image.shape[1] > tokens:
-            found["reference"] = image[:, tokens:]
-        if "text" in found:
-            text = found.pop("text")
-            real = _real_tokens(call, branch)[..., None]
-            found["text"] = text.where(real, torch.nan)
-            found["padding"] = text.where(~real, torch.nan)
-    return found
-
-
-def _real_tokens(call: Call, branch: str) -> Tensor:
-    """(sample, token): which text tokens are no padding, by the tokenizer's own mask."""
-    words = NEGATIVES if branch == "negative" else PROMPTS
-    given = {"padding": "max_length", "max_length": 16, "truncation": True}
-    mask = _flux_tokenizer()(words, return_tensors="pt", **given).attention_mask
-    return mask.bool()
-
-
-@cache
-def _flux_tokenizer() -> Any:
-    return Call("FluxPipeline").pipe().tokenizer_2
-
-
-def rms(tensor: Tensor) -> np.ndarray:
-    """Root mean square over tokens of the L2 norm over channels, a number for each sample."""
-    squares = tensor.double().square().sum(-1)
-    return squares.nanmean(-1).sqrt().numpy()
-
-
-def unpack(tokens: Tensor, step: Step) -> Tensor:
-    """FLUX's (sample, token, 4 channels) to (sample, channel, y, x), each token where its ids say."""
-    ids = step.passes[0].given["img_ids"][: tokens.shape[1]].long()
-    y, x = ids[:, 1], ids[:, 2]
-    channels = tokens.shape[2] // 4
-    grid = tokens.new_full(
-        (len(tokens), channels, 2 * int(y.max() + 1), 2 * int(x.max() + 1)), torch.nan
-    )
-    parts = tokens.unflatten(2, (channels, 2, 2))
-    for p in (0, 1):
-        for q in (0, 1):
-            grid[:, :, 2 * y + p, 2 * x + q] = parts[..., p, q].transpose(1, 2)
-    return grid
-
-
 def _expected(call: Call, watch: Watch, returned: Any) -> xr.Dataset:
     steps, first = watch.steps, watch.steps[0]
     shape = unpack if call.is_flux else lambda latents, step: latents
     space = ("channel", "y", "x")
+    ran = [groups(call, step) for step in steps]
     made: dict[str, Any] = {
         "final_latents": (("sample", *space), _final(call, watch, returned).double().numpy()),
         "timestep": (("step",), np.array([step.timestep for step in steps])),
-        "velocity": (("sample", "step", "branch", *space), _velocity(call, steps, shape)),
+        "velocity": (("sample", "step", "branch", *space), _velocity(steps, ran, shape)),
     }
     for name, field in (("latents", "sample"), ("x0", "clean")):
         values = [shape(getattr(step, field), step).double().numpy() for step in steps]
         made[name] = (("sample", "step", *space), np.stack(values, 1))
     coordinates = {"branch": BRANCHES, "stream": STREAMS, "block": first.passes[0].blocks}
-    for name, values in _norms(call, steps, coordinates["block"]).items():
+    for name, values in _norms(call, steps, ran, coordinates["block"]).items():
         made[name] = (("sample", "step", "branch", "block", "stream")[: values.ndim], values)
     if watch.control is not None:
         coordinates["adapter_block"] = first.control[0].blocks
@@ -169,47 +125,39 @@ def _expected(call: Call, watch: Watch, returned: Any) -> xr.Dataset:
     return xr.Dataset(made, coordinates)
 
 
-def _velocity(call: Call, steps: list[Step], shape: Any) -> np.ndarray:
+def _velocity(steps: list[Step], ran: list[list[Group]], shape: Any) -> np.ndarray:
     latents = shape(steps[0].sample, steps[0])
     found = np.full((len(latents), len(steps), len(BRANCHES), *latents.shape[1:]), np.nan)
     for s, step in enumerate(steps):
-        for branch, one, rows in groups(call, step):
+        for branch, one, rows in ran[s]:
             noisy = one.output[rows][:, : step.sample.shape[1]]
             found[:, s, BRANCHES.index(branch)] = shape(noisy, step)
     return found
 
 
-def _norms(call: Call, steps: list[Step], blocks: list[str]) -> dict[str, np.ndarray]:
+def _norms(
+    call: Call, steps: list[Step], ran: list[list[Group]], blocks: list[str]
+) -> dict[str, np.ndarray]:
     """Every variable along (sample, step, branch, block) and, if it has streams, stream."""
     sizes = len(steps[0].sample), len(steps), len(BRANCHES), len(blocks)
-    found = {
-        f"{q}_norm": np.full((*sizes, len(STREAMS)), np.nan) for q in ("attention", "residual")
-    }
+    found = {name: np.full((*sizes, len(STREAMS)), np.nan) for name in BY_STREAM}
     if call.is_flux and steps[0].control:
         found["contribution"] = np.full(sizes, np.nan)
     for s, step in enumerate(steps):
-        for branch, one, rows in groups(call, step):
+        for branch, one, rows in ran[s]:
             b = BRANCHES.index(branch)
             for (quantity, block), whole in one.outputs.items():
                 i, cut = blocks.index(block), {name: t[rows] for name, t in whole.items()}
                 for name, tensor in streams(call, step, cut, branch).items():
-                    found[f"{quantity}_norm"][:, s, b, i, STREAMS.index(name)] = rms(tensor)
+                    where = slice(None), s, b, i, STREAMS.index(name)
+                    found[f"{quantity}_norm"][where] = rms(tensor)
+                    if quantity == "residual":
+                        rest, share = without_massive(tensor)
+                        found["residual_norm_without_massive"][where] = rest
+                        found["massive_share"][where] = share
                 if quantity == "residual" and "contribution" in found:
-                    found["contribution"][:, s, b, i] = _contribution(one, block, whole["image"])
+                    found["contribution"][:, s, b, i] = contribution(one, block, whole["image"])
     return found
-
-
-def _contribution(one: Pass, block: str, image: Tensor) -> np.ndarray:
-    """What a ControlNet adds to the image tokens after a FLUX block, over what it is added to."""
-    kind, index = block.split(".")
-    kinds = [name.split(".")[0] for name in one.blocks]
-    argument = "controlnet_block_samples" if kind == "double" else "controlnet_single_block_samples"
-    given = one.given.get(argument)
-    if not given:
-        return np.zeros(len(image))
-    added = given[int(index) // math.ceil(kinds.count(kind) / len(given))]
-    ratio = added.double().flatten(1).norm(dim=1) / image.double().flatten(1).norm(dim=1)
-    return ratio.numpy()
 
 
 def _inside(call: Call, steps: list[Step], blocks: list[str]) -> np.ndarray:
