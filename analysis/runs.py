@@ -159,7 +159,7 @@ def again(about: Mapping[str, Any], path: Path) -> str:
     return f"Remove it and record it again: {recording(about, path)}"
 
 
-def recording(about: Mapping[str, Any], out: Path) -> str:
+def recording(about: Mapping[str, Any], out: str | Path) -> str:
     """The shortest `python -m probes` that makes the run of these attributes."""
     made = about.get("configuration")
     if not isinstance(made, Mapping):

@@ -1,6 +1,8 @@
 """What tests share: recorded runs, made once, and the command line in this process."""
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 import xarray as xr  # noqa: E402
+from filelock import FileLock  # noqa: E402
 
 from hooks import Capture, record  # noqa: E402
 from tests.cases import CASES, Case, Recorded, wiring  # noqa: E402
@@ -96,6 +99,18 @@ def recorded(tmp_path_factory):
     return of
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """What `make` leaves at a path, made by the first of the processes that test (xdist)."""
+    base = factory.getbasetemp()
+    path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{path}.lock"):
+        if not Path(f"{path}.whole").exists():
+            shutil.rmtree(path, ignore_errors=True)  # of a process whose making failed
+            make(path)
+            Path(f"{path}.whole").touch()
+    return path
+
+
 @pytest.fixture(scope="session")
 def pocket_run(tmp_path_factory) -> Path:
     """A run of the pocket schnell, two faces, four steps. Read it, or measure a copy."""
@@ -103,11 +118,14 @@ def pocket_run(tmp_path_factory) -> Path:
     from probes.run import run
     from probes.study import Study
 
-    path = tmp_path_factory.mktemp("pocket") / "schnell.zarr"
     faces = "faces=[pocket/portraits/00_0.png,pocket/portraits/01_0.png]"
     words = ["backbone=pocket_schnell", "adapter=pocket", faces, "batch_size=2"]
-    words += ["prompts=[portrait photo of a person]", f"out={path}"]
-    return run(Study.from_config(composed(words)), say=lambda text: None)
+    words += ["prompts=[portrait photo of a person]"]
+
+    def make(path: Path) -> None:
+        run(Study.from_config(composed([*words, f"out={path}"])), say=lambda text: None)
+
+    return once(tmp_path_factory, "pocket.zarr", make)
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +133,8 @@ def measured_pocket(pocket_run, tmp_path_factory) -> Path:
     """A copy of `pocket_run`, measured by what figures need. Read it, or change a copy."""
     from analysis.measure import measure_all
 
-    path = tmp_path_factory.mktemp("measured") / "schnell.zarr"
-    shutil.copytree(pocket_run, path)
-    measure_all([path], ["decode", "arcface", "sharpness", "latency"])
-    return path
+    def make(path: Path) -> None:
+        shutil.copytree(pocket_run, path)
+        measure_all([path], ["decode", "arcface", "sharpness", "latency"])
+
+    return once(tmp_path_factory, "measured.zarr", make)

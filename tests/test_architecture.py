@@ -111,6 +111,33 @@ def test_every_file_opens_with_a_sentence():
     assert [file for file, text in first.items() if not text.endswith((".", "!", "?"))] == []
 
 
+def says(call: ast.Call) -> str:
+    """The last name of what is called."""
+    return getattr(call.func, "attr", None) or getattr(call.func, "id", "")
+
+
+def can_fail(path: Path, function: ast.FunctionDef, seen: frozenset[str] = frozenset()) -> bool:
+    """It asserts, or expects an error, itself or in a function of its file that it calls."""
+    within = [*ast.walk(function)]
+    calls = {says(node) for node in within if isinstance(node, ast.Call)}
+    if any(isinstance(node, ast.Assert) for node in within):
+        return True
+    if any("assert" in name or name in ("raises", "fail") for name in calls):
+        return True
+    own = [f for f in tree(path).body if isinstance(f, ast.FunctionDef) and f.name in calls - seen]
+    return any(can_fail(path, f, seen | calls) for f in own)
+
+
+def test_every_test_can_fail():
+    tests = [
+        (path, node)
+        for path in files_of("tests")
+        for node in tree(path).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]
+    assert [f"{name(p)}::{test.name}" for p, test in tests if not can_fail(p, test)] == []
+
+
 def test_there_is_no_drawer():
     """No file or folder of ours is called for being useful; other people's may be."""
     assert [name(p) for p in FILES if {*Path(name(p)).with_suffix("").parts} & DRAWERS] == []

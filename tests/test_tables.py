@@ -28,10 +28,6 @@ def records(table: Table) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(table.csv())))
 
 
-def test_the_list_is_the_papers() -> None:
-    assert list(TABLES) == ["table1_main", "table2_per_prompt", "table_guidance"]
-
-
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("runs", [WHOLE, ALONE], ids=["whole", "one face"])
 def test_the_three_formats_agree(name: str, runs: Evidence) -> None:
