@@ -112,7 +112,9 @@ def test_a_perceptual_distance_stands_in_the_row_of_lpips_under_its_own_name() -
 
 def test_pairs_needed_come_with_the_range_that_the_pilot_leaves() -> None:
     row = next(r for r in TABLES["table1_main"].make(WHOLE).rows if r[0] == "ArcFace, pocket")
-    here, low, high = map(int, re.fullmatch(r"(\d+) \[(\d+), (\d+)\]", str(row[6])).groups())
+    told = re.fullmatch(r"(\d+) \[(\d+), (\d+)\]", str(row[6]))
+    assert told is not None
+    here, low, high = map(int, told.groups())
     assert low < here < high
 
 

@@ -140,7 +140,8 @@ def test_arguments_of_a_call_are_kept(sd, tmp_path):
 
 
 def test_guidance_switched_off_leaves_the_negative_branch_missing(sd, tmp_path):
-    cutoff = SDCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=1)
+    at: Any = {"cutoff_step_ratio": None, "cutoff_step_index": 1}
+    cutoff = SDCFGCutoffCallback(**at)
     call = SMALL | {"num_inference_steps": 5, "guidance_scale": 5.0}
     with record(sd, tmp_path / "whole.zarr", Capture(velocity=True)):
         sd(PROMPT, generator=seeded(0), **call)
