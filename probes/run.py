@@ -97,7 +97,7 @@ def labels(loaded: models.Models, cells: Sequence[grid.Cell]) -> list[dict[str, 
     study = loaded.study
     scalars = {
         name: value
-        for name, value in models.call_arguments(study, loaded.pipe).items()
+        for name, value in models.call_arguments(study, loaded.pipe, loaded.control).items()
         if value is None or isinstance(value, str | int | float)
     }
     same = {
