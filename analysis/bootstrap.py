@@ -97,9 +97,9 @@ class JackknifeT:
         """The interval of `statistic`; raises StepscopeError for fewer than two faces."""
         faces = _measured(faces)
         n = len(faces)
-        estimate = statistic(weighted_means(np.ones((1, n)), faces))[0]
+        whole = statistic(weighted_means(np.ones((1, n)), faces))
         left_out = statistic(weighted_means(1 - np.eye(n), faces))
-        heard = _heard(faces, statistic, estimate)
+        heard, estimate = _heard(faces, statistic, whole), whole[0]
         m = heard.sum(0)
         with np.errstate(invalid="ignore", divide="ignore"):
             centre = np.where(heard, left_out, 0.0).sum(0) / m
@@ -112,7 +112,11 @@ class JackknifeT:
 def _heard(
     faces: Float[np.ndarray, "face *rest"],
     statistic: Statistic,
+<<<<<<< HEAD
     estimate: Float[np.ndarray, "*out"] | np.floating,
+=======
+    estimate: Float[np.ndarray, "1 *out"],
+>>>>>>> inputs
 ) -> Bool[np.ndarray, "face *out"]:
     """Which faces an estimate takes a value from: without the entries that they have it is another."""
     means = weighted_means(np.ones((1, len(faces))), faces)
@@ -134,11 +138,17 @@ class OneFace:
         return "OneFace()"
 
 
+<<<<<<< HEAD
 Interval = ExpandedPercentile | JackknifeT | OneFace
 INTERVALS = (ExpandedPercentile, JackknifeT)
 
 
 def _measured(faces: Float[np.ndarray, "face *rest"]) -> Float[np.ndarray, "measured *rest"]:
+=======
+def _measured(
+    faces: Float[np.ndarray, "face *rest"],
+) -> Float[np.ndarray, "measured *rest"]:
+>>>>>>> inputs
     measured = faces[np.isfinite(faces).reshape(len(faces), -1).any(1)]
     if len(measured) < 2:
         raise StepscopeError(
