@@ -112,11 +112,7 @@ class JackknifeT:
 def _heard(
     faces: Float[np.ndarray, "face *rest"],
     statistic: Statistic,
-<<<<<<< HEAD
-    estimate: Float[np.ndarray, "*out"] | np.floating,
-=======
     estimate: Float[np.ndarray, "1 *out"],
->>>>>>> inputs
 ) -> Bool[np.ndarray, "face *out"]:
     """Which faces an estimate takes a value from: without the entries that they have it is another."""
     means = weighted_means(np.ones((1, len(faces))), faces)
@@ -138,17 +134,13 @@ class OneFace:
         return "OneFace()"
 
 
-<<<<<<< HEAD
 Interval = ExpandedPercentile | JackknifeT | OneFace
 INTERVALS = (ExpandedPercentile, JackknifeT)
 
 
-def _measured(faces: Float[np.ndarray, "face *rest"]) -> Float[np.ndarray, "measured *rest"]:
-=======
 def _measured(
     faces: Float[np.ndarray, "face *rest"],
 ) -> Float[np.ndarray, "measured *rest"]:
->>>>>>> inputs
     measured = faces[np.isfinite(faces).reshape(len(faces), -1).any(1)]
     if len(measured) < 2:
         raise StepscopeError(

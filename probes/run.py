@@ -115,7 +115,9 @@ def labels(loaded: models.Models, cells: Sequence[grid.Cell]) -> list[dict[str, 
             "face": cell.face,
             "prompt": cell.prompt,
             "seed": cell.seed,
-            "generator": f"seed {cell.seed % 2**64}" if loaded.latents is None else "initial_latents",
+            "generator": f"seed {cell.seed % 2**64}"
+            if loaded.latents is None
+            else "initial_latents",
             "batch_size": len(batch),
             "call": batch[0].index,
             "text_tokens": lengths[cell.prompt],
