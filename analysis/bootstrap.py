@@ -112,7 +112,7 @@ class JackknifeT:
 def _heard(
     faces: Float[np.ndarray, "face *rest"],
     statistic: Statistic,
-    estimate: Float[np.ndarray, "*out"],
+    estimate: Float[np.ndarray, "*out"] | np.floating,
 ) -> Bool[np.ndarray, "face *out"]:
     """Which faces an estimate takes a value from: without the entries that they have it is another."""
     means = weighted_means(np.ones((1, len(faces))), faces)
@@ -121,11 +121,24 @@ def _heard(
     return ~((without == estimate) | (np.isnan(without) & np.isnan(estimate)))
 
 
-Interval = ExpandedPercentile | JackknifeT
-INTERVALS: tuple[type[Interval], ...] = (ExpandedPercentile, JackknifeT)
+class OneFace:
+    """In place of an interval where only one face was measured: the bounds are NaN."""
+
+    def __call__(self, faces: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Bounds:
+        """The estimate alone; NaN where nothing was measured."""
+        estimate = np.asarray(statistic(weighted_means(np.ones((1, len(faces))), faces))[0])
+        nothing = np.full(estimate.shape, np.nan)
+        return Bounds(estimate, nothing, nothing)
+
+    def __repr__(self) -> str:
+        return "OneFace()"
 
 
-def _measured(faces: Float[np.ndarray, "face *rest"]) -> Float[np.ndarray, "face *rest"]:
+Interval = ExpandedPercentile | JackknifeT | OneFace
+INTERVALS = (ExpandedPercentile, JackknifeT)
+
+
+def _measured(faces: Float[np.ndarray, "face *rest"]) -> Float[np.ndarray, "measured *rest"]:
     measured = faces[np.isfinite(faces).reshape(len(faces), -1).any(1)]
     if len(measured) < 2:
         raise StepscopeError(

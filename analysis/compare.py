@@ -136,7 +136,7 @@ def components(difference: xr.DataArray) -> Components:
         return Components(np.maximum((across - inside) / size, inside * 0), inside)
 
 
-def _standardised(faces: np.ndarray):
+def _standardised(faces: np.ndarray | np.integer):
     """d_z from means over faces of the difference, its square, and its squared mean per face."""
 
     def d_z(moments: Float[np.ndarray, "resample 3 *rest"]) -> Float[np.ndarray, "resample *rest"]:

@@ -1,14 +1,14 @@
 """Measured runs as figures and tables ask for them: by experiment, backbone and setting."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from analysis import cells
-from analysis.bootstrap import Bounds, ExpandedPercentile, Interval, JackknifeT, weighted_means
+from analysis.bootstrap import ExpandedPercentile, Interval, JackknifeT, OneFace
 from analysis.compare import compare
 from analysis.metrics import METRICS
 from analysis.runs import recording
@@ -17,19 +17,6 @@ from hooks.errors import StepscopeError
 
 class MissingEvidenceError(StepscopeError):
     """A run, or a measurement of it, that a figure needs is not there."""
-
-
-class OneFace:
-    """In place of an interval where only one face was measured: the bounds are NaN."""
-
-    def __call__(self, faces: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Bounds:
-        """The estimate alone; NaN where nothing was measured."""
-        estimate = np.asarray(statistic(weighted_means(np.ones((1, len(faces))), faces))[0])
-        nothing = np.full(estimate.shape, np.nan)
-        return Bounds(estimate, nothing, nothing)
-
-    def __repr__(self) -> str:
-        return "OneFace()"
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +97,7 @@ class Evidence:
     def interval(self, *values: xr.DataArray) -> Interval:
         """For means: Student's over faces; none where fewer than two faces have a value."""
         enough = all(len(np.unique(v["face"].values[_any(v)])) > 1 for v in values)
-        return JackknifeT(self.level) if enough else cast("Interval", OneFace())
+        return JackknifeT(self.level) if enough else OneFace()
 
     def average(self, values: xr.DataArray) -> xr.Dataset:
         """`cells.average`; without bounds where fewer than two faces were measured."""

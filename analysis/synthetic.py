@@ -94,7 +94,7 @@ class Study:
     def _lost(self, rng: np.random.Generator) -> Float[np.ndarray, "face 1 1"]:
         """Probability that a frame of each face has none."""
         if not self.missing_icc:
-            return np.full((self.faces, 1, 1), self.missing)
+            return np.full((self.faces, 1, 1), float(self.missing))
         weight = 1 / self.missing_icc - 1
         lost, kept = self.missing * weight, (1 - self.missing) * weight
         return rng.beta(lost, kept, (self.faces, 1, 1))

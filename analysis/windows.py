@@ -39,7 +39,7 @@ class Axis:
     against: Against
     progress: Float[np.ndarray, "point"]
 
-    def position(self, progress: np.ndarray) -> np.ndarray:
+    def position(self, progress: np.ndarray | np.floating) -> np.ndarray | np.floating:
         """Back from progress to the coordinate."""
         return -progress if self.against == "sigma" else progress
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from hooks.clock import Tick
+from hooks.families.arguments import argument
 from hooks.fingerprint import of_bytes
 from hooks.patch import replaced
 from hooks.stopwatch import Moment, Stopwatch
@@ -29,7 +30,7 @@ class Call:
     ticks: one for each scheduler step. branches: of each step, those of each of its passes.
     begun: when the step's first network began, or the step before it ended. ended: when each ended.
     settled: the latents after the last step's callback. batch: samples that are denoised together.
-    decoded: the VAE's output, None if nothing was decoded.
+    decoded: the VAE's output, None if nothing was decoded. given: what it was made of.
     """
 
     watch: Stopwatch
@@ -43,6 +44,7 @@ class Call:
     settled: torch.Tensor | None = None
     batch: int | None = None
     decoded: torch.Tensor | None = None
+    given: torch.Tensor | None = None
 
     @classmethod
     def begin(cls, watch: Stopwatch, arguments: Mapping[str, Any]) -> "Call":
@@ -136,6 +138,7 @@ def follow(
         return result
 
     def decode(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        call().given = argument(args, kwargs, 0, "z")
         result = timed("vae", original, *args, **kwargs)
         call().decoded = result[0] if isinstance(result, tuple) else result.sample
         return result

@@ -18,7 +18,7 @@ class Capture:
         tokens besides; `full` keeps the whole tensors of `sites` besides the norms.
     velocity: keep the denoiser's raw output of every branch.
     sites: shell-style patterns of site names (`double.*.attention.image`), for level `full`.
-massive: how many channels `residual_norm_without_massive` leaves out, those of the most energy;
+    massive: how many channels `residual_norm_without_massive` leaves out, those of the most energy;
         0 to 64.
     """
 

@@ -101,7 +101,7 @@ def schedule(scheduler: Any, ticks: Sequence[Tick], steps: int) -> tuple[Levels,
 def refusal(scheduler: Any) -> str:
     """Why a scheduler cannot be recorded, with those that can."""
     known = ", ".join(kind.__name__ for kind in SCHEDULERS)
-    return f"cannot record under {type(scheduler).__name__}: its steps are known for {known}"
+    return f"the steps of its {type(scheduler).__name__} are not known; known: {known}"
 
 
 def clean_estimate(

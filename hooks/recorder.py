@@ -19,12 +19,13 @@ from hooks.contribution import Residuals
 from hooks.errors import RunError, StepscopeError, UnsupportedPipelineError
 from hooks.families import Pass, blocks_of, family_of
 from hooks.fingerprint import Fingerprints
+from hooks.labels import Label
 from hooks.observe import Observer, attentions_only
 from hooks.provenance import device_of, provenance
 from hooks.sink import Sink
 from hooks.sites import select
 from hooks.stopwatch import Stopwatch
-from hooks.store import Label, Run
+from hooks.store import Run
 from hooks.support import branches_of, refuse
 from hooks.tape import Place
 from hooks.texts import Texts
@@ -96,7 +97,9 @@ class Recording:
         models = self._fingerprints.of_models(self.pipe)
         self._adapters = active_adapters(self.pipe, self._denoiser, self._fingerprints)
         self._sink.expect(provenance(self.pipe, self.capture, models))
-        self._call = Call.begin(Stopwatch(device_of(self.pipe)), arguments)
+        prompts = self.texts.of(arguments.get("prompt_embeds")).prompts
+        told = arguments if prompts is None else {**arguments, "prompt": prompts}
+        self._call = Call.begin(Stopwatch(device_of(self.pipe)), told)
         self.calls += 1
 
     def _start(self) -> None:

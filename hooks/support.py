@@ -27,18 +27,28 @@ _HARMLESS = (
 
 def refuse(pipe: Any) -> None:
     """Raise UnsupportedPipelineError, with the cause, for a pipeline whose record would not be true."""
+    try:
+        _refuse(pipe)
+    except UnsupportedPipelineError as error:
+        name = type(pipe).__name__
+        told = str(error)
+        raise UnsupportedPipelineError(
+            told if name in told else f"cannot record {name}: {told}"
+        ) from error
+
+
+def _refuse(pipe: Any) -> None:
     denoiser = denoiser_of(pipe)
     networks = {part: getattr(pipe, part, None) for part in ("transformer", "unet", "controlnet")}
     networks = {part: model for part, model in networks.items() if isinstance(model, nn.Module)}
     for part, model in networks.items():
         _refuse_compiled(part, model)
     family = family_of(denoiser)
-    branches_of(pipe, family)
     if not blocks_of(denoiser):
         raise UnsupportedPipelineError(
-            f"cannot record {type(pipe).__name__}: its {type(denoiser).__name__} has no transformer "
-            "blocks (BasicTransformerBlock) to read"
+            f"its {type(denoiser).__name__} has no transformer blocks (BasicTransformerBlock) to read"
         )
+    branches_of(pipe, family)
     _refuse_network(pipe)
     for part, model in networks.items():
         _refuse_parallel(part, model)
@@ -57,12 +67,12 @@ def branches_of(pipe: Any, family: Family) -> Branches:
     name = loops[0].__name__ if loops else type(pipe).__name__
     of_diffusers = bool(loops) and loops[0].__module__.startswith("diffusers.")
     if name in family.refused:
-        raise UnsupportedPipelineError(f"cannot record a {name}: {family.refused[name]}")
+        raise UnsupportedPipelineError(f"cannot record {name}: {family.refused[name]}")
     if loops and loops[0] in PIPELINES:
         return PIPELINES[loops[0]]
     if not of_diffusers or name not in family.pipelines:
         raise UnsupportedPipelineError(
-            f"cannot record a {type(pipe).__name__}: it has a denoising loop of its own "
+            f"cannot record {type(pipe).__name__}: it has a denoising loop of its own "
             f"({name}.__call__), and nothing tells which of the denoiser's passes are the prompt's. "
             "hooks.register_pipeline tells it"
         )
@@ -75,8 +85,8 @@ def _refuse_network(pipe: Any) -> None:
         return
     if hasattr(network, "nets"):
         raise UnsupportedPipelineError(
-            f"cannot record a {type(network).__name__}: what each of its networks adds is not told "
-            "apart. Give the pipeline one ControlNet"
+            f"what each network of its {type(network).__name__} adds is not told apart. Give the "
+            "pipeline one ControlNet"
         )
     family_of(network)
 

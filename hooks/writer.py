@@ -6,6 +6,8 @@ from collections.abc import Callable
 from types import TracebackType
 
 Job = Callable[[], None]
+WAITING = 2
+"""Jobs that may wait while one runs."""
 
 
 class Writer:
@@ -15,7 +17,7 @@ class Writer:
     next `put` or on leaving, and later jobs are dropped.
     """
 
-    def __init__(self, waiting: int = 2) -> None:
+    def __init__(self, waiting: int = WAITING) -> None:
         self._jobs: queue.Queue[Job | None] = queue.Queue(waiting)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="stepscope writer", daemon=True)

@@ -2,9 +2,11 @@
 
 import shutil
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, FluxControlNetModel, FluxTransformer2DModel
 
@@ -13,6 +15,7 @@ from hooks.families import blocks_of
 from hooks.layout import Layout, layout
 from hooks.sites import select
 from hooks.vocabulary import BRANCHES, Variable
+from hooks.writer import WAITING
 from probes.infusenet import adapter_folder
 from probes.study import Study
 from probes.weights import explained, folder
@@ -118,6 +121,16 @@ def describe(study: Study, found: Layout, samples: int, left: int, out: Path) ->
     lines.append(
         f"  {'to write, uncompressed':<26}{_bytes(needed):>10}   free: {_bytes(_free(out))}"
     )
+    whole = sum(
+        prod(shape[1:]) * np.dtype(declared.dtype).itemsize
+        for name, (declared, shape) in found.variables.items()
+        if name in study.capture.sites or "." in name
+    )
+    if whole:
+        waiting = whole * study.batch_size * (WAITING + 1)
+        lines.append(
+            f"  {'memory for whole tensors':<26}{_bytes(waiting):>10}   of {WAITING + 1} steps at most"
+        )
     return "\n".join(lines)
 
 

@@ -1,8 +1,10 @@
 """A process that loads a run's models once and makes the run in forks of itself, to be killed.
 
 `python -m tests.killing FACE`; a line `SECONDS PATH` on standard input makes the run at PATH and kills
-it after so many seconds (never, if negative); the answer is `killed` or `ended`. It must not use Zarr
-or compute anything itself: threads of theirs would be missing in the forks.
+it after so many seconds (never, if negative); the answer is `killed` or `ended`. `SECONDS,SECONDS PATH`
+makes one run in two processes at once, each killed after its own; the answer is a word for each. What
+they said is in `PATH.0.txt` and `PATH.1.txt`. It must not use Zarr or compute anything itself: threads
+of theirs would be missing in the forks.
 """
 
 import math
@@ -30,17 +32,22 @@ def words(face: Path, out: Path) -> list[str]:
     return infused(faces=listed(face), prompts=prompts, seeds="[0,1,2,3]", batch_size=2, out=out)
 
 
-def killed_after(seconds: float, study: Study) -> bool:
-    """Make the run in a fork; True if it was killed, False if it had ended well."""
+def started(number: int, study: Study) -> int:
+    """Make the run in a fork; its process's number."""
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            run(study, say=lambda text: None)
+            with Path(f"{study.out}.{number}.txt").open("w") as said:
+                run(study, say=lambda text: print(text, file=said, flush=True))
             status = 0
         finally:
             os._exit(status)
-    end = time.monotonic() + seconds if seconds >= 0 else math.inf
+    return pid
+
+
+def killed(pid: int, end: float) -> bool:
+    """Wait for a process, and kill it at that time; True if it was killed, False if it had ended well."""
     ended, status = os.waitpid(pid, os.WNOHANG)
     while not ended and time.monotonic() < end:
         time.sleep(0.0005)
@@ -66,9 +73,13 @@ def main() -> None:
     plan.outline = lambda study: found
     models.load = lambda *args: loaded
     for line in sys.stdin:
-        seconds, path = line.rstrip("\n").split(" ", 1)
-        killed = killed_after(float(seconds), replace(study, out=path))
-        print("killed" if killed else "ended", flush=True)
+        times, path = line.rstrip("\n").split(" ", 1)
+        seconds = [float(each) if float(each) >= 0 else math.inf for each in times.split(",")]
+        begin = time.monotonic()
+        pids = [started(i, replace(study, out=path)) for i in range(len(seconds))]
+        ends = sorted(zip(seconds, pids, strict=True))  # the first that is to be killed first
+        how = {pid: "killed" if killed(pid, begin + s) else "ended" for s, pid in ends}
+        print(*(how[pid] for pid in pids), flush=True)
 
 
 if __name__ == "__main__":

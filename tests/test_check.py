@@ -139,7 +139,7 @@ def test_padding_that_is_counted_as_text_is_found(monkeypatch):
 
 def test_reference_tokens_that_are_counted_as_the_image_are_refused(monkeypatch):
     """Taken for a wider image they would be in its norms: the scheduler's latents tell."""
-    pipe = FluxKontextPipeline(**CASES["flux"].pipe.components)
+    pipe: Any = FluxKontextPipeline(**CASES["flux"].pipe.components)
     pipe.set_progress_bar_config(disable=True)
 
     def call() -> Any:

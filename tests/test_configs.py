@@ -59,3 +59,6 @@ def test_every_file_reads_as_yaml_and_says_what_it_is():
     assert len(files) >= len(MEMBERS)
     for path in files:
         assert OmegaConf.load(path) is not None
+        said = [line for line in path.read_text().splitlines()[:2] if "@package" not in line]
+        assert said[0].startswith("# "), path
+        assert said[0].endswith("."), path

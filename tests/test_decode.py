@@ -197,6 +197,6 @@ def test_what_was_not_computed_is_black_and_what_overflows_is_refused() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is Linux's")
 def test_memory_does_not_grow_with_samples() -> None:
-    few, many = 4, 16  # two blocks of images, and eight
+    few, many = 4, 8  # two blocks of images, and four
     first, second = decoding.in_child([few, many])
     assert second - first < (many - few) * decoding.MB_A_SAMPLE / 2

@@ -234,7 +234,7 @@ def test_unknown_prediction_type_is_refused():
 
 
 def test_unknown_scheduler_is_refused():
-    with pytest.raises(UnsupportedPipelineError, match=r"under HeunDiscreteScheduler"):
+    with pytest.raises(UnsupportedPipelineError, match=r"HeunDiscreteScheduler are not known"):
         levels(diffusers.HeunDiscreteScheduler(), [0], torch.zeros(1))
 
 

@@ -106,33 +106,23 @@ def test_a_browser_draws_the_report(out: Path, tmp_path: Path) -> None:
     assert len(colours) > 1000  # the pictures of faces, not text alone
 
 
-def test_again_it_only_draws(out: Path, capsys) -> None:
-    runs = sorted((out / "runs").rglob("*"))
-    before = {path: path.stat().st_mtime_ns for path in runs}
-    assert run_command([*TINY, f"out={out}"], main) == 0
-    assert "3 of 3 figures and tables" in capsys.readouterr().out
-    assert {path: path.stat().st_mtime_ns for path in runs} == before
-
-
-def test_what_a_run_has_lost_is_recorded_again(out: Path, tmp_path, capsys) -> None:
+def test_again_it_records_what_was_lost_and_otherwise_only_draws(out: Path, tmp_path, capsys):
+    """And a file that was changed, not lost, is one line with the command that makes its run."""
     copy = tmp_path / "tiny"
     shutil.copytree(out, copy)
-    run = next((copy / "runs").glob("pocket_dev*"))
-    lost = run / "x0" / "c"
-    before = {file.relative_to(lost) for file in lost.rglob("*") if file.is_file()}
-    shutil.rmtree(lost)
+    dev, schnell = (next((copy / "runs").glob(f"pocket_{name}*")) for name in ("dev", "schnell"))
+
+    def files(folder: Path) -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+    whole, untouched = set(files(dev)), files(schnell)
+    shutil.rmtree(dev / "x0" / "c")
     assert run_command([*TINY, f"out={copy}"], main) == 0
     assert "3 of 3 figures and tables" in capsys.readouterr().out
-    assert {file.relative_to(lost) for file in lost.rglob("*") if file.is_file()} == before
+    assert set(files(dev)) == whole
+    assert files(schnell) == untouched
 
-
-def test_a_damaged_run_is_one_line_with_the_command_that_makes_it(
-    out: Path, tmp_path, capsys
-) -> None:
-    copy = tmp_path / "tiny"
-    shutil.copytree(out, copy)
-    run = next((copy / "runs").glob("pocket_dev*"))
-    file = next(f for f in (run / "attention_norm" / "c").rglob("*") if f.is_file())
+    file = next(f for f in (dev / "attention_norm" / "c").rglob("*") if f.is_file())
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)

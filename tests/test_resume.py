@@ -12,51 +12,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tests.grids import SAMPLES, check_done_samples, values
 from tests.killing import words as words_of
-from tests.shell import run_command
-from tests.test_record import TIMINGS
 
 KILLS = 30
 TRIES = 4
 ROOT = Path(__file__).parents[1]
-
-
-SAMPLES = 8
-
-
-def values(path: Path) -> xr.Dataset:
-    return xr.open_zarr(path, chunks=None).drop_vars(TIMINGS)
-
-
-@pytest.fixture(scope="module")
-def ann(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("faces") / "ann.npy"
-    np.save(path, np.random.default_rng(0).normal(size=512).astype(np.float32))
-    return path
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, ann) -> xr.Dataset:
-    path = tmp_path_factory.mktemp("undisturbed") / "run.zarr"
-    assert run_command(words_of(ann, path)) == 0
-    seen = values(path).load()
-    assert seen.done.values.tolist() == [True] * SAMPLES
-    return seen
-
-
-def check_done_samples(path: Path, expected: xr.Dataset) -> int:
-    """Samples that say they are done are those of the undisturbed run, whole; how many."""
-    if not path.exists():
-        return 0
-    seen = values(path)
-    assert seen.sizes == expected.sizes
-    done = np.flatnonzero(seen.done)
-    for name, wanted in expected.variables.items():
-        along = "sample" in wanted.dims
-        if along or done.size:  # sigma and timestep are written with the first sample
-            rows = done if along else slice(None)
-            np.testing.assert_array_equal(seen[name].values[rows], wanted.values[rows], str(name))
-    return len(done)
 
 
 @pytest.mark.timeout(900)

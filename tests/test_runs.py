@@ -67,39 +67,44 @@ def test_an_unfinished_run_is_continued(copied: Path) -> None:
     assert f"out={copied}" in said
 
 
+def lost(file: Path) -> None:
+    file.unlink()
+
+
+def flipped(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+AGAIN, ANEW = "makes those samples again: python -m probes", "Remove it and record it again"
+
+
 @pytest.mark.parametrize(
-    ("name", "cure"),
+    ("harm", "name", "said", "cure"),
     [
-        ("latents/c/1/0/0/0/0", "makes those samples again: python -m probes"),
-        ("contribution/c/0/0/0/0", "makes those samples again: python -m probes"),
-        ("block/c/0", "Remove it and record it again: python -m probes"),
+        (lost, "latents/c/1/0/0/0/0", ": latents lacks 1 of its files", AGAIN),
+        (lost, "contribution/c/0/0/0/0", ": contribution lacks 1 of its files", AGAIN),
+        (lost, "block/c/0", ": block lacks 1 of its files", f"{ANEW}: python -m probes"),
+        (flipped, "attention_norm/c/0/0/0/0/0", ": ", f"{ANEW}: python -m probes"),
+        (cut, "zarr.json", ", its zarr.json cannot be read", ANEW.lower()),
     ],
 )
-def test_a_lost_file_is_damage(copied: Path, name: str, cure: str) -> None:
-    (copied / name).unlink()
-    said = line(copied)
-    assert f"damaged: {name.split('/')[0]} lacks 1 of its files" in said
-    assert cure in said
+def test_damage_is_named_with_its_cure(copied: Path, harm, name, said, cure) -> None:
+    harm(copied / name)
+    answer = line(copied)
+    assert answer.startswith(f"{copied} is damaged{said}")
+    assert cure in answer
 
 
 def test_a_file_that_a_killed_writer_left_beside_the_others_is_no_damage(copied: Path) -> None:
     for name in ("latents/c/1/0/0/0", "face/c"):
         (copied / name / ".0.partial").write_bytes(b"half")
     assert open_recorded(copied).sizes["sample"] == 2
-
-
-def test_a_flipped_byte_is_damage(copied: Path) -> None:
-    file = copied / "attention_norm" / "c/0/0/0/0/0"
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
-    assert "damaged" in line(copied)
-
-
-def test_cut_metadata_is_damage(copied: Path) -> None:
-    text = (copied / "zarr.json").read_text()
-    (copied / "zarr.json").write_text(text[: len(text) // 2])
-    assert "damaged" in line(copied)
 
 
 def test_a_run_that_was_not_measured(pocket_run: Path) -> None:

@@ -55,7 +55,7 @@ class Look:
     """Colour, line and marker of one condition; no two differ by colour alone."""
 
     colour: str
-    line: str
+    line: str | tuple[int, tuple[int, ...]]
     marker: str
 
 
@@ -65,7 +65,7 @@ LOOKS = (
     Look("#E69F00", "--", "s"),
     Look("#000000", "-.", "D"),
     Look("#009E73", ":", "^"),
-    Look("#CC79A7", (0, (5, 1, 1, 1, 1, 1)), "v"),  # pyright: ignore[reportArgumentType]
+    Look("#CC79A7", (0, (5, 1, 1, 1, 1, 1)), "v"),
     Look("#56B4E9", (0, (1, 1)), "P"),  # pyright: ignore[reportArgumentType]
 )
 INK, QUIET = "#222222", "#777777"

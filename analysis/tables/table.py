@@ -7,7 +7,6 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import xarray as xr
@@ -32,7 +31,7 @@ class Number:
     why: str = "–"
 
     @classmethod
-    def of(cls, found: xr.Dataset, word: str, digits: int = 3) -> Self:
+    def of(cls, found: xr.Dataset, word: str, digits: int = 3) -> "Number":
         """Variable `word` of a result with `low` and `high`."""
         value, low, high = (float(found[name]) for name in (word, "low", "high"))
         return cls(value, low, high, digits, why=found.attrs.get(WITHOUT, "–"))

@@ -50,9 +50,9 @@ def family_of(model: nn.Module) -> Family:
     for family in FAMILIES:
         if isinstance(model, family.model):
             return family
-    known = ", ".join(family.model.__name__ for family in FAMILIES)
+    known = ", ".join(family.model.__name__ for family in FAMILIES if family.pipelines)
     raise UnsupportedPipelineError(
-        f"cannot record a {type(model).__name__}: blocks are known for {known}"
+        f"the blocks of its {type(model).__name__} are not known; known: {known} and their ControlNets"
     )
 
 

@@ -45,8 +45,8 @@ def text_and_image_prompt(
 def _sites(module: Any) -> tuple[Site, ...]:
     if module.only_cross_attention:
         raise UnsupportedPipelineError(
-            "cannot record a U-Net with only_cross_attention: both attentions of a block read the "
-            "text, and one stream cannot hold two"
+            "both attentions of its U-Net's blocks read the text (only_cross_attention), and one stream "
+            "cannot hold two"
         )
     sites = [Site("attention", ("image",), module.attn1, _tensor)]
     if module.attn2 is not None:
@@ -143,6 +143,13 @@ _GUIDED = (
     "LatentConsistencyModelImg2ImgPipeline",
     "KolorsPipeline",
     "KolorsImg2ImgPipeline",
+    "AltDiffusionPipeline",
+    "AltDiffusionImg2ImgPipeline",
+    "StableUnCLIPPipeline",
+    "StableUnCLIPImg2ImgPipeline",
+    "StableDiffusionGLIGENPipeline",
+    "StableDiffusionModelEditingPipeline",
+    "StableDiffusionInpaintPipelineLegacy",
 )
 _PERTURBED = (
     "StableDiffusionPAGPipeline",
@@ -177,7 +184,7 @@ _REFUSED = {
     "CycleDiffusionPipeline": _TWO,
     "LEditsPPPipelineStableDiffusion": _TWO,
     "LEditsPPPipelineStableDiffusionXL": _TWO,
-    "StableDiffusionDiffEditPipeline": _TWO,
+    "StableDiffusionDiffEditPipeline": "its generate_mask and invert run the U-Net outside of a call",
     "StableDiffusionPipelineSafe": "it guides away from a third, safety prompt",
     "SemanticStableDiffusionPipeline": "it guides by further, semantic prompts",
     "StableDiffusionParadigmsPipeline": "it denoises several steps in one batch",

@@ -48,7 +48,9 @@ class UnetWiring:
             handles.append(module.norm2.register_forward_pre_hook(compare))
             handles.append(module.attn2.register_forward_hook(add))
         for site in block.sites:
-            if site.split is not None and hasattr(module.attn2.processor, "to_k_ip"):
+            if site.split is not None and hasattr(
+                getattr(module.attn2, "processor", None), "to_k_ip"
+            ):
                 handles += self._text_alone(site)
         return handles
 
@@ -63,11 +65,11 @@ class UnetWiring:
         def compare(module: nn.Module, args: Any, kwargs: Any, output: torch.Tensor) -> None:
             assert site.split is not None
             text = site.split(module, args, kwargs, output)[0]
-            heads = [
+            query, key, value = (
                 made[name].unflatten(-1, (attention.heads, -1)).transpose(1, 2)
                 for name in ("to_q", "to_k", "to_v")
-            ]
-            joined = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+            )
+            joined = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
             self.streams.compare(
                 text, attention.to_out[0](joined) / attention.rescale_output_factor
             )
