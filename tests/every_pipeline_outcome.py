@@ -15,8 +15,11 @@ from torch import nn
 from hooks import Capture, record
 from hooks.errors import UnsupportedPipelineError
 from tests.every_pipeline_calls import Call
+from tests.every_pipeline_made import arguments_of, pipeline_of
 from tests.oracle import truth
 from tests.oracle_check import check
+
+CAPTURE = Capture("tokens", velocity=True)
 
 
 @dataclass(frozen=True)
@@ -34,17 +37,20 @@ class Outcome:
 
 def outcome(call: Call, folder: Path) -> Outcome:
     """Record the call into `folder`, and compare everything with a call that is not recorded."""
-    pipe, path = call.pipe(), folder / "run.zarr"
-    arguments, before = call.arguments(pipe), wires(pipe)
+    pipe, path = pipeline_of(call), folder / "run.zarr"
+    arguments, before = arguments_of(call), wires(pipe)
+    returned, message = None, ""
     with counted(pipe) as passes:
         try:
-            with record(pipe, path, Capture(velocity=True)):
+            with record(pipe, path, CAPTURE):
                 returned = pipe(**arguments)
         except UnsupportedPipelineError as error:
-            return refusal(pipe, str(error), before, len(passes))
+            message = str(error)
+    if message:
+        return refusal(pipe, message, before, len(passes))
     if not path.exists():
         return Outcome(["nothing was recorded, and no word said"])
-    run, plain = xr.open_zarr(path).load(), call.pipe()
+    run, plain = xr.open_zarr(path).load(), pipeline_of(call)
     known = truth(call, plain)
     wrong = check(call, run, known)
     if not same(returned, known.returned):
@@ -60,7 +66,7 @@ def entry(pipe: Any, folder: Path) -> Outcome:
     """What comes of a `with record` in which nothing is called."""
     before = wires(pipe)
     try:
-        with warnings.catch_warnings(), record(pipe, folder / "run.zarr", Capture(velocity=True)):
+        with warnings.catch_warnings(), record(pipe, folder / "run.zarr", CAPTURE):
             warnings.simplefilter("ignore")  # that nothing was called
     except UnsupportedPipelineError as error:
         return refusal(pipe, str(error), before, 0)

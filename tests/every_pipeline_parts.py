@@ -109,8 +109,12 @@ def whole_flux() -> Any:
 
 
 def unet(name: str) -> UNet2DConditionModel:
+    return unet_with(unet_sizes(name))
+
+
+def unet_with(sizes: dict[str, Any]) -> UNet2DConditionModel:
     """One model for all classes whose U-Nets have the same sizes."""
-    return _unet(repr(sorted(unet_sizes(name).items())))
+    return _unet(repr(sorted(sizes.items())))
 
 
 @cache

@@ -5,7 +5,8 @@ import tempfile
 from pathlib import Path
 
 from tests.every_pipeline import build, modules
-from tests.every_pipeline_calls import Call, has_call, variants
+from tests.every_pipeline_calls import Call, has_call
+from tests.every_pipeline_made import variants
 from tests.every_pipeline_outcome import Outcome, entry, outcome
 
 HEAD = """# Pipeline classes

@@ -17,7 +17,17 @@ from torch import Tensor
 
 from tests.every_pipeline import pipeline_class
 from tests.every_pipeline_calls import NEGATIVES, PROMPTS, Call
-from tests.oracle_numbers import NO_TEXT, contribution, rms, streams, unpack, without_massive
+from tests.every_pipeline_made import arguments_of, pipeline_of
+from tests.oracle_numbers import (
+    NO_TEXT,
+    contribution,
+    grid_of,
+    rms,
+    streams,
+    token_norms,
+    unpack,
+    without_massive,
+)
 from tests.oracle_watch import Pass, Step, Watch
 
 BRANCHES = ["positive", "negative", "perturbed", "image_only"]
@@ -35,7 +45,7 @@ class Truth:
 
 def truth(call: Call, pipe: Any) -> Truth:
     """Run the call without recording, and keep everything."""
-    watch, arguments = Watch(pipe), call.arguments(pipe)
+    watch, arguments = Watch(pipe), arguments_of(call)
     with watch.on():
         returned = pipe(**arguments)
     return Truth(returned, _expected(call, watch, returned))
@@ -46,14 +56,14 @@ def embedding(call: Call, negative: bool) -> Tensor:
     key = kinds(call.name), negative
     if key not in _embeddings:
         alone = Call(call.name)
-        pipe = alone.pipe()
-        watch, arguments = Watch(pipe), alone.arguments(pipe)
+        pipe, arguments = pipeline_of(alone), arguments_of(alone)
+        watch = Watch(pipe)
         if call.name not in NO_TEXT:
             arguments["prompt"] = NEGATIVES if negative else PROMPTS
         with watch.on():
             pipe(**arguments)
         _embeddings[key] = watch.steps[0].passes[0].context
-    return _embeddings[key]
+    return _embeddings[key][call.texts]
 
 
 @cache
@@ -114,14 +124,14 @@ def _expected(call: Call, watch: Watch, returned: Any) -> xr.Dataset:
         made[name] = (("sample", "step", *space), np.stack(values, 1))
     coordinates = {"branch": BRANCHES, "stream": STREAMS, "block": first.passes[0].blocks}
     for name, values in _norms(call, steps, ran, coordinates["block"]).items():
-        made[name] = (("sample", "step", "branch", "block", "stream")[: values.ndim], values)
+        last = {5: ("stream",), 6: ("token_y", "token_x")}.get(values.ndim, ())
+        made[name] = (("sample", "step", "branch", "block", *last), values)
     if watch.control is not None:
         coordinates["adapter_block"] = first.control[0].blocks
         inside = _inside(call, steps, coordinates["adapter_block"])
         made["adapter_attention_norm"] = (("sample", "step", "adapter_block", "stream"), inside)
-    if "latent" not in call.words:
-        image = returned.rgb if hasattr(returned, "rgb") else returned.images
-        made["image"] = (("sample", "row", "column", "rgb"), np.asarray(image))
+    if not call.latents:
+        made["image"] = (("sample", "row", "column", "rgb"), np.stack(first_of(returned)))
     return xr.Dataset(made, coordinates)
 
 
@@ -140,7 +150,11 @@ def _norms(
 ) -> dict[str, np.ndarray]:
     """Every variable along (sample, step, branch, block) and, if it has streams, stream."""
     sizes = len(steps[0].sample), len(steps), len(BRANCHES), len(blocks)
+    grid = grid_of(call, steps[0])
     found = {name: np.full((*sizes, len(STREAMS)), np.nan) for name in BY_STREAM}
+    found |= {
+        f"{q}_token_norm": np.full((*sizes, *grid), np.nan) for q in ("attention", "residual")
+    }
     if call.is_flux and steps[0].control:
         found["contribution"] = np.full(sizes, np.nan)
     for s, step in enumerate(steps):
@@ -155,6 +169,10 @@ def _norms(
                         rest, share = without_massive(tensor)
                         found["residual_norm_without_massive"][where] = rest
                         found["massive_share"][where] = share
+                    if name == "image":
+                        found[f"{quantity}_token_norm"][:, s, b, i] = token_norms(
+                            tensor, step, grid
+                        )
                 if quantity == "residual" and "contribution" in found:
                     found["contribution"][:, s, b, i] = contribution(one, block, whole["image"])
     return found
@@ -178,11 +196,17 @@ def _inside(call: Call, steps: list[Step], blocks: list[str]) -> np.ndarray:
     return found
 
 
+def first_of(returned: Any) -> Any:
+    """The images of what a pipeline returns, as an object or as a tuple."""
+    return next(iter(returned.values())) if isinstance(returned, dict) else returned[0]
+
+
 def _final(call: Call, watch: Watch, returned: Any) -> Tensor:
     """The latents that were returned, or those that the VAE was given, in the scheduler's scale."""
     last = watch.steps[-1]
-    if "latent" in call.words:
-        return unpack(returned.images, last) if call.is_flux else returned.images
+    if call.latents:
+        given = first_of(returned)
+        return unpack(given, last) if call.is_flux else given
     assert watch.decoded is not None
     config = watch.pipe.vae.config
     return (watch.decoded - (config.shift_factor or 0.0)) * config.scaling_factor

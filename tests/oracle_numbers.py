@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.every_pipeline_calls import NEGATIVES, PROMPTS, Call
+from tests.every_pipeline import build
+from tests.every_pipeline_calls import Call
 from tests.oracle_watch import Pass, Step
 
 NO_TEXT = ("StableDiffusionImageVariationPipeline", "PaintByExamplePipeline")
@@ -30,7 +31,8 @@ def streams(call: Call, step: Step, whole: dict[str, Tensor], branch: str) -> di
         if image.shape[1] > tokens:
             found["reference"] = image[:, tokens:]
         if "text" in found:
-            text = found.pop("text")
+            # a ControlNetUnion puts a token of its own, which says its mode, before them
+            text = found.pop("text")[:, -16:]
             real = _real_tokens(call, branch)[..., None]
             found["text"] = text.where(real, torch.nan)
             found["padding"] = text.where(~real, torch.nan)
@@ -39,7 +41,7 @@ def streams(call: Call, step: Step, whole: dict[str, Tensor], branch: str) -> di
 
 def _real_tokens(call: Call, branch: str) -> Tensor:
     """(sample, token): which text tokens are no padding, by the tokenizer's own mask."""
-    words = NEGATIVES if branch == "negative" else PROMPTS
+    words = call.negatives if branch == "negative" else call.prompts
     given = {"padding": "max_length", "max_length": 16, "truncation": True}
     mask = _flux_tokenizer()(words, return_tensors="pt", **given).attention_mask
     return mask.bool()
@@ -47,7 +49,7 @@ def _real_tokens(call: Call, branch: str) -> Tensor:
 
 @cache
 def _flux_tokenizer() -> Any:
-    return Call("FluxPipeline").pipe().tokenizer_2
+    return build("FluxPipeline").tokenizer_2
 
 
 def rms(tensor: Tensor) -> np.ndarray:
@@ -60,6 +62,27 @@ def without_massive(tensor: Tensor) -> tuple[np.ndarray, np.ndarray]:
     channels = tensor.double().square().nanmean(1).sort(dim=-1).values
     rest, whole = channels[:, :-2].sum(-1), channels.sum(-1)
     return rest.sqrt().numpy(), (1 - rest / whole).numpy()
+
+
+def grid_of(call: Call, step: Step) -> tuple[int, int]:
+    """(y, x) of the noisy image's tokens: FLUX has one for 2 x 2 latents, a U-Net's finest level for 1."""
+    if call.is_flux:
+        y, x = unpack(step.sample, step).shape[2:]
+        return y // 2, x // 2
+    return tuple(step.sample.shape[2:])
+
+
+def token_norms(tensor: Tensor, step: Step, grid: tuple[int, int]) -> np.ndarray:
+    """L2 norm over channels of each token, where it lies in the finest grid; a coarse token is repeated."""
+    norms = tensor.double().norm(dim=-1)
+    if "img_ids" in step.passes[0].given:
+        ids = step.passes[0].given["img_ids"][: norms.shape[1]].long()
+        found = norms.new_full((len(norms), *grid), torch.nan)
+        found[:, ids[:, 1], ids[:, 2]] = norms
+        return found.numpy()
+    times = round((grid[0] * grid[1] / norms.shape[1]) ** 0.5)
+    coarse = norms.unflatten(1, (grid[0] // times, grid[1] // times))
+    return coarse.repeat_interleave(times, 1).repeat_interleave(times, 2).numpy()
 
 
 def unpack(tokens: Tensor, step: Step) -> Tensor:

@@ -69,6 +69,7 @@ class Watch:
         self.decoded: Tensor | None = None
         self._passes: list[Pass] = []
         self._control: list[Pass] = []
+        self._converted: Tensor | None = None
 
     @contextmanager
     def on(self) -> Iterator["Watch"]:
@@ -80,12 +81,18 @@ class Watch:
                 for handle in _hooks(network, passes):
                     stack.callback(handle.remove)
             _replace(stack, self.pipe.scheduler, "step", self._step)
+            if hasattr(self.pipe.scheduler, "convert_model_output"):
+                _replace(stack, self.pipe.scheduler, "convert_model_output", self._convert)
             _replace(stack, self.pipe.vae, "decode", self._decode)
             yield self
 
     def _decode(self, original: Callable[..., Any], latents: Tensor, *args: Any, **kw: Any) -> Any:
         self.decoded = latents.clone()
         return original(latents, *args, **kw)
+
+    def _convert(self, original: Callable[..., Any], *args: Any, **kw: Any) -> Any:
+        self._converted = original(*args, **kw)
+        return self._converted
 
     def _step(
         self,
@@ -100,7 +107,9 @@ class Watch:
         given = model_output.clone(), sample.clone()
         made = original(model_output, timestep, sample, *args, return_dict=True, **kw)
         scheduler = self.pipe.scheduler
-        clean = _clean(scheduler, made, float(timestep), *given)
+        clean = self._converted  # multistep schedulers turn the output into it, and say it to none
+        if clean is None:
+            clean = _clean(scheduler, made, float(timestep), *given)
         passes, control = self._passes.copy(), self._control.copy()
         self._passes.clear()
         self._control.clear()
@@ -164,7 +173,7 @@ def _flux_block(block: Any, name: str, passes: list[Pass]) -> Iterator[Any]:
         if isinstance(output, tuple):
             streams = dict(zip(("image", "text", "image_prompt"), output, strict=False))
         else:
-            text = passes[-1].context.shape[1]
+            text = output.shape[1] - passes[-1].sample.shape[1]
             streams = {"image": output[:, text:], "text": output[:, :text]}
         passes[-1].outputs["attention", name] = {k: v.clone() for k, v in streams.items()}
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from hooks import Capture, record
+from hooks import record
 from tests.every_pipeline import build, modules
-from tests.every_pipeline_calls import WITHOUT_CALL, Call, has_call, variants
-from tests.every_pipeline_outcome import entry, outcome
+from tests.every_pipeline_calls import WITHOUT_CALL, Call, has_call
+from tests.every_pipeline_made import arguments_of, pipeline_of, variants
+from tests.every_pipeline_outcome import CAPTURE, entry, outcome
 from tests.every_pipeline_table import outcome_of, representative, row
 from tests.oracle import Truth, truth
 from tests.oracle_check import check
@@ -65,11 +66,11 @@ def test_classes_without_a_call_are_refused_for_their_cause(pattern, cause, tmp_
 def right(tmp_path_factory) -> tuple[Call, xr.Dataset, Truth]:
     """A run that the oracle finds right, with two branches, several streams and an IP-Adapter."""
     call = Call("FluxPipeline", frozenset({"guided", "image_prompt"}))
-    path, pipe = tmp_path_factory.mktemp("right") / "run.zarr", call.pipe()
-    arguments = call.arguments(pipe)
-    with record(pipe, path, Capture(velocity=True)):
+    path, pipe = tmp_path_factory.mktemp("right") / "run.zarr", pipeline_of(call)
+    arguments = arguments_of(call)
+    with record(pipe, path, CAPTURE):
         pipe(**arguments)
-    run, known = xr.open_zarr(path).load(), truth(call, call.pipe())
+    run, known = xr.open_zarr(path).load(), truth(call, pipeline_of(call))
     assert check(call, run, known) == []
     return call, run, known
 
