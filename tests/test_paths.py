@@ -40,7 +40,7 @@ def test_an_address_of_another_store_is_refused(text, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("text", ["run.zarr", "a:b.zarr", "C:/runs/a.zarr", "/tmp/x:y/z", "./~a"])
+@pytest.mark.parametrize("text", ["run.zarr", "a:b.zarr", "C:/runs/a.zarr", "/tmp/x:y/z"])
 def test_other_paths_are_left_as_they_are(text):
     assert run_path(text) == Path(text)
 
@@ -56,7 +56,7 @@ def test_home_is_known_by_its_sign(home):
 
 def test_files_of_a_command_are_found_at_home(home, typed, tmp_path):
     (home / "prompts.txt").write_text("a man\n")
-    np.save(home / "noise.npy", np.zeros((16, 8, 8), np.float32))
+    np.save(home / "noise.npy", np.zeros((4, 16, 16), np.float32))
     words = tiny(prompts="['~/prompts.txt']", out="'~/run.zarr'", initial_latents="'~/noise.npy'")
     answer = typed(words)
     assert answer.status == 0, answer.err

@@ -110,9 +110,9 @@ def test_a_batch_that_another_makes_is_left_to_it(tmp_path, ann, undisturbed, ty
     assert answer.status == 0
     last = answer.out.splitlines()[-1]
     assert last.startswith(
-        f"{path}: 6 of {SAMPLES} samples are done, 6 of them by this process, and nothing is left to "
-        "begin: the other 2 are still "
-        f"made by process {os.getpid()} on host {os.uname().nodename} (since "
+        f"{path}: 6 of {SAMPLES} samples are done, 6 of them by this process, and nothing "
+        "is left to begin: the other 2 are still made by "
+        f"process {os.getpid()} on host {os.uname().nodename} (since "
     )
     assert np.flatnonzero(~place.done).tolist() == [2, 3]
     before = stamps(path)
