@@ -66,4 +66,6 @@ def main() -> None:
     if into is None:
         print(table())
     else:
-        into.write_text(table())
+        made = table()
+        into.parent.mkdir(parents=True, exist_ok=True)
+        into.write_text(made)
