@@ -26,7 +26,7 @@ def command(main: Callable[[], None]) -> int:
     if {"-h", "--help"} & set(sys.argv[1:]):  # Hydra's own needs a configuration that composes
         print(main.__doc__)
         return 0
-    words = ["dry=true" if word == "--dry" else word for word in sys.argv[1:]]
+    words = ["dry=true" if word == "--dry" else at_home(word) for word in sys.argv[1:]]
     # argparse takes no overrides after an option that stands among them
     sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
     try:
@@ -34,6 +34,17 @@ def command(main: Callable[[], None]) -> int:
     except (HydraException, OmegaConfBaseException, MissingConfigException) as error:
         return _say(composition(error))
     return 0
+
+
+def at_home(word: str) -> str:
+    """A word in which `~/runs/a.zarr` is quoted: shells leave it after `=`, and Hydra reads no `~`.
+
+    A word with quotes of its own is left as it is, and so is one that begins with `~`, Hydra's sign to
+    delete a key.
+    """
+    if any(sign in word for sign in "'\"\\"):
+        return word
+    return re.sub(r"(?<=[=\[,])(~[^,\[\]]*)", r"'\1'", word)
 
 
 def entry(config_name: str, work: Callable[[dict[str, Any]], object]) -> Callable[[], None]:

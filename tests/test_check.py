@@ -21,7 +21,7 @@ from hooks.texts import Encoded, Texts
 from probes import models
 from probes.check import check, main
 from tests.cases import CASES, PROMPT, Case
-from tests.every_pipeline_calls import load_image_prompt
+from tests.every_pipeline_image_prompt import load_image_prompt
 from tests.models import stable_diffusion
 from tests.shell import infused, listed, study_of, tiny
 

@@ -12,6 +12,7 @@ from analysis.paper import main as paper
 from hooks.errors import UnsupportedPathError
 from hooks.paths import local_path, run_path
 from hooks.store import Run
+from probes.command import at_home
 from tests.filled import LENGTH, filled, plan
 from tests.shell import infused, listed, run_command, tiny
 
@@ -70,9 +71,24 @@ def test_files_of_a_command_are_found_at_home(home, typed, tmp_path):
 
 def test_analysis_finds_runs_at_home(home, capsys):
     filled(home / "a.zarr")
-    for words in ("'~/a.zarr'", "'~/*.zarr'"):
+    for words in ("'~/a.zarr'", "~/a.zarr", "'~/*.zarr'"):
         assert run_command([f"runs=[{words}]", "metrics=[latency]"], analysis) == 2
         assert capsys.readouterr().err.startswith(f"{home}/a.zarr has no stage_seconds")
+
+
+@pytest.mark.parametrize(
+    ("word", "read"),
+    {
+        "out=~/a.zarr": "out='~/a.zarr'",
+        "runs=[~/a.zarr,b.zarr,~/c d.zarr]": "runs=['~/a.zarr',b.zarr,'~/c d.zarr']",
+        "out='~/a.zarr'": "out='~/a.zarr'",
+        "prompts=['a, ~ b']": "prompts=['a, ~ b']",
+        "~adapter": "~adapter",
+        "out=a~b.zarr": "out=a~b.zarr",
+    }.items(),
+)
+def test_a_home_path_needs_no_quotes(word, read):
+    assert at_home(word) == read
 
 
 @pytest.mark.parametrize("key", ["out", "faces", "prompts", "control_image", "initial_latents",
