@@ -46,6 +46,8 @@ class Texts:
 
     def of(self, embeds: Any) -> Encoded:
         """What is known of an embedding (batch, token, channel)."""
+        if embeds is None:  # as a reference to an embedding that is gone is
+            return Encoded(None, None)
         alive = [(ref(), encoded) for ref, encoded in self._known]
         return next((e for known, e in alive if known is embeds), Encoded(None, None))
 
