@@ -105,9 +105,9 @@ def require(path: Path, recorded: xr.Dataset, metrics: Sequence[Metric]) -> None
     for metric in metrics:
         promised |= metric.quantities(run).keys()
         readable(path, metric, promised | {str(name) for name in run})
-        refuse_label(path, recorded, metric)
         if settled(path, run, group, metric) is None:
             continue
+        refuse_label(path, recorded, metric)
         run = run.assign_coords(metric.coordinates(run))
         if not complete(group, metric.name):
             metric.load(run)

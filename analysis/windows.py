@@ -149,7 +149,7 @@ def windows(
 def sensitivity(
     curves: xr.DataArray,
     estimator: ShareOfPlateau | ExponentialApproach,
-    shares: Sequence[float],
+    shares: Sequence[float] | np.ndarray,
     interval: Interval,
     *,
     against: Against,

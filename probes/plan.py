@@ -128,9 +128,7 @@ def describe(study: Study, found: Layout, samples: int, left: int, out: Path) ->
     )
     if whole:
         waiting = whole * study.batch_size * (WAITING + 1)
-        lines.append(
-            f"  {'memory for whole tensors':<26}{_bytes(waiting):>10}   of {WAITING + 1} steps at most"
-        )
+        lines.append(f"memory for whole tensors: {_bytes(waiting)}, of {WAITING + 1} steps at most")
     return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ The classes are taken from diffusers' source: those whose `__init__` annotates a
 `UNet2DConditionModel` or `FluxTransformer2DModel`. `build` makes one from tests/every_pipeline_parts.py.
 """
 
+import copy
 import importlib
 import inspect
 import re
@@ -52,6 +53,8 @@ def build(name: str, **given: Any) -> Any:
             components[parameter.name] = None
         elif parameter.name != "self" and not _is_setting(asked):
             components[parameter.name] = part(name, asked)
+    if name.startswith("Versatile"):  # which changes the components that it is given
+        components = copy.deepcopy(components)
     pipe = pipeline_class(name)(**components)
     pipe.set_progress_bar_config(disable=True)
     return pipe
