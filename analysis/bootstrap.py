@@ -124,6 +124,8 @@ def _heard(
 class OneFace:
     """In place of an interval where only one face was measured: the bounds are NaN."""
 
+    level: float = float("nan")  # of no interval
+
     def __call__(self, faces: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Bounds:
         """The estimate alone; NaN where nothing was measured."""
         estimate = np.asarray(statistic(weighted_means(np.ones((1, len(faces))), faces))[0])

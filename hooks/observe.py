@@ -204,10 +204,12 @@ class Observer:
             return [(2, 0, stream)]
         if now.lengths is None:  # nothing tells text from padding
             return []
+        # A FLUX ControlNet Union puts a token of its mode before the text.
+        text = stream[:, stream.shape[1] - now.tokens.context :]
         if len(set(now.lengths)) == 1:
-            pieces = [(0, stream, now.lengths[0])]
+            pieces = [(0, text, now.lengths[0])]
         else:
-            pieces = [(i, stream[i : i + 1], n) for i, n in enumerate(now.lengths)]
+            pieces = [(i, text[i : i + 1], n) for i, n in enumerate(now.lengths)]
         found = [(2, i, piece[:, :n]) for i, piece, n in pieces if n]
         return found + [(3, i, piece[:, n:]) for i, piece, n in pieces if n < piece.shape[1]]
 

@@ -88,7 +88,8 @@ def plain_arguments(call: Call) -> dict[str, Any]:
     }
     for key, value in CLASSES.items():
         if re.search(key, call.name):
-            given |= value() if callable(value) else value
+            own: Any = value() if callable(value) else value
+            given |= own
     return given
 
 

@@ -159,12 +159,15 @@ def transformer(channels: int) -> FluxTransformer2DModel:
 
 @cache
 def vae(channels: int) -> AutoencoderKL:
+    levels: Any = {
+        "block_out_channels": (8, 8),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+    }
     model = AutoencoderKL(
         in_channels=channels,
         out_channels=channels,
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
+        **levels,
         latent_channels=4,
         norm_num_groups=4,
         sample_size=16,
@@ -313,10 +316,11 @@ def scheduler(name: str, asked: str) -> Any:
     )
 
 
+_TWO: Any = (4, 8)
 # type named in the annotation -> its component for a class of that name; the first that is named
 MAKERS: dict[str, Callable[[str], Any]] = {
     "ControlNetXSAdapter": lambda name: ControlNetXSAdapter.from_unet(
-        unet(name), size_ratio=0.5, conditioning_embedding_out_channels=(4, 8)
+        unet(name), size_ratio=0.5, conditioning_embedding_out_channels=_TWO
     ),
     "UNet2DConditionModel": unet,
     "UNetFlatConditionModel": unet,

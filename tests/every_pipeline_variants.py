@@ -93,7 +93,7 @@ def _for_two(call: Call, given: Arguments, asked: Mapping[str, Any]) -> Argument
 
 @cache
 def _union() -> FluxControlNetModel:
-    sizes = dict(plain_controlnet().config) | {"num_mode": 2}
+    sizes: dict[str, Any] = dict(plain_controlnet().config) | {"num_mode": 2}
     known = inspect.signature(FluxControlNetModel.__init__).parameters
     return randomised(FluxControlNetModel(**{k: v for k, v in sizes.items() if k in known}))
 

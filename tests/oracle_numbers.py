@@ -69,7 +69,8 @@ def grid_of(call: Call, step: Step) -> tuple[int, int]:
     if call.is_flux:
         y, x = unpack(step.sample, step).shape[2:]
         return y // 2, x // 2
-    return tuple(step.sample.shape[2:])
+    y, x = step.sample.shape[2:]
+    return y, x
 
 
 def token_norms(tensor: Tensor, step: Step, grid: tuple[int, int]) -> np.ndarray:

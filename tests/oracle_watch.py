@@ -121,7 +121,8 @@ class Watch:
 def _clean(scheduler: Any, made: Any, timestep: float, output: Tensor, sample: Tensor) -> Tensor:
     """The clean latents as the scheduler itself estimates them."""
     if isinstance(scheduler, diffusers.FlowMatchEulerDiscreteScheduler):
-        return sample - timestep / scheduler.config.num_train_timesteps * output
+        settings: Any = scheduler.config
+        return sample - timestep / settings.num_train_timesteps * output
     if "denoised" in made:  # LCM: what it returns is mixed with the noisy latents
         skip, out = scheduler.get_scalings_for_boundary_condition_discrete(timestep)
         return (made.denoised - skip * sample) / out
