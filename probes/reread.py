@@ -1,4 +1,4 @@
-"""`python -m probes.reread runs=[runs/a.zarr]`: read recorded latents again without the adapter, or with another face.
+"""`python -m probes.reread runs=[a.zarr]`: recorded latents, without the adapter or with another face.
 
 Three readings of a finished run, each a group of its own beside the record, `reread/<reading>`:
 
@@ -186,7 +186,13 @@ def swapped(run, loaded, batch, off, on_step) -> dict[str, np.ndarray]:
     """x0 at each stored x_t, the adapter given another person's face for that evaluation."""
     stored = run.read("latents", [cell.index for cell in batch])
     others = [replace(cell, face=run.others[cell.face]) for cell in batch]
-    return {"swapped_x0": estimates(loaded, others, stored, on_step)[0]}
+    first = {cell.face: cell.index for cell in reversed(run.cells)}
+    given = [first[cell.face] for cell in others]
+    return {
+        "swapped_x0": estimates(loaded, others, stored, on_step)[0],
+        "swapped_face_embedding": run.read("face_embedding", given),
+        "swapped_face_crop": run.read("face_crop", given),
+    }
 
 
 def committed(run, loaded, batch, off, on_step) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""A finished run as it is read again: its study, cells and latents, and the groups that the readings fill."""
+"""A finished run as it is read again: its study, cells and latents, and the groups that are filled."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from hooks.store import Run
 from hooks.vocabulary import SAMPLE_COORDINATES, VARIABLES, Variable
 from probes import grid
 from probes.identity import PLACES
+from probes.plan import EXTRA_SHAPES, EXTRAS
 from probes.provenance import configuration
 from probes.study import Study
 
@@ -46,8 +47,19 @@ DECLARED = {
         "final latents with the adapter as recorded before step `off_from` and off from there to the end; "
         "the last are the run's own; NaN where the sample was not read again",
     ),
+    **{
+        f"swapped_{name}": replace(
+            declared, long_name=f"of the face that was given instead: {declared.long_name}"
+        )
+        for name, declared in EXTRAS.items()
+    },
 }
-OF = {"carried": "carried_x0", "swapped": "swapped_x0", "committed": "committed_latents"}
+OF = {
+    "carried": ("carried_x0",),
+    "swapped": ("swapped_x0", *(f"swapped_{name}" for name in EXTRAS)),
+    "committed": ("committed_latents",),
+}
+"""Variables of each reading."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +105,7 @@ class Rereading:
         """Where a reading's group lies."""
         return self.path / GROUP / reading
 
-    def target(
-        self, reading: str, cells: Sequence[grid.Cell], off: Sequence[int]
-    ) -> "Target":
+    def target(self, reading: str, cells: Sequence[grid.Cell], off: Sequence[int]) -> "Target":
         """What a reading is to fill. Raises RunError for one that is there with other steps."""
         others = self.others if reading == "swapped" else {}
         target = Target(self, reading, tuple(cells), (*off, self.steps) if off else (), others)
@@ -170,11 +180,14 @@ class Target:
 
     def layout(self) -> Layout:
         """A place for each sample of the run."""
-        name = OF[self.reading]
         along = len(self.off) if self.off else self.run.steps
-        variables = {name: (DECLARED[name], (along, *self.run.latent_shape))}
-        variables |= {n: (VARIABLES[n], (self.run.steps,)) for n in ("sigma", "timestep")}
-        variables["done"] = (VARIABLES["done"], ())
+        variables: dict[str, tuple[Variable, tuple[int, ...]]] = {
+            "done": (VARIABLES["done"], ()),
+            **{name: (VARIABLES[name], (self.run.steps,)) for name in ("sigma", "timestep")},
+        }
+        for name in OF[self.reading]:
+            given = EXTRA_SHAPES.get(name.removeprefix("swapped_"))
+            variables[name] = DECLARED[name], given or (along, *self.run.latent_shape)
         coordinates: dict[str, tuple[str, np.ndarray]] = {
             "step": ("step", np.arange(self.run.steps))
         }
@@ -200,8 +213,9 @@ def opened(path: str | Path, places: Mapping[str, str] | None = None) -> Rereadi
         raise RunError(f"{path} is unfinished: the command that made it continues")
     columns = zip(*(store.read(name) for name in ("face", "prompt", "seed")), strict=True)
     cells = tuple(grid.Cell(i, str(f), str(p), int(s)) for i, (f, p, s) in enumerate(columns))
-    shape = xr.open_zarr(path, chunks=None)["final_latents"].shape[1:]
-    return Rereading(path, store, study_of(made, places or {}), cells, shape, store.read("sigma"))
+    channel, y, x = xr.open_zarr(path, chunks=None)["final_latents"].shape[1:]
+    study = study_of(made, places or {})
+    return Rereading(path, store, study, cells, (channel, y, x), store.read("sigma"))
 
 
 def study_of(made: Mapping[str, Any], places: Mapping[str, str]) -> Study:
