@@ -101,6 +101,58 @@ class Evidence:
         one = values.sel(recogniser=self.recogniser(run), alignment=alignment)
         return one.drop_vars(["recogniser", "conditioning", "alignment"])
 
+    def carried(self, run: xr.Dataset, alignment: str = "fixed") -> xr.DataArray:
+        """Similarity (sample, step) of x0 with the adapter off for that evaluation."""
+        values = self._judged(run, "carried_similarity").sel(alignment=alignment, drop=True)
+        return again(values, run, "carried_x0")
+
+    def other_face(
+        self, run: xr.Dataset, toward: str = "own", alignment: str = "fixed"
+    ) -> xr.DataArray:
+        """Similarity (sample, step) of x0 with another person's face for that evaluation.
+
+        toward: `own`, to the run's reference, or `other`, to the person whose face was given.
+        """
+        values = self._judged(run, "swapped_similarity")
+        chosen = values.sel(alignment=alignment, toward=toward, drop=True)
+        return again(chosen, run, "swapped_x0")
+
+    def committed(self, run: xr.Dataset) -> xr.DataArray:
+        """Similarity (sample, step) of final images with the adapter off from a step to the end.
+
+        `step` is how many of the first steps had it, unevenly spaced from 0 to all; `sigma` the noise
+        level at which it was switched off. NaN where no face was found.
+        """
+        values = again(self._judged(run, "committed_similarity"), run, "committed_latents")
+        values = values.drop_vars(["step", "sigma", "timestep"], errors="ignore")
+        return values.rename(off_from="step", off_sigma="sigma")
+
+    def blur_null(self, run: xr.Dataset) -> xr.DataArray:
+        """Similarity (sample, step) of the final image, blurred to x0's sharpness at the step."""
+        return self._judged(run, "null_similarity")
+
+    def chance(self, run: xr.Dataset) -> xr.DataArray:
+        """Similarity (sample) of the reference to other people's; NaN where there is no other."""
+        return self._judged(run, "chance")
+
+    def ceiling(self, run: xr.Dataset) -> xr.DataArray:
+        """Similarity (sample) of the reference to other photos of the person; NaN where there are none."""
+        return self._judged(run, "ceiling")
+
+    def way(self, values: xr.DataArray, run: xr.Dataset) -> xr.DataArray:
+        """Similarities as shares of the way from chance (0) to ceiling (1), both means over faces.
+
+        NaN where either is not known.
+        """
+        low, high = (
+            float(self.average(ends)["mean"]) for ends in (self.chance(run), self.ceiling(run))
+        )
+        return ((values - low) / (high - low)).assign_attrs(units="1", long_name="share of the way")
+
+    def _judged(self, run: xr.Dataset, name: str) -> xr.DataArray:
+        values = measured(run, name).sel(recogniser=self.recogniser(run))
+        return values.drop_vars(["recogniser", "conditioning"], errors="ignore")
+
     def endpoint(self, run: xr.Dataset, recogniser: str | None = None) -> xr.DataArray:
         """Similarity (sample) of the final image, NaN where no face was found."""
         values = measured(run, "final_similarity")
@@ -126,6 +178,22 @@ class Evidence:
         if len(np.unique(values["face"].values)) < 2:
             return None
         return cells.detection_rate(values, level=self.level)
+
+
+IDENTITY: Mapping[str, Callable[[Evidence, xr.Dataset], xr.DataArray]] = {
+    "as predicted": lambda evidence, run: evidence.identity(run),
+    "carried by the latents": lambda evidence, run: evidence.carried(run),
+    "committed": lambda evidence, run: evidence.committed(run),
+}
+"""The three identity curves (sample, step) of a run, by the names that are theirs alone."""
+
+
+def again(values: xr.DataArray, run: xr.Dataset, source: str) -> xr.DataArray:
+    """Of measurements of a reading, the samples that were read again."""
+    if source not in run:
+        return values
+    asked = set(run[source].attrs["samples"])
+    return values.isel(sample=[s in asked for s in values["sample"].values.tolist()])
 
 
 def setting(run: xr.Dataset, name: str) -> Any:

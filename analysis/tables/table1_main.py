@@ -15,8 +15,8 @@ import xarray as xr
 
 from analysis.calls import Calls, average, faster, seconds_an_image
 from analysis.evidence import Evidence, MissingEvidenceError, measured
-from analysis.figures.marks import run_name
 from analysis.power import pairs_needed
+from analysis.quantities import run_name
 from analysis.tables.table import ABSENT, ONE_FACE, Entry, Number, Table
 from hooks.errors import StepscopeError
 
