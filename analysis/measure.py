@@ -17,6 +17,7 @@ import xarray as xr
 from analysis.group import create, discard, laid_out, unmark, write
 from analysis.metrics import METRICS, Metric
 from analysis.metrics.metric import fingerprint
+from analysis.metrics.perceptual_pocket import PocketDistance
 from analysis.rereads import READING, making
 from analysis.runs import MARK, content, measurements, open_recorded, reading
 from hooks.errors import RunError, StepscopeError, nearest
@@ -40,6 +41,7 @@ class Settings:
     dinov2: str = "facebook/dinov2-base"
     dinov2_size: int = 224
     many_step: str | None = None
+    perceptual: str = PocketDistance.perceptual
     photos: Sequence[str] = ()
     device: str = "auto"
 

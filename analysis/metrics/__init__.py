@@ -9,6 +9,10 @@ from analysis.metrics.dinov2 import Dinov2, Dinov2Step
 from analysis.metrics.latency import Latency
 from analysis.metrics.lpips import Lpips, LpipsStep
 from analysis.metrics.metric import Metric
+from analysis.metrics.perceptual_pocket import (
+    PerceptualDistancePocket,
+    PerceptualDistancePocketStep,
+)
 from analysis.metrics.rereads import (
     ArcfaceCarried,
     ArcfaceCommitted,
@@ -37,6 +41,8 @@ METRICS: dict[str, type[Metric]] = {
         ArcfaceCommitted,
         Lpips,
         LpipsStep,
+        PerceptualDistancePocket,
+        PerceptualDistancePocketStep,
         Dinov2,
         Dinov2Step,
         Latency,

@@ -27,7 +27,7 @@ from analysis.metrics.sharpness import (
 )
 
 MATCHED = "laplacian"
-HALVINGS = 20
+HALVINGS = 12
 """Of the interval in which the Gaussian lies."""
 
 

@@ -15,7 +15,7 @@ import xarray as xr
 
 from analysis.metrics.arcface import Recognition
 from analysis.metrics.metric import Quantity
-from analysis.metrics.panel import pack, references
+from analysis.metrics.panel import SMALLEST, pack, references
 from probes.backbones import pick_device
 from probes.faces import FaceError, face_files, largest_face, read_image
 from probes.recognisers import aligned, load_detector
@@ -34,6 +34,10 @@ class Chance(Recognition):
     name: ClassVar[str] = "chance"
     reads: ClassVar[tuple[str, ...]] = ("face_crop", "face_embedding")
     whole: ClassVar[bool] = True
+
+    def size(self, run: xr.Dataset) -> int:
+        """No image of the run is looked at; photos are, as `probes.faces` does."""
+        return self.det_size or SMALLEST
 
     def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
         told = "cosine similarity of the reference face to {}, under each recogniser; NaN where {}"
