@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from analysis.commands import composed
+from analysis.rereads import home, joined
 from hooks.errors import RunError, StepscopeError
 from hooks.vocabulary import SAMPLE_COORDINATES, SCHEMA_VERSION
 
@@ -48,7 +49,7 @@ def open_recorded(path: str | Path) -> xr.Dataset:
                 f"{path} is damaged: {name} lacks {lost} of its files. "
                 f"{cure if recorded and 'configuration' in about else again(about, path)}"
             )
-    return run
+    return joined(path, run)
 
 
 def open_measured(path: str | Path) -> xr.Dataset:
@@ -137,8 +138,8 @@ def missing_chunks(folder: Path, values: xr.Variable) -> int:
 
 
 def content(path: Path, name: str, sample: int) -> str:
-    """Hash of one sample of a recorded variable, of its files: recorded chunks are one sample's."""
-    start = path / name / "c" / str(sample)
+    """Hash of one sample of a variable as recorded or read again, of its files: a chunk is one sample's."""
+    start = home(path, name) / name / "c" / str(sample)
     files = [start] if start.is_file() else sorted(f for f in start.rglob("*") if f.is_file())
     found = hashlib.sha256()
     for file in files:
