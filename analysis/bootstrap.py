@@ -119,6 +119,19 @@ class JackknifeT:
         return Bounds(estimate, estimate - half, estimate + half)
 
 
+class OneFace:
+    """In place of an interval where only one face was measured: the bounds are NaN."""
+
+    def __call__(self, faces: np.ndarray, statistic: Statistic) -> Bounds:
+        """The estimate alone; NaN where nothing was measured."""
+        estimate = np.asarray(statistic(weighted_means(np.ones((1, len(faces))), faces))[0])
+        nothing = np.full(estimate.shape, np.nan)
+        return Bounds(estimate, nothing, nothing)
+
+    def __repr__(self) -> str:
+        return "OneFace()"
+
+
 Interval = ExpandedPercentile | JackknifeT
 INTERVALS: tuple[type[Interval], ...] = (ExpandedPercentile, JackknifeT)
 

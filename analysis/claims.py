@@ -9,9 +9,7 @@ import xarray as xr
 from analysis.calls import seconds_an_image
 from analysis.drift import lag
 from analysis.evidence import Evidence, MissingEvidenceError, budgets, setting
-from analysis.figures.figure3_early_window import short
-from analysis.figures.figure4_streams import sharpness
-from analysis.figures.marks import name, run_name
+from analysis.quantities import name, run_name, sharpness, short
 from analysis.saturation import ShareOfPlateau, panel
 from analysis.tables.table import Number
 from analysis.tables.table1_main import counted, times_faster

@@ -54,6 +54,13 @@ def pair(baseline: xr.DataArray, changed: xr.DataArray) -> Pairs:
     return Pairs(a, b, len(first) - len(common), len(second) - len(common))
 
 
+def difference(baseline: xr.DataArray, changed: xr.DataArray) -> xr.DataArray:
+    """Changed minus baseline (sample, ...) in every cell that both have; NaN where one is missing."""
+    pairs = pair(baseline, changed)
+    a, b = pairs.baseline, pairs.changed
+    return b.astype(float).copy(data=b.values.astype(float) - a.values.astype(float))
+
+
 def compare(
     baseline: xr.DataArray, changed: xr.DataArray, interval: Interval, *, p_value: bool = False
 ) -> xr.Dataset:

@@ -39,7 +39,9 @@ class Margins:
     def __post_init__(self) -> None:
         for mode in self.window_decided_by:
             if mode not in MODES:
-                raise StepscopeError(f"verdict.window_decided_by: no {mode!r}; {nearest(mode, MODES)}")
+                raise StepscopeError(
+                    f"verdict.window_decided_by: no {mode!r}; {nearest(mode, MODES)}"
+                )
         if not self.window_decided_by:
             raise StepscopeError("verdict.window_decided_by is empty: name at least one mode")
         for name in ("transfer_margin", "distance_margin", "plateau_rise"):

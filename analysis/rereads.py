@@ -65,4 +65,4 @@ def making(path: Path, reading: str) -> str:
 
 def read_again(values: np.ndarray) -> np.ndarray:
     """Which samples (sample,) of a reading's variable (sample, ...) were asked for: those not NaN."""
-    return np.isfinite(values).all(tuple(range(1, values.ndim)))
+    return np.array([np.isfinite(one).all() for one in values], dtype=bool)

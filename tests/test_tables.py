@@ -107,7 +107,7 @@ def test_what_is_not_measured_says_so_and_how_to_get_it() -> None:
 def test_a_perceptual_distance_stands_in_the_row_of_lpips_under_its_own_name() -> None:
     runs = evidence(lpips=False).runs["main"]
     pairs = xr.DataArray(np.full((runs[0].sizes["sample"], 2), 0.2), dims=("sample", "pair"))
-    measured = [run.assign(perceptual=pairs) for run in runs]
+    measured = [run.assign(perceptual_distance_pocket=pairs) for run in runs]
     own = Evidence({"main": measured}, baseline="pocket_dev", swapped="pocket_schnell")
     names = [row[0] for row in TABLES["table1_main"].make(own).rows]
     assert "perceptual distance of the pocket recogniser, reference" in names

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.evidence import Evidence, budgets
-from analysis.figures.marks import bars, curve, legend, look, name, run_name, window_mark
+from analysis.figures.marks import bars, curve, legend, look, window_mark
 from analysis.figures.style import QUIET, Look, canvas, gap, panel
-from analysis.saturation import Estimator, ExponentialApproach, ShareOfPlateau
+from analysis.quantities import name, run_name, short
 from analysis.saturation import panel as estimators
 from analysis.windows import Against, window
 from hooks.errors import StepscopeError
@@ -118,12 +118,3 @@ def position_mark(axes: Axes, found: xr.Dataset | None, y: float, drawn: Look) -
     for end, bound in zip(ends, (found["low"], found["high"]), strict=True):
         if np.isinf(bound):
             axes.plot([end], [y], ">", color=drawn.colour, ms=3.5, clip_on=False)
-
-
-def short(estimator: Estimator) -> str:
-    """An estimator's name on an axis."""
-    if isinstance(estimator, ShareOfPlateau):
-        return f"{estimator.share:.0%} of plateau"
-    if isinstance(estimator, ExponentialApproach):
-        return f"{estimator.share:.0%} of a saturating fit"
-    return f"broken line, {estimator.after} end"

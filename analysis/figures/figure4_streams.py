@@ -17,9 +17,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
 
-from analysis.evidence import Evidence, MissingEvidenceError, measured
-from analysis.figures.marks import curve, heatmap, key, look, plain, run_name, steps
+from analysis.evidence import Evidence, MissingEvidenceError
+from analysis.figures.marks import curve, heatmap, key, look, plain, steps
 from analysis.figures.style import Look, canvas, gap, panel
+from analysis.quantities import contribution, norm_ratio, run_name, sharpness
 
 EXPERIMENTS = ("trajectory",)
 LEAST_WIDTH = 0.34  # of a heatmap, for runs of few steps, as a share of the longest run's
@@ -33,13 +34,6 @@ def draw(evidence: Evidence) -> Figure:
     over_sigma(evidence, above, runs)
     heatmaps(below, runs)
     return figure
-
-
-def norm_ratio(run: xr.Dataset) -> xr.DataArray:
-    """Text over image norm of the attention output, (sample, step, block); ours by definition."""
-    norms = measured(run, "attention_norm").sel(branch="positive")
-    ratio = norms.sel(stream="text", drop=True) / norms.sel(stream="image", drop=True)
-    return ratio.assign_attrs(units="1", long_name="text over image attention-output norm")
 
 
 def over_sigma(evidence: Evidence, figure: SubFigure, runs: list[xr.Dataset]) -> None:
@@ -82,11 +76,6 @@ def draw_one(
     return curve(axes, run["sigma"].values, mean, drawn, run_name(run))
 
 
-def sharpness(run: xr.Dataset) -> xr.DataArray:
-    """Variance of the Laplacian of the face in x0, (sample, step)."""
-    return measured(run, "sharpness").sel(region="face", measure="laplacian", drop=True)
-
-
 def heatmaps(figure: SubFigure, runs: list[xr.Dataset]) -> None:
     """Two pairs: the norm ratio and the adapter's contribution; each pair on one colour scale."""
     longest = max(run.sizes["step"] for run in runs)
@@ -118,11 +107,6 @@ def heatmaps(figure: SubFigure, runs: list[xr.Dataset]) -> None:
         bar = side.colorbar(ScalarMappable(scale), ax=list(axes), label=title, shrink=0.9, pad=0.02)
         if isinstance(scale, LogNorm):
             plain(bar.ax.yaxis)
-
-
-def contribution(run: xr.Dataset) -> xr.DataArray:
-    """|alpha r| / |h| of the positive branch, (sample, step, block)."""
-    return measured(run, "contribution").sel(branch="positive", drop=True)
 
 
 def colour_scale(values: np.ndarray, *, log: bool) -> Normalize:

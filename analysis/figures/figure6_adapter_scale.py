@@ -9,9 +9,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from analysis.evidence import Evidence, MissingEvidenceError, setting
-from analysis.figures.figure4_streams import contribution
-from analysis.figures.marks import bars, key, look, name
+from analysis.figures.marks import bars, key, look
 from analysis.figures.style import canvas, gap, panel
+from analysis.quantities import contribution, name
 
 EXPERIMENTS = ("adapter_scale",)
 

@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 
 from analysis.cells import face_means
 from analysis.evidence import Evidence
-from analysis.figures.figure4_streams import sharpness
-from analysis.figures.marks import key, look, run_name, steps
+from analysis.figures.marks import key, look, steps
 from analysis.figures.style import QUIET, Look, canvas, gap, panel
+from analysis.quantities import run_name, sharpness
 from analysis.saturation import ExponentialApproach
 from analysis.windows import window
 from hooks.errors import StepscopeError

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from analysis.cells import face_means
 from analysis.compare import pair
 from analysis.evidence import Evidence
-from analysis.figures.marks import key, look, run_name
+from analysis.figures.marks import key, look
 from analysis.figures.style import INK, canvas, panel
+from analysis.quantities import run_name
 
 EXPERIMENTS = ("main",)
 

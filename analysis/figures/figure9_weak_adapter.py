@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from analysis.drift import lift
 from analysis.evidence import Evidence, setting
-from analysis.figures.marks import bars, curve, key, look, name, run_name, steps
+from analysis.figures.marks import bars, curve, key, look, steps
 from analysis.figures.style import canvas, gap, panel
+from analysis.quantities import name, run_name
 from hooks.errors import StepscopeError
 
 EXPERIMENTS = ("weak_adapter",)

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 
 from analysis.evidence import Evidence, measured
 from analysis.figures.figure2_grid import cell, unique
-from analysis.figures.marks import cosine, picture, run_name
+from analysis.figures.marks import cosine, picture
 from analysis.figures.style import WIDTH, canvas
 from analysis.figures.style import frames as place
+from analysis.quantities import run_name
 
 EXPERIMENTS = ("trajectory",)
 FACES, FRAMES = 2, 9

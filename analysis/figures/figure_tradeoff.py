@@ -12,8 +12,9 @@ from matplotlib.patheffects import withStroke
 
 from analysis.calls import average, seconds_an_image
 from analysis.evidence import Evidence, setting
-from analysis.figures.marks import bars, key, look, name, plain
+from analysis.figures.marks import bars, key, look, plain
 from analysis.figures.style import canvas
+from analysis.quantities import name
 
 EXPERIMENTS = ("step_budget",)
 

@@ -12,19 +12,7 @@ from matplotlib.figure import FigureBase
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from analysis.evidence import setting
 from analysis.figures.style import INK, LOOKS, QUIET, Look
-
-
-def name(backbone: str) -> str:
-    """A backbone's name as it is printed."""
-    return backbone.replace("_", " ")
-
-
-def run_name(run: xr.Dataset) -> str:
-    """Backbone and step count, e.g. `pocket dev, 28 steps`."""
-    steps = setting(run, "steps")
-    return f"{name(setting(run, 'backbone'))}, {steps} step{'s' if steps > 1 else ''}"
 
 
 def curve(axes: Axes, x: Any, mean: xr.Dataset, look: Look, label: str) -> None:

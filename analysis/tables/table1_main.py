@@ -18,14 +18,17 @@ import xarray as xr
 
 from analysis.calls import Calls, average, faster, seconds_an_image
 from analysis.evidence import Evidence, MissingEvidenceError, measured
-from analysis.figures.marks import run_name
 from analysis.power import pairs_needed, pairs_range
+from analysis.quantities import run_name
 from analysis.tables.table import ABSENT, ONE_FACE, Entry, Number, Table
 from hooks.errors import StepscopeError
 
 EXPERIMENTS = ("main",)
 PAPERS_EFFECT = 0.028
-DISTANCES = {"lpips": "LPIPS", "perceptual": "perceptual distance of the pocket recogniser"}
+DISTANCES = {
+    "lpips": "LPIPS",
+    "perceptual_distance_pocket": "perceptual distance of the pocket recogniser",
+}
 """By variable, the paper's first."""
 Quantity = Callable[[xr.Dataset], xr.DataArray]
 

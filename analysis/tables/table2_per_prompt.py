@@ -5,7 +5,7 @@ clustered by face; difference: swapped minus baseline in the same face and seed.
 """
 
 from analysis.evidence import Evidence
-from analysis.figures.marks import run_name
+from analysis.quantities import run_name
 from analysis.tables.table import ONE_FACE, Entry, Number, Table
 
 EXPERIMENTS = ("main",)

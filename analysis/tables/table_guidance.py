@@ -14,7 +14,7 @@ import xarray as xr
 from analysis.calls import average, seconds_an_image
 from analysis.compare import components
 from analysis.evidence import Evidence, setting
-from analysis.figures.marks import name
+from analysis.quantities import name
 from analysis.tables.table import ABSENT, ONE_FACE, Entry, Number, Table
 from hooks.errors import StepscopeError
 
