@@ -8,28 +8,26 @@ import numpy as np
 import xarray as xr
 
 from analysis import cells
-from analysis.bootstrap import Bounds, ExpandedPercentile, Interval, JackknifeT, weighted_means
+from analysis.bands import Band
+from analysis.bootstrap import (
+    ExpandedPercentile,
+    Interval,
+    JackknifeT,
+    OneFace,
+    Statistic,
+)
 from analysis.compare import compare
+from analysis.crossed import crossed
+from analysis.margins import Margins
 from analysis.metrics import METRICS
+from analysis.ratio import ratio
 from analysis.runs import recording
+from analysis.tally import Tally
 from hooks.errors import StepscopeError
 
 
 class MissingEvidenceError(StepscopeError):
     """A run, or a measurement of it, that a figure needs is not there."""
-
-
-class OneFace:
-    """In place of an interval where only one face was measured: the bounds are NaN."""
-
-    def __call__(self, faces: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Bounds:
-        """The estimate alone; NaN where nothing was measured."""
-        estimate = np.asarray(statistic(weighted_means(np.ones((1, len(faces))), faces))[0])
-        nothing = np.full(estimate.shape, np.nan)
-        return Bounds(estimate, nothing, nothing)
-
-    def __repr__(self) -> str:
-        return "OneFace()"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +39,8 @@ class Evidence:
     levels: complexity level of each prompt, in order from simple to conflicting (ours).
     judge: the recogniser that identity is read with; None is the first that conditions nothing.
     share: of the plateau, at which the window ends; level: of every interval, 0 to 1.
+    margins: what verdicts hold the numbers against; figures need none.
+    tally: of the intervals over faces that were made.
     """
 
     runs: Mapping[str, Sequence[xr.Dataset]] = field(repr=False)
@@ -51,6 +51,8 @@ class Evidence:
     share: float = 0.9
     level: float = 0.95
     resamples: int = 1999
+    margins: Margins | None = None
+    tally: Tally = field(default_factory=Tally, repr=False)
 
     @property
     def backbones(self) -> tuple[str, str]:
@@ -58,9 +60,9 @@ class Evidence:
         return self.baseline, self.swapped
 
     @property
-    def window_interval(self) -> ExpandedPercentile:
+    def window_interval(self) -> Interval:
         """For positions, which have kinks."""
-        return ExpandedPercentile(level=self.level, resamples=self.resamples)
+        return self.tally.of(ExpandedPercentile(level=self.level, resamples=self.resamples))
 
     def all(self, experiment: str, **settings: Any) -> list[xr.Dataset]:
         """Every run of an experiment with these settings; a name `a__b` is the setting `a.b`."""
@@ -162,11 +164,20 @@ class Evidence:
     def interval(self, *values: xr.DataArray) -> Interval:
         """For means: Student's over faces; none where fewer than two faces have a value."""
         enough = all(len(np.unique(v["face"].values[_any(v)])) > 1 for v in values)
-        return JackknifeT(self.level) if enough else cast("Interval", OneFace())
+        return self.tally.of(JackknifeT(self.level)) if enough else cast("Interval", OneFace())
 
     def average(self, values: xr.DataArray) -> xr.Dataset:
-        """`cells.average`; without bounds where fewer than two faces were measured."""
-        return cells.average(values, self.interval(values))
+        """`cells.average`; without bounds where fewer than two faces were measured.
+
+        A curve (sample, one dimension) also has `band_low` and `band_high`, which hold all of it at
+        once: what curves are compared by.
+        """
+        interval = self.interval(values)
+        found = cells.average(values, interval)
+        if values.ndim == 2 and not isinstance(interval, OneFace):
+            band = Band(self.level, self.resamples)(values)
+            found = found.assign(band_low=band["low"], band_high=band["high"])
+        return found
 
     def effect(self, baseline: xr.DataArray, changed: xr.DataArray) -> xr.Dataset:
         """`compare.compare`; without bounds where fewer than two faces were measured."""
@@ -177,7 +188,26 @@ class Evidence:
         """`cells.detection_rate`; None for a single face."""
         if len(np.unique(values["face"].values)) < 2:
             return None
-        return cells.detection_rate(values, level=self.level)
+        found = cells.detection_rate(values, level=self.level)
+        self.tally.add("Wilson", found["low"], found["high"])
+        return found
+
+    def ratio(self, above: xr.DataArray, below: xr.DataArray) -> xr.Dataset:
+        """`ratio.ratio` of the means over faces of two quantities (sample)."""
+        means = [cells.face_means(values) for values in (above, below)]
+        faces = sorted({*means[0].faces} & {*means[1].faces})
+        each = [m.mean[np.searchsorted(m.faces, faces)] for m in means]
+        found = ratio(each[0], each[1], level=self.level)
+        self.tally.add("Fieller", found["low"], found["high"])
+        return found
+
+    def crossed(
+        self, values: xr.DataArray, statistic: Statistic = lambda means: means
+    ) -> xr.Dataset:
+        """`crossed.crossed`: faces, prompts and seeds drawn."""
+        found = crossed(values, statistic, level=self.level)
+        self.tally.add("crossed", found["low"], found["high"])
+        return found
 
 
 IDENTITY: Mapping[str, Callable[[Evidence, xr.Dataset], xr.DataArray]] = {

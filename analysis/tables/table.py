@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 import xarray as xr
 
-from analysis.calls import WITHOUT
+from analysis.bootstrap import WITHOUT
 
 ABSENT, ONE_FACE = "not measured", "one face"
 
@@ -43,7 +43,8 @@ class Number:
         text = f"{self.value:.{self.digits}f}"
         if not self.interval:
             return text
-        bounds = ", ".join(f"{b:.{self.digits}f}" for b in (self.low, self.high))
+        ends = {-np.inf: "before the first", np.inf: "after the last"}
+        bounds = ", ".join(ends.get(b) or f"{b:.{self.digits}f}" for b in (self.low, self.high))
         told = self.why if np.isnan([self.low, self.high]).any() else bounds
         return f"{text} [{told}]"
 

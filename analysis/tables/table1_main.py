@@ -2,11 +2,14 @@
 
 Means over faces of the means of their samples, with intervals clustered by face. Difference: swapped
 minus baseline in the same face, prompt and seed. d_z: effect over the standard deviation of one
-pair's difference. Pairs needed: to see a difference of 0.028 (the paper's) with power 0.8, by the
-deviations found here and as many cells a face. A recogniser marked "conditions" feeds the adapter:
-its similarity is circular. Seconds an image: a pipeline call's wall time over its batch size, mean
-over calls with Student's interval, a run's cold first call left out where two others remain; in
-place of the difference how many times faster, the ratio of the two means with Fieller's interval.
+pair's difference, with the bounds that the t test beside it implies. Pairs needed: to see a
+difference of 0.028 (the paper's) with power 0.8, by the deviation between faces found here and as
+many cells a face; in brackets by the ends of the 80% interval of that deviation: a plan wants the
+upper one. A recogniser marked "conditions" feeds the adapter: its similarity is circular. Seconds an
+image: a pipeline call's wall time over its batch size, mean over calls of one batch size without the
+cold first one, with Student's interval for as many free calls as they are worth where neighbouring
+ones go together; in place of the difference how many times faster, the ratio of the two means with
+Fieller's interval, none where a run has one such call.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +18,18 @@ import xarray as xr
 
 from analysis.calls import Calls, average, faster, seconds_an_image
 from analysis.evidence import Evidence, MissingEvidenceError, measured
-from analysis.power import pairs_needed
+from analysis.power import pairs_needed, pairs_range
 from analysis.quantities import run_name
 from analysis.tables.table import ABSENT, ONE_FACE, Entry, Number, Table
 from hooks.errors import StepscopeError
 
 EXPERIMENTS = ("main",)
 PAPERS_EFFECT = 0.028
+DISTANCES = {
+    "lpips": "LPIPS",
+    "perceptual_distance_pocket": "perceptual distance of the pocket recogniser",
+}
+"""By variable, the paper's first."""
 Quantity = Callable[[xr.Dataset], xr.DataArray]
 
 
@@ -45,13 +53,17 @@ def quantities(runs: list[xr.Dataset]) -> Iterator[tuple[str, Quantity]]:
     for name, circular in zip(names, similarity["conditioning"].values, strict=True):
         mark = " (conditions)" if circular else ""
         yield f"ArcFace, {name}{mark}", lambda run, name=name: final(run, name)
-    for metric in ("lpips", "dinov2"):
+    distance = perceptual(runs[0])
+    for metric, word in ((distance, DISTANCES[distance]), ("dinov2", "DINOv2")):
         pairs = runs[0]["pair"].values.tolist() if metric in runs[0] else [""]
         for pair in pairs:
-            label = (
-                f"{metric.upper() if metric == 'lpips' else 'DINOv2'}{f', {pair}' if pair else ''}"
-            )
+            label = f"{word}, {pair}" if pair else word
             yield label, lambda run, m=metric, p=pair: measured(run, m).sel(pair=p, drop=True)
+
+
+def perceptual(run: xr.Dataset) -> str:
+    """The perceptual distance that a run was measured with, LPIPS where it was with none."""
+    return next((name for name in DISTANCES if name in run), "lpips")
 
 
 def final(run: xr.Dataset, recogniser: str) -> xr.DataArray:
@@ -76,18 +88,16 @@ def row(evidence: Evidence, runs: list[xr.Dataset], label: str, quantity: Quanti
 
 
 def pairs_for(found: xr.Dataset) -> str:
-    """Pairs that show the paper's effect with power 0.8, `–` where the deviations are not known."""
+    """Pairs that show the paper's effect with power 0.8, `–` where the deviation is not known."""
+    faces, spread = int(found["faces"]), float(found["face_sd"])
+    cells = max(1, round(int(found["pairs"]) / max(1, faces)))
+    plan = {"cells_per_face": cells, "power": 0.8}
     try:
-        design = pairs_needed(
-            PAPERS_EFFECT,
-            between_sd=float(found["between_sd"]),
-            within_sd=float(found["within_sd"]),
-            cells_per_face=max(1, round(int(found["pairs"]) / max(1, int(found["faces"])))),
-            power=0.8,
-        )
+        here = pairs_needed(PAPERS_EFFECT, between_sd=spread, within_sd=0.0, **plan).pairs
+        low, high = pairs_range(PAPERS_EFFECT, spread=spread, faces=faces, **plan)
     except StepscopeError:
         return "–"
-    return str(design.pairs)
+    return f"{here} [{low}, {high}]"
 
 
 def seconds(evidence: Evidence, runs: list[xr.Dataset]) -> list[Entry]:
@@ -102,10 +112,19 @@ def seconds(evidence: Evidence, runs: list[xr.Dataset]) -> list[Entry]:
 
 
 def counted(calls: Sequence[Calls]) -> str:
-    """How many calls of each run count and how many do not: `4 + 4 calls, less 1 + 1 cold`."""
+    """How many calls of each run count, what they are worth, and how many do not count.
+
+    `4 + 4 calls, worth 3.1 + 4.0, without 1 + 1 cold, 1 + 0 of another size`.
+    """
     counts = " + ".join(str(len(each.seconds)) for each in calls)
-    left_out = " + ".join(str(each.left_out) for each in calls)
-    return f"{counts} calls" + (f", less {left_out} cold" if any(c.left_out for c in calls) else "")
+    worth = " + ".join(f"{average(each).attrs['worth'][0]:.1f}" for each in calls)
+    told = f"{counts} calls, worth {worth}"
+    left = [
+        f"{' + '.join(str(getattr(each, word)) for each in calls)} {what}"
+        for word, what in (("cold", "cold"), ("odd", "of another size"))
+        if any(getattr(each, word) for each in calls)
+    ]
+    return told + (f", without {', '.join(left)}" if left else "")
 
 
 class Ratio(Number):

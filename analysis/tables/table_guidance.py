@@ -4,8 +4,8 @@ Three guidances: `guidance` is dev's embedding (schnell has none); `true CFG` ab
 negative pass; InfuseNet's own stays at its published 1. Similarity of the final image under the
 judge, mean over faces with its interval; SD over seeds: standard deviation within a face and a
 prompt; difference: against the backbone's first row, paired by face, prompt and seed. Seconds an
-image: mean over pipeline calls of their wall time over their batch size, the cold first call left
-out where two others remain.
+image: mean over pipeline calls of one batch size of their wall time over it, without the cold first
+one.
 """
 
 import numpy as np
