@@ -120,14 +120,13 @@ class Evidence:
         return again(chosen, run, "swapped_x0")
 
     def committed(self, run: xr.Dataset) -> xr.DataArray:
-        """Similarity (sample, step) of final images with the adapter off from a step to the end.
+        """Similarity (sample, adapter_steps) of final images with the adapter off from a step to the end.
 
-        `step` is how many of the first steps had it, unevenly spaced from 0 to all; `sigma` the noise
-        level at which it was switched off. NaN where no face was found.
+        adapter_steps: how many of the first steps had it, unevenly spaced from 0 to all; `sigma`: the
+        noise level at which it was switched off. NaN where no face was found.
         """
         values = again(self._judged(run, "committed_similarity"), run, "committed_latents")
-        values = values.drop_vars(["step", "sigma", "timestep"], errors="ignore")
-        return values.rename(off_from="step", off_sigma="sigma")
+        return values.rename(off_from="adapter_steps", off_sigma="sigma")
 
     def blur_null(self, run: xr.Dataset) -> xr.DataArray:
         """Similarity (sample, step) of the final image, blurred to x0's sharpness at the step."""
@@ -215,7 +214,8 @@ IDENTITY: Mapping[str, Callable[[Evidence, xr.Dataset], xr.DataArray]] = {
     "carried by the latents": lambda evidence, run: evidence.carried(run),
     "committed": lambda evidence, run: evidence.committed(run),
 }
-"""The three identity curves (sample, step) of a run, by the names that are theirs alone."""
+"""The three identity curves of a run, by the names that are theirs alone: (sample, step), the last
+(sample, adapter_steps)."""
 
 
 def again(values: xr.DataArray, run: xr.Dataset, source: str) -> xr.DataArray:
