@@ -58,7 +58,7 @@ def draw(evidence: Evidence) -> Figure:
                 one.tick_params(labelleft=False)
             if row == 0:
                 positions(evidence, axes[2, column + 1], one, found, x)
-                panel(axes[2, column + 1], "gh"[column], f"end of the window, {run_name(run)}")
+                panel(axes[2, column + 1], "gh"[column], f"window ends, {name(backbone)}")
     handles, labels = axes[0, 1].get_legend_handles_labels()
     axes[1, 0].legend(handles, labels, loc="center", title="identity, (b) to (e)")
     axes[0, 1].set_ylabel("cosine to the reference")
@@ -82,7 +82,7 @@ def along(axes: Axes, count: int, against: Against) -> None:
 def budget(evidence: Evidence, above: Axes, below: Axes) -> None:
     """Endpoints of whole runs and their windows."""
     panel(above, "a", "whole runs")
-    panel(below, "f", "end of the window, whole runs")
+    panel(below, "f", "window ends, whole runs")
     try:
         every = {b: evidence.all("step_budget", backbone=b) for b in evidence.backbones}
         found = {name(b): budgets(evidence, runs) for b, runs in every.items()}

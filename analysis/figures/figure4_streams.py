@@ -196,7 +196,9 @@ def heatmaps(figure: SubFigure, runs: Sequence[xr.Dataset]) -> None:
         try:
             maps = [quantity(run).mean("sample").transpose("block", "step") for run in runs]
         except MissingEvidenceError as error:
-            for one in axes.ravel():
+            for one in axes[:-1].ravel():
+                one.axis("off")
+            for one in axes[-1]:
                 gap(one, str(error))
             continue
         ratio = quantity is norm_ratio

@@ -53,9 +53,9 @@ def draw(evidence: Evidence) -> Figure:
                 path_effects=[withStroke(linewidth=2, foreground="white")],
                 zorder=5,
             )
-    bounds(evidence, axes, evidence.all("step_budget", backbone=evidence.baseline)[0])
     axes.set_xscale("log")
     plain(axes.xaxis)
     axes.set(xlabel="seconds an image", ylabel="cosine to the reference")
+    bounds(evidence, axes, evidence.all("step_budget", backbone=evidence.baseline)[0])
     key(figure, axes)
     return figure
