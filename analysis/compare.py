@@ -81,11 +81,11 @@ def compare(
     """
     pairs = pair(baseline, changed)
     a, b = pairs.baseline, pairs.changed
-    difference = b.astype(float).copy(data=b.values.astype(float) - a.values.astype(float))
-    faces = face_means(difference)
+    change = difference(a, b)
+    faces = face_means(change)
     effect = interval(faces.mean, lambda means: means)
-    size = _standardised(difference, faces, getattr(interval, "level", np.nan))
-    parts = components(difference)
+    size = _standardised(change, faces, getattr(interval, "level", np.nan))
+    parts = components(change)
     found = faces.detected.sum(0)
     units = baseline.attrs.get("units", "1")
     told = {
@@ -111,7 +111,7 @@ def compare(
     if p_value:
         p = stats.ttest_1samp(faces.mean, 0.0, nan_policy="omit")[1]
         told["p_value"] = (np.asarray(p), "1", "two-sided t test over faces, unadjusted")
-    rest = difference.isel(sample=0, drop=True)
+    rest = change.isel(sample=0, drop=True)
     result = xr.Dataset(
         {
             word: (rest.dims, data, {"units": unit, "long_name": meaning})

@@ -59,3 +59,15 @@ def contrast(run: xr.Dataset) -> xr.DataArray:
 def null_contrast(run: xr.Dataset) -> xr.DataArray:
     """The same of the final image, blurred to x0's sharpness, (sample, step)."""
     return measured(run, "null_contrast").sel(region="face", drop=True)
+
+
+DISTANCES = {
+    "lpips": "LPIPS",
+    "perceptual_distance_pocket": "perceptual distance of the pocket recogniser",
+}
+"""By variable, the paper's first."""
+
+
+def perceptual(run: xr.Dataset) -> str:
+    """The perceptual distance that a run was measured with, LPIPS where it was with none."""
+    return next((name for name in DISTANCES if name in run), "lpips")

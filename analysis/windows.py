@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from analysis.bootstrap import Bounds, Interval, too_few, weighted_means
 from analysis.cells import face_means
+from analysis.ratio import ratio
 from analysis.saturation import (
     REASONS,
     Estimator,
@@ -142,6 +143,26 @@ def window(
         samples=curves.sizes["sample"],
         **too_few(interval, faces.mean),
     )
+
+
+def plateau(curves: xr.DataArray, *, against: Against, level: float = 0.95) -> xr.Dataset:
+    """How much a curve still rises at its end: `share`, with bounds, as a share of its whole rise.
+
+    The rise of the last quarter of the axis by the least-squares line through its points (at least
+    three), over that line's end minus the first point; both means over faces, their ratio with
+    Fieller's interval. A straight line has .25, 1 - exp(-x / tau) with a tau of a seventh of the
+    axis .006. No bounds where the curve is not told to rise at all. A face without the first or one of
+    the last points is left out.
+    """
+    x = axis(curves, against).progress
+    faces = face_means(curves).mean
+    last = x >= x[-1] - (x[-1] - x[0]) / 4
+    last[-3:] = True
+    t, y = x[last] - x[last].mean(), faces[:, last]
+    slope = y @ t / (t @ t)
+    end = y.mean(1) + slope * t[-1]
+    found = ratio(slope * (x[-1] - x[0]) / 4, end - faces[:, 0], level=level)
+    return found.rename(ratio="share")
 
 
 def windows(

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from analysis.evidence import Evidence
+from analysis.margins import Margins
 
 LEVELS = {
     "portrait photo of a person": "simple",
@@ -17,6 +18,17 @@ LEVELS = {
 PROMPTS = tuple(LEVELS)
 FACES = tuple(f"{n:02d}_0" for n in range(6))
 SIZE, BATCH = 16, 8
+MARGINS = Margins(
+    retention=0.9,
+    transfer_margin=0.05,
+    distance_margin=0.02,
+    speed=3.0,
+    lost_face=0.0,
+    window_from=4,
+    window_steps=8,
+    window_decided_by=("committed",),
+    plateau_rise=0.1,
+)
 STREAMS = ("image", "text", "identity")
 PARTS = ("face", "text", "adapter", "denoiser", "vae", "total")
 
@@ -107,7 +119,7 @@ def measured_run(
             "off_from": off_from(steps),
             "off_sigma": ("off_from", np.append(sigma, 0)[off_from(steps)]),
         },
-        attrs=_attributes(backbone, steps, scale, guidance, true_cfg, seeds),
+        attrs=attributes(backbone, steps, scale, guidance, true_cfg, seeds),
     )
 
 
@@ -176,7 +188,12 @@ def evidence(**more: Any) -> Evidence:
         runs[experiment] = [measured_run(scale=a, **dev) for a in scales]
         runs[experiment] += [measured_run("pocket_schnell", 4, scale=a, **schnell) for a in scales]
     return Evidence(
-        runs, baseline="pocket_dev", swapped="pocket_schnell", levels=LEVELS, resamples=99
+        runs,
+        baseline="pocket_dev",
+        swapped="pocket_schnell",
+        levels=LEVELS,
+        resamples=99,
+        margins=MARGINS,
     )
 
 
@@ -184,7 +201,7 @@ def _pictures(rng: np.random.Generator, samples: int, steps: int) -> np.ndarray:
     return rng.integers(1, 255, (samples, steps, SIZE, SIZE, 3), dtype=np.uint8)
 
 
-def _attributes(
+def attributes(
     backbone: str,
     steps: int,
     scale: float,

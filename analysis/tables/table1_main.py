@@ -12,24 +12,21 @@ ones go together; in place of the difference how many times faster, the ratio of
 Fieller's interval, none where a run has one such call.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import xarray as xr
 
-from analysis.calls import Calls, average, faster, seconds_an_image
+from analysis.calls import average, seconds_an_image
 from analysis.evidence import Evidence, MissingEvidenceError, measured
+from analysis.number import ABSENT, ONE_FACE, Entry, Number
 from analysis.power import pairs_needed, pairs_range
-from analysis.quantities import run_name
-from analysis.tables.table import ABSENT, ONE_FACE, Entry, Number, Table
+from analysis.quantities import DISTANCES, perceptual, run_name
+from analysis.speed import counted, times_faster
+from analysis.tables.table import Table
 from hooks.errors import StepscopeError
 
 EXPERIMENTS = ("main",)
 PAPERS_EFFECT = 0.028
-DISTANCES = {
-    "lpips": "LPIPS",
-    "perceptual_distance_pocket": "perceptual distance of the pocket recogniser",
-}
-"""By variable, the paper's first."""
 Quantity = Callable[[xr.Dataset], xr.DataArray]
 
 
@@ -59,11 +56,6 @@ def quantities(runs: list[xr.Dataset]) -> Iterator[tuple[str, Quantity]]:
         for pair in pairs:
             label = f"{word}, {pair}" if pair else word
             yield label, lambda run, m=metric, p=pair: measured(run, m).sel(pair=p, drop=True)
-
-
-def perceptual(run: xr.Dataset) -> str:
-    """The perceptual distance that a run was measured with, LPIPS where it was with none."""
-    return next((name for name in DISTANCES if name in run), "lpips")
 
 
 def final(run: xr.Dataset, recogniser: str) -> xr.DataArray:
@@ -109,36 +101,6 @@ def seconds(evidence: Evidence, runs: list[xr.Dataset]) -> list[Entry]:
         return [label, ABSENT, ABSENT, ABSENT, "", "", ""]
     each = [Number.of(average(calls, level=evidence.level), "mean") for calls in values]
     return [label, *each, times_faster(evidence, runs), "", counted(values), ""]
-
-
-def counted(calls: Sequence[Calls]) -> str:
-    """How many calls of each run count, what they are worth, and how many do not count.
-
-    `4 + 4 calls, worth 3.1 + 4.0, without 1 + 1 cold, 1 + 0 of another size`.
-    """
-    counts = " + ".join(str(len(each.seconds)) for each in calls)
-    worth = " + ".join(f"{average(each).attrs['worth'][0]:.1f}" for each in calls)
-    told = f"{counts} calls, worth {worth}"
-    left = [
-        f"{' + '.join(str(getattr(each, word)) for each in calls)} {what}"
-        for word, what in (("cold", "cold"), ("odd", "of another size"))
-        if any(getattr(each, word) for each in calls)
-    ]
-    return told + (f", without {', '.join(left)}" if left else "")
-
-
-class Ratio(Number):
-    """How many times faster."""
-
-    def __str__(self) -> str:
-        value, _, bounds = super().__str__().partition(" ")
-        return f"{value}× {bounds}"
-
-
-def times_faster(evidence: Evidence, runs: list[xr.Dataset]) -> Ratio:
-    """The first run's seconds an image over the second's. Raises MissingEvidenceError."""
-    slow, fast = (seconds_an_image(run) for run in runs)
-    return Ratio.of(faster(slow, fast, level=evidence.level), "ratio", digits=2)
 
 
 def missing(rows: list[list[Entry]]) -> str:

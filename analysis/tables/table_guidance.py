@@ -14,8 +14,9 @@ import xarray as xr
 from analysis.calls import average, seconds_an_image
 from analysis.compare import components
 from analysis.evidence import Evidence, setting
+from analysis.number import ABSENT, ONE_FACE, Entry, Number
 from analysis.quantities import name
-from analysis.tables.table import ABSENT, ONE_FACE, Entry, Number, Table
+from analysis.tables.table import Table
 from hooks.errors import StepscopeError
 
 EXPERIMENTS = ("guidance",)
