@@ -4,10 +4,17 @@ BIN := .venv/bin
 SETUP := .venv/.ready
 # Byte code is made when a module is first imported: installing takes half the time.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# Kept from then on, whatever the shell says: else every process compiles torch and diffusers again.
+unexport PYTHONDONTWRITEBYTECODE
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup test style types units demo paper bench clean
+.PHONY: setup test test-all style types units demo paper bench clean
 
 test: style types units
+
+test-all: style types
+	$(PYTEST) -m "slow or not slow"
 
 $(SETUP): requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -26,7 +33,7 @@ types: $(SETUP)
 	$(BIN)/pyright
 
 units: $(SETUP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 demo: $(SETUP)
 	$(BIN)/python -m analysis.paper --config-name demo

@@ -1,208 +1,147 @@
-"""From the tapes of one pipeline call to the arrays of its samples."""
+"""From what was seen of one pipeline call to the arrays of its samples."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
 
-from hooks.call import Call
-from hooks.capture import Capture
 from hooks.contribution import Residuals
-from hooks.errors import NonFiniteError, UnsupportedPipelineError
-from hooks.estimate import Levels, clean_estimate, levels
-from hooks.layout import Layout, layout
-from hooks.observe import PASS_STREAMS, QUANTITIES, Observer
-from hooks.vocabulary import STREAMS
+from hooks.observe import MEASURES, PASS_STREAMS, Observer
+from hooks.sites import QUANTITIES
+from hooks.tape import Place
+
+NORMS = {
+    "attention": "attention_norm",
+    "residual": "residual_norm",
+    "residual_without_massive": "residual_norm_without_massive",
+    "massive_share": "massive_share",
+}
+"""The variable of each measure."""
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Who watched the call: the denoiser's observer and, with an adapter, its observer and residuals.
+class Axes:
+    """The axes of a call's arrays: its samples, steps, branches and streams.
 
-    context: what the second stream of the adapter's network is, `text` or `identity`.
+    passes: of each step that ran, the branches of each of its passes, in the order of the batch.
     """
 
-    denoiser: Observer
-    adapter: Observer | None
-    residuals: Residuals | None
-    context: str
+    batch: int
+    steps: int
+    branches: tuple[str, ...]
+    streams: tuple[str, ...]
+    passes: Sequence[Sequence[tuple[str, ...]]]
+
+    def placed(self) -> Iterator[tuple[Place, int, slice]]:
+        """Every part of a pass: the pass, the part's branch, and its rows."""
+        for step, passes in enumerate(self.passes):
+            for nth, names in enumerate(passes):
+                for part, name in enumerate(names):
+                    rows = slice(part * self.batch, (part + 1) * self.batch)
+                    yield (step, nth), self.branches.index(name), rows
+
+    def missing(self, *inner: int) -> np.ndarray:
+        """(sample, step, branch, ...) of NaN."""
+        return np.full((self.batch, self.steps, len(self.branches), *inner), np.nan, np.float32)
 
 
-@dataclass(frozen=True)
-class Assembled:
-    """A call as arrays: its layout, variables with a leading sample axis, and those of steps alone."""
-
-    layout: Layout
-    samples: Mapping[str, np.ndarray]
-    steps: Mapping[str, np.ndarray]
-
-
-def assemble(
-    pipe: Any, call: Call, parts: Parts, capture: Capture, face_seconds: float
-) -> Assembled:
-    """Collect a finished call on the host. Raises NonFiniteError if a latent is not finite."""
-    latents = torch.stack([tick.before for tick in call.ticks])
-    outputs = torch.stack([tick.output for tick in call.ticks])
-    steps, batch = latents.shape[:2]
-    timesteps = torch.stack([torch.as_tensor(tick.timestep).float().cpu() for tick in call.ticks])
-    level = levels(pipe.scheduler, [tick.index for tick in call.ticks], timesteps)
-    grid = parts.denoiser.grid or _packed_grid(parts.denoiser.image_ids)
-    unpack = _unpack_flux(grid) if latents.ndim == 4 else _samples_first
-
-    made: dict[str, torch.Tensor] = {
-        "latents": unpack(latents),
-        "final_latents": unpack(call.ticks[-1].after[None])[:, 0],
-        "x0": unpack(clean_estimate(pipe.scheduler, level, latents, outputs)),
-    }
-    norms = _by_branch(parts.denoiser.norms.read(steps), batch)
-    norms = norms.unflatten(3, (len(QUANTITIES), -1, len(PASS_STREAMS)))
-    _refuse_non_finite(made["latents"], made["final_latents"], norms, parts.denoiser, level)
-    made |= _norms(parts, norms, steps, batch, grid)
-    if capture.velocity:
-        velocity = _stack_passes(parts.denoiser.outputs, steps, batch)
-        made["velocity"] = torch.stack([unpack(v) for v in velocity.unbind(1)], 2)
-    for site, seen in parts.denoiser.whole.items():
-        tensor = _stack_passes(seen, steps, batch)
-        made[site] = rearrange(tensor, "step branch sample t c -> sample step branch t c")
-
-    samples = {name: value.float().cpu().numpy() for name, value in made.items()}
-    samples["step_seconds"] = np.tile(call.step_seconds(), (batch, 1))
-    samples["stage_seconds"] = np.tile(call.stage_seconds(face=face_seconds), (batch, 1))
-    if call.image is not None:
-        pixels = pipe.image_processor.postprocess(call.image, output_type="np")
-        samples["image"] = (pixels * 255).round().astype(np.uint8)
-    found = layout(
-        parts.denoiser.blocks,
-        parts.adapter.blocks if parts.adapter is not None else [],
-        capture,
-        context=parts.context,
-        steps=steps,
-        branches=norms.shape[2],
-        latent=samples["final_latents"].shape[1:],
-        image=samples["image"].shape[1:3] if call.image is not None else None,
-        grid=grid,
-        full={site: samples[site].shape[3:] for site in parts.denoiser.whole},
-    )
-    return Assembled(found, samples, {"sigma": level.sigma.numpy(), "timestep": timesteps.numpy()})
-
-
-def _norms(
-    parts: Parts, norms: torch.Tensor, steps: int, batch: int, grid: tuple[int, int]
-) -> dict[str, torch.Tensor]:
-    """Every variable that is made of norms, sample first."""
-    streams = STREAMS[: 3 if parts.adapter is not None and parts.context == "identity" else 2]
-    rms = norms * _per_token(parts.denoiser).to(norms.device)
-    attention, residual = (_spread(q, PASS_STREAMS, streams) for q in rms.unbind(3))
-    made = {"attention_norm": attention, "residual_norm": residual}
-    if parts.denoiser.maps is not None:
-        maps = _by_branch(parts.denoiser.maps.read(steps), batch)
-        maps = maps.unflatten(3, (len(QUANTITIES), -1)).unflatten(-1, grid)
-        made["attention_token_norm"], made["residual_token_norm"] = maps.unbind(3)
-    if parts.residuals is not None:
-        made["contribution"] = parts.residuals.ratios(norms[:, :, :, 1, :, 0])
-    if parts.adapter is not None:
-        buffers = parts.adapter.norms.read(steps)
-        if not buffers:  # an adapter that never ran
-            shape = (batch, steps, len(parts.adapter.blocks), len(streams))
-            return made | {"adapter_attention_norm": torch.full(shape, torch.nan)}
-        inside = _by_branch(buffers, batch)[:, :, 0]  # the positive branch
-        inside = inside.unflatten(2, (len(QUANTITIES), -1, len(PASS_STREAMS)))
-        inside = (inside * _per_token(parts.adapter).to(inside.device))[:, :, 0]
-        made["adapter_attention_norm"] = _spread(inside, ("image", parts.context), streams)
+def norms(observer: Observer, axes: Axes) -> dict[str, np.ndarray]:
+    """Each of `NORMS`, (sample, step, branch, block, stream): root mean squares over tokens, and shares."""
+    blocks, wanted = len(observer.blocks), len(axes.streams)
+    made = {name: axes.missing(blocks, wanted) for name in NORMS.values()}
+    tape = observer.norms.read()
+    have = [(PASS_STREAMS.index(s), i) for i, s in enumerate(axes.streams) if s in PASS_STREAMS]
+    for place, branch, rows in axes.placed():
+        if place not in tape:
+            continue
+        values = tape[place].reshape(len(MEASURES), blocks, len(PASS_STREAMS), -1)
+        values = values * per_token(observer, place)
+        for measure, name in zip(values, NORMS.values(), strict=True):
+            for seen, stream in have:
+                made[name][:, place[0], branch, :, stream] = measure[:, seen, rows].T
     return made
 
 
-def _per_token(observer: Observer) -> torch.Tensor:
-    """1 / sqrt(tokens) of every slot: turns an L2 norm over tokens and channels into a mean square root."""
-    tokens = torch.tensor(observer.norms.tokens).float()
-    return tokens.rsqrt().unflatten(0, (len(QUANTITIES), -1, len(PASS_STREAMS)))
+def per_token(observer: Observer, place: Place) -> np.ndarray:
+    """1 / sqrt(tokens), which makes of an L2 norm over tokens and channels a root mean square over tokens.
 
-
-def _spread(norms: torch.Tensor, have: Sequence[str], want: Sequence[str]) -> torch.Tensor:
-    """Streams of the last axis put at their place among all streams of the run; others are NaN."""
-    spread = norms.new_full((*norms.shape[:-1], len(want)), torch.nan)
-    for i, stream in enumerate(have):
-        spread[..., want.index(stream)] = norms[..., i]
-    return spread
-
-
-def _by_branch(values: Mapping[int, torch.Tensor], batch: int) -> torch.Tensor:
-    """(step, slot, pass batch, ...) of each pass to (sample, step, branch, slot, ...).
-
-    Two passes are positive, negative. One pass over twice the samples is a U-Net's classifier-free
-    guidance: negative first (StableDiffusionPipeline: torch.cat([negative, positive])).
+    (measure, block, stream, row of the batch); 1 for the shares.
     """
-    passes = list(values.values())
-    if len(passes) == 1 and passes[0].shape[2] == 2 * batch:
-        negative, positive = passes[0].chunk(2, dim=2)
-        passes = [positive, negative]
-    if any(p.shape[2] != batch for p in passes):
-        raise UnsupportedPipelineError(
-            f"the denoiser ran on {passes[0].shape[2]} samples for {batch} latents: only one pass a "
-            "branch, or both branches in one batch, is known"
-        )
-    return rearrange(passes, "branch step slot sample ... -> sample step branch slot ...")
+    seen = observer.passes[place]
+    blocks = len(observer.blocks)
+    counts = np.array(seen.counts, float).reshape(len(QUANTITIES), blocks, len(PASS_STREAMS), 1)
+    counts = np.repeat(counts, seen.rows, axis=-1)
+    if seen.lengths is not None:
+        text = np.array(seen.lengths)
+        counts[:, :, PASS_STREAMS.index("text")] = text
+        counts[:, :, PASS_STREAMS.index("padding")] = seen.tokens.context - text
+    counts = np.maximum(counts, 1)  # what has no token was not read, and is NaN
+    attention, residual = counts
+    return np.stack([attention, residual, residual, np.ones_like(residual)]) ** -0.5
 
 
-def _stack_passes(
-    seen: Mapping[tuple[int, int], torch.Tensor], steps: int, batch: int
-) -> torch.Tensor:
-    """{(branch, step): (pass batch, ...)} to (step, branch, sample, ...); NaN where no pass ran."""
-    first = next(iter(seen.values()))
-    branches = range(1 + max(branch for branch, _ in seen))
-    missing = torch.full_like(first, torch.nan)
-    stacked = torch.stack(
-        [torch.stack([seen.get((b, s), missing) for s in range(steps)]) for b in branches], 1
-    )
-    if stacked.shape[2] == 2 * batch:
-        negative, positive = stacked.chunk(2, dim=2)
-        stacked = torch.cat([positive, negative], dim=1)
-    return stacked
+def maps(observer: Observer, axes: Axes, grid: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Norms of every image token, (sample, step, branch, block, token_y, token_x)."""
+    assert observer.maps is not None
+    blocks = len(observer.blocks)
+    made = {f"{q}_token_norm": axes.missing(blocks, *grid) for q in QUANTITIES}
+    tape = observer.maps.read()
+    for place, branch, rows in axes.placed():
+        values = tape[place].reshape(len(QUANTITIES), blocks, -1, *grid)
+        for name, quantity in zip(made, values, strict=True):
+            made[name][:, place[0], branch] = quantity[:, rows].swapaxes(0, 1)
+    return made
 
 
-def _packed_grid(image_ids: torch.Tensor | None) -> tuple[int, int]:
-    """(token_y, token_x) of FLUX's image tokens, from their position ids (token, 3)."""
-    assert image_ids is not None
-    ids = image_ids if image_ids.ndim == 2 else image_ids[0]
-    return int(ids[:, 1].max()) + 1, int(ids[:, 2].max()) + 1
+def adapter_norms(observer: Observer, axes: Axes, context: str) -> np.ndarray:
+    """Attention norms inside an adapter's network, (sample, step, block, stream), of the positive branch.
+
+    NaN where the network was not run. It runs once a step, before the denoiser: its batch is that of
+    the first pass, or in a ControlNet's guess mode the positive part alone.
+    """
+    blocks = len(observer.blocks)
+    made = np.full((axes.batch, axes.steps, blocks, len(axes.streams)), np.nan, np.float32)
+    tape = observer.norms.read()
+    names = {"text": context} if context != "text" else {}
+    for (step, nth), values in tape.items():
+        if (step, nth) not in observer.passes or step >= len(axes.passes):
+            continue
+        parts = axes.passes[step][nth]
+        first = 0 if values.shape[-1] == axes.batch else parts.index("positive") * axes.batch
+        values = values.reshape(len(MEASURES), blocks, len(PASS_STREAMS), -1)
+        values = (values * per_token(observer, (step, nth)))[0]
+        for seen, stream in enumerate(PASS_STREAMS):
+            name = names.get(stream, stream)
+            if name in axes.streams:
+                of = values[:, seen, first : first + axes.batch].T
+                made[:, step, :, axes.streams.index(name)] = of
+    return made
 
 
-def _unpack_flux(grid: tuple[int, int]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """FLUX packs 2 x 2 latents into a token, channel first (FluxPipeline._pack_latents)."""
-    y, x = grid
-    pattern = "step sample (y x) (channel p q) -> sample step channel (y p) (x q)"
-    return lambda packed: rearrange(packed, pattern, y=y, x=x, p=2, q=2)
+def contribution(residuals: Residuals, observer: Observer, axes: Axes) -> np.ndarray:
+    """|alpha r| / |h| of every block, (sample, step, branch, block); 0 where nothing was handed over."""
+    blocks = len(observer.blocks)
+    made = axes.missing(blocks)
+    given, tape = residuals.read(), observer.norms.read()
+    image = MEASURES.index("residual"), slice(None), PASS_STREAMS.index("image")
+    for place, branch, rows in axes.placed():
+        if place not in tape:
+            continue
+        h = tape[place].reshape(len(MEASURES), blocks, len(PASS_STREAMS), -1)[image][:, rows]
+        ratio = np.zeros_like(h)
+        if place in given:
+            for block, source in enumerate(residuals.sources()):
+                if source is not None:
+                    ratio[block] = given[place][source][rows] / h[block]
+        made[:, place[0], branch] = ratio.T
+    return made
 
 
-def _samples_first(latents: torch.Tensor) -> torch.Tensor:
-    return rearrange(latents, "step sample channel y x -> sample step channel y x")
-
-
-def _refuse_non_finite(
-    latents: torch.Tensor,
-    final: torch.Tensor,
-    norms: torch.Tensor,
-    observer: Observer,
-    level: Levels,
-) -> None:
-    """Raise NonFiniteError that names the first step and block where something was not finite."""
-    after = torch.cat([latents[:, 1:], final[:, None]], 1)
-    bad = ~torch.isfinite(after).flatten(2).all(2)
-    if not bad.any():
-        return
-    step = int(bad.any(0).nonzero()[0])
-    residual = norms[:, step, :, 1, :, 0]  # (sample, branch, block) of the image stream
-    blocks = (~torch.isfinite(residual)).any(0).any(0).nonzero()
-    where = (
-        f"block {observer.blocks[int(blocks[0])].name}"
-        if len(blocks)
-        else "no block (the output alone)"
-    )
-    raise NonFiniteError(
-        f"latents are not finite after step {step} (sigma {float(level.sigma[step]):.3f}), in batch "
-        f"places {bad[:, step].nonzero().flatten().tolist()}; first in {where}. "
-        "A wider dtype (backbone.dtype=bfloat16 or float32) is the usual cure"
-    )
+def stacked(seen: Mapping[Place, torch.Tensor], axes: Axes) -> np.ndarray:
+    """Tensors of passes, (row of the batch, ...), to (sample, step, branch, ...) in float32."""
+    made = axes.missing(*next(iter(seen.values())).shape[1:])
+    for place, branch, rows in axes.placed():
+        if place in seen:
+            made[:, place[0], branch] = seen[place][rows].float().cpu().numpy()
+    return made

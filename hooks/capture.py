@@ -6,6 +6,8 @@ from typing import Literal, get_args
 from hooks.errors import StepscopeError, nearest
 
 Level = Literal["norms", "tokens", "full"]
+MOST_MASSIVE = 64
+"""Published models have one to a handful; past this a norm without them would mean something else."""
 
 
 @dataclass(frozen=True)
@@ -16,11 +18,14 @@ class Capture:
         tokens besides; `full` keeps the whole tensors of `sites` besides the norms.
     velocity: keep the denoiser's raw output of every branch.
     sites: shell-style patterns of site names (`double.*.attention.image`), for level `full`.
+    massive: how many channels `residual_norm_without_massive` leaves out, those of the most energy;
+        0 to 64.
     """
 
     level: Level = "norms"
     velocity: bool = False
     sites: tuple[str, ...] = ()
+    massive: int = 2
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sites", tuple(self.sites))
@@ -30,4 +35,8 @@ class Capture:
             raise StepscopeError(
                 "record.sites goes with level 'full', and 'full' needs it: "
                 f"got level {self.level!r} with sites {list(self.sites)}"
+            )
+        if not 0 <= self.massive <= MOST_MASSIVE:
+            raise StepscopeError(
+                f"record.massive={self.massive}: from 0 to {MOST_MASSIVE} channels can be left out"
             )

@@ -1,16 +1,31 @@
-"""One clock: the scheduler's step is the tick, and it knows which branch a forward pass is."""
+"""One clock a pipeline: its calls, the steps of its scheduler, and the passes of its denoiser.
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+The life of one call:
+
+    pipe(...)                            begin     the arguments are known; a listener may refuse
+      scheduler.set_timesteps(...)       start     the clock runs
+      for each step:
+        denoiser(...)                              a pass; with true CFG or the like, another one
+        scheduler.step(...)              tick      output, latents before and after; the step moves on
+        callback_on_step_end(...)        settle    the latents that the next step begins with
+      image = vae.decode(...)
+    return                               end       what the pipeline returned
+    or an exception                      abandon
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from torch import nn
 
 from hooks.errors import UnsupportedPipelineError
-from hooks.patch import replaced
-from hooks.vocabulary import BRANCHES
+from hooks.patch import of_class, replaced
 
 
 def denoiser_of(pipe: Any) -> nn.Module:
@@ -28,8 +43,8 @@ def denoiser_of(pipe: Any) -> nn.Module:
 class Clock:
     """Where a pipeline call stands. Hooks read it; only the scheduler and the denoiser move it.
 
-    steps: number of steps that the scheduler was set to.
-    step: index of the current step.
+    steps: number of steps that the scheduler was set to; the call may run fewer.
+    step: index of the current step, counted from the call's first.
     passes: forward passes of the denoiser begun in this step.
     running: between `set_timesteps` and the end of the call.
     """
@@ -40,27 +55,18 @@ class Clock:
     running: bool = False
 
     @property
-    def branch(self) -> int:
-        """Index into `BRANCHES` of the pass under way.
-
-        With true CFG diffusers' FLUX pipelines run the positive pass first, then the negative one
-        (pipeline_flux.py, denoising loop); a U-Net runs both as one batch, which is pass 0.
-        """
-        return self.passes - 1
+    def nth(self) -> int:
+        """Which pass of the step is under way, from 0; a ControlNet runs before the first."""
+        return max(self.passes - 1, 0)
 
     def start(self, steps: int) -> None:
         self.steps, self.step, self.passes, self.running = steps, 0, 0, True
 
-    def begin_pass(self) -> None:
-        self.passes += 1
-        if self.passes > len(BRANCHES):
-            raise UnsupportedPipelineError(
-                f"the denoiser ran {self.passes} times in step {self.step}: only a positive and a "
-                "negative pass are known (perturbed-attention and skip-layer guidance are not)"
-            )
-
     def tick(self) -> None:
         self.step, self.passes = self.step + 1, 0
+
+    def stop(self) -> None:
+        self.passes, self.running = 0, False
 
 
 @dataclass(frozen=True)
@@ -77,48 +83,156 @@ class Tick:
     after: torch.Tensor
 
 
-@contextmanager
-def ticking(
-    pipe: Any,
-    on_start: Callable[[], None] = lambda: None,
-    on_tick: Callable[[Tick], None] = lambda tick: None,
-) -> Iterator[Clock]:
-    """A clock that a pipeline's scheduler and denoiser drive, for as long as the `with` lasts.
+def _nothing(*args: Any) -> None:
+    pass
 
-    on_start is called when the scheduler is set, on_tick after every step, before the clock moves on.
+
+@dataclass(frozen=True, eq=False)
+class Listener:
+    """What is told of a pipeline's calls, in the order that this file's head shows.
+
+    begin: the arguments by name, defaults included. settle: the latents after the step's callback.
+    end: what the pipeline returned. abandon: the call raised this exception.
     """
-    clock = Clock()
-    scheduler = pipe.scheduler
 
-    def set_timesteps(original: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    begin: Callable[[Mapping[str, Any]], None] = _nothing
+    start: Callable[[], None] = _nothing
+    tick: Callable[[Tick], None] = _nothing
+    settle: Callable[[torch.Tensor], None] = _nothing
+    end: Callable[[Any], None] = _nothing
+    abandon: Callable[[BaseException], None] = _nothing
+
+
+@contextmanager
+def listening(pipe: Any, listener: Listener) -> Iterator[Clock]:
+    """The pipeline's clock, and its calls told to the listener, for as long as the `with` lasts.
+
+    All listeners of a pipeline share one clock, and may leave in any order.
+    """
+    source = _SOURCES.get(pipe)
+    if source is None:
+        source = _SOURCES[pipe] = _Source(pipe)
+    source.listeners.append(listener)
+    try:
+        yield source.clock
+    finally:
+        source.listeners.remove(listener)
+        if not source.listeners:
+            del _SOURCES[pipe]
+            source.close()
+
+
+def is_called(denoiser: nn.Module) -> bool:
+    """Whether a call of some pipeline that is listened to runs this denoiser now."""
+    return any(s.calling and denoiser_of(s.pipe) is denoiser for s in _SOURCES.values())
+
+
+class _Source:
+    """A pipeline whose calls are told to listeners.
+
+    Python looks `__call__` up in the class, so the object is given a subclass that has another one.
+    """
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe, self.clock, self.calling = pipe, Clock(), False
+        self.listeners: list[Listener] = []
+        with ExitStack() as stack:
+            stack.enter_context(of_class(pipe, "__call__", self._call))
+            hook = denoiser_of(pipe).register_forward_pre_hook(self._begin_pass, prepend=True)
+            stack.callback(hook.remove)
+            self.close = stack.pop_all().close
+
+    def _begin_pass(self, module: nn.Module, args: Any) -> None:
+        if self.clock.running:
+            self.clock.passes += 1
+
+    def _call(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.calling:  # a pipeline that calls itself
+            return original(*args, **kwargs)
+        signature = inspect.signature(original)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError:
+            return original(*args, **kwargs)  # which says what is wrong with them
+        bound.apply_defaults()
+        self.calling = True
+        try:
+            result = self._told(original, bound)
+        except BaseException as error:
+            for listener in list(self.listeners):
+                listener.abandon(error)
+            raise
+        finally:
+            self.calling = False
+            self.clock.stop()
+        return result
+
+    def _told(self, original: Callable[..., Any], bound: inspect.BoundArguments) -> Any:
+        listeners = list(self.listeners)
+        for listener in listeners:
+            listener.begin(dict(bound.arguments))
+        with ExitStack() as stack:
+            scheduler = self.pipe.scheduler  # as it is now: it may be another than in the last call
+            stack.enter_context(replaced(scheduler, "set_timesteps", self._set_timesteps))
+            stack.enter_context(replaced(scheduler, "step", self._step))
+            if "callback_on_step_end" in bound.arguments:
+                _settle(bound.arguments, self._settled)
+            result = original(*bound.args, **bound.kwargs)
+        self.clock.stop()
+        for listener in listeners:
+            listener.end(result)
+        return result
+
+    def _set_timesteps(self, original: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         original(*args, **kwargs)
-        clock.start(len(scheduler.timesteps))
-        on_start()
+        self.clock.start(len(self.pipe.scheduler.timesteps))
+        for listener in self.listeners:
+            listener.start()
 
-    def step(
+    def _step(
+        self,
         original: Callable[..., Any],
         model_output: Any,
         timestep: Any,
         sample: Any,
         *args: Any,
-        **kw: Any,
+        **kwargs: Any,
     ) -> Any:
-        result = original(model_output, timestep, sample, *args, **kw)
-        counted = getattr(scheduler, "step_index", None)  # moved on by the step just taken
+        result = original(model_output, timestep, sample, *args, **kwargs)
+        counted = getattr(self.pipe.scheduler, "step_index", None)  # moved on by this step
         after = result[0] if isinstance(result, tuple) else result.prev_sample
-        on_tick(
-            Tick(None if counted is None else counted - 1, timestep, model_output, sample, after)
-        )
-        clock.tick()
+        index = None if counted is None else counted - 1
+        for listener in self.listeners:
+            listener.tick(Tick(index, timestep, model_output, sample, after))
+        self.clock.tick()
         return result
 
-    def begin_pass(module: nn.Module, args: Any) -> None:
-        if clock.running:
-            clock.begin_pass()
+    def _settled(self, latents: torch.Tensor) -> None:
+        for listener in self.listeners:
+            listener.settle(latents)
 
-    with replaced(scheduler, "set_timesteps", set_timesteps), replaced(scheduler, "step", step):
-        handle = denoiser_of(pipe).register_forward_pre_hook(begin_pass, prepend=True)
-        try:
-            yield clock
-        finally:
-            handle.remove()
+
+def _settle(arguments: dict[str, Any], settled: Callable[[torch.Tensor], None]) -> None:
+    """Put a callback around the caller's own that sees the latents which the next step begins with.
+
+    Pipelines change latents after the scheduler's step (inpainting blends the known part in), and so
+    may the caller's callback. It is given what it asked for, and its answer is passed on.
+    """
+    own: Any = arguments["callback_on_step_end"]
+    wanted = list(arguments["callback_on_step_end_tensor_inputs"] or [])
+    if isinstance(own, (PipelineCallback, MultiPipelineCallbacks)):  # as every pipeline does
+        wanted = list(own.tensor_inputs)
+
+    def callback(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        latents, answer = values["latents"], {}
+        if own is not None:
+            answer = own(pipe, step, timestep, {name: values[name] for name in wanted})
+            latents = answer.get("latents", latents)
+        settled(latents)
+        return answer
+
+    arguments["callback_on_step_end"] = callback
+    arguments["callback_on_step_end_tensor_inputs"] = list(dict.fromkeys([*wanted, "latents"]))
+
+
+_SOURCES: WeakKeyDictionary[Any, _Source] = WeakKeyDictionary()

@@ -1,20 +1,21 @@
 """What an adapter adds to a FLUX transformer's image tokens between blocks: |alpha r_j| over |h_i|."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
-import torch
+import numpy as np
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from hooks.clock import Clock
-from hooks.tape import Tape, norm_into
+from hooks.tape import Place, Tape, norm_into
 
 
 class Residuals:
     """Norms of the residuals that a ControlNet hands to a FLUX transformer, already scaled by alpha.
 
-    Only the few distinct tensors are reduced; `ratios` spreads them over the blocks as
+    Only the few distinct tensors are reduced; `sources` spreads them over the blocks as
     FluxTransformer2DModel.forward does: double block i gets r[i // ceil(doubles / len(r))]
     (r[i % len(r)] if the ControlNet repeats), single block i gets s[i // ceil(singles / len(s))].
     """
@@ -24,12 +25,10 @@ class Residuals:
         self._tape = Tape(0)
         self._counts = (0, 0)
         self._repeat = False
-        self._given: set[tuple[int, int]] = set()
 
     def rewind(self) -> None:
         """Start a pipeline call: nothing has been handed over."""
         self._tape.rewind()
-        self._given.clear()
 
     def attach(self, clock: Clock, transformer: nn.Module) -> RemovableHandle:
         """Lay the hook; the caller removes the handle."""
@@ -44,31 +43,18 @@ class Residuals:
                 self._counts = len(double), len(single)
                 self._tape = Tape(len(residuals))
             self._repeat = bool(kwargs.get("controlnet_blocks_repeat"))
-            self._given.add((clock.branch, clock.step))
-            batch, device = residuals[0].shape[0], residuals[0].device
-            self._tape.turn(clock.branch, clock.step, (batch,), clock.steps, device)
+            rows, device = residuals[0].shape[0], residuals[0].device
+            self._tape.turn((clock.step, clock.nth), (rows,), clock.steps, device)
             for row, residual in zip(self._tape.row, residuals, strict=True):
                 norm_into(row, residual)
 
         return transformer.register_forward_pre_hook(hook, with_kwargs=True)
 
-    def ratios(self, image_norms: torch.Tensor) -> torch.Tensor:
-        """|alpha r| / |h| from the L2 norms of the image tokens after each block.
+    def read(self) -> Mapping[Place, np.ndarray]:
+        """L2 norms of what was handed to each pass, (residual, row of the batch)."""
+        return self._tape.read()
 
-        image_norms: (sample, step, branch, block). The ratio is 0 where nothing was handed over.
-        """
-        ratio = torch.zeros_like(image_norms)
-        given = self._tape.read(image_norms.shape[1])
-        sources = self._sources()
-        for branch, step in self._given:
-            norms = given[branch][step]  # (residual, sample)
-            for block, source in enumerate(sources):
-                if source is not None:
-                    h = image_norms[:, step, branch, block]
-                    ratio[:, step, branch, block] = norms[source] / h
-        return ratio
-
-    def _sources(self) -> list[int | None]:
+    def sources(self) -> list[int | None]:
         """For each block, which residual it gets."""
         double, single = self._counts
         sources: list[int | None] = []

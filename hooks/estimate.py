@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import diffusers
 import torch
 
+from hooks.clock import Tick
 from hooks.errors import UnsupportedPipelineError
 
 
@@ -79,10 +80,28 @@ def levels(scheduler: Any, indices: Sequence[int | None], timesteps: torch.Tenso
     raise UnsupportedPipelineError(refusal(scheduler))
 
 
+def schedule(scheduler: Any, ticks: Sequence[Tick], steps: int) -> tuple[Levels, torch.Tensor]:
+    """Levels and timesteps of a call's steps, also of those at its end that did not run.
+
+    steps: number of steps of the call; more than `ticks` where it was interrupted.
+    """
+    indices: list[int | None] = [tick.index for tick in ticks]
+    taken = [torch.as_tensor(tick.timestep).float().cpu() for tick in ticks]
+    if steps > len(ticks):
+        every = [float(t) for t in scheduler.timesteps]
+        last = indices[-1]
+        place = last if last is not None else every.index(float(taken[-1]))
+        rest = range(place + 1, place + 1 + steps - len(ticks))
+        indices += [None if last is None else i for i in rest]
+        taken += [torch.tensor(every[i]) for i in rest]
+    timesteps = torch.stack(taken)
+    return levels(scheduler, indices, timesteps), timesteps
+
+
 def refusal(scheduler: Any) -> str:
     """Why a scheduler cannot be recorded, with those that can."""
     known = ", ".join(kind.__name__ for kind in SCHEDULERS)
-    return f"cannot record under {type(scheduler).__name__}: its steps are known for {known}"
+    return f"the steps of its {type(scheduler).__name__} are not known; known: {known}"
 
 
 def clean_estimate(

@@ -8,7 +8,7 @@ import numpy as np
 
 from hooks.capture import Capture
 from hooks.sites import Block
-from hooks.vocabulary import BRANCHES, STAGES, STREAMS, VARIABLES, Variable
+from hooks.vocabulary import STAGES, VARIABLES, Variable
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ def layout(
     adapter_blocks: Sequence[Block],
     capture: Capture,
     *,
-    context: str,
+    streams: Sequence[str],
     steps: int,
-    branches: int,
+    branches: Sequence[str],
     latent: tuple[int, ...],
     image: tuple[int, ...] | None,
     grid: tuple[int, int],
@@ -47,18 +47,17 @@ def layout(
 ) -> Layout:
     """The layout of a run.
 
-    context: the second stream of the adapter's network, `text` or `identity`.
+    streams: those of `STREAMS` that occur in the run, in that order. branches: likewise.
     latent: (channel, y, x) of the unpacked latents. image: (row, column) in pixels, None if the
     call returns latents. grid: (token_y, token_x) of the image tokens. full: the sites whose whole
     tensors are kept, each with its (token, channel).
     """
-    streams = STREAMS[: 3 if adapter_blocks and context == "identity" else 2]
     sizes = {
         **dict(zip(("channel", "y", "x"), latent, strict=True)),
         **dict(zip(("token_y", "token_x"), grid, strict=True)),
         **dict(zip(("row", "column"), image or (0, 0), strict=True)),
         "step": steps,
-        "branch": branches,
+        "branch": len(branches),
         "block": len(blocks),
         "adapter_block": len(adapter_blocks),
         "stream": len(streams),
@@ -81,11 +80,12 @@ def layout(
             dims = [d for d in declared.dims if d != "sample"]
             variables[name] = declared, tuple(sizes[d] for d in dims)
     for site, (token, channel) in full.items():
-        variables[site] = full_variable(site, token, channel), (steps, branches, token, channel)
+        shape = steps, len(branches), token, channel
+        variables[site] = full_variable(site, token, channel), shape
 
     coordinates: dict[str, tuple[str, np.ndarray]] = {
         "step": ("step", np.arange(steps)),
-        "branch": ("branch", np.array(BRANCHES[:branches])),
+        "branch": ("branch", np.array(branches)),
         "stream": ("stream", np.array(streams)),
         "stage": ("stage", np.array(STAGES)),
         "block": ("block", np.array([b.name for b in blocks])),
@@ -105,4 +105,4 @@ def full_variable(site: str, token: int, channel: int) -> Variable:
     bfloat16 activations are stored as float32 (Zarr has no bfloat16), exactly.
     """
     dims = ("sample", "step", "branch", f"token_{token}", f"hidden_channel_{channel}")
-    return Variable(dims, "float32", "1", f"whole output tensor at {site}")
+    return Variable(dims, "float32", "1", f"whole output tensor at {site}, padding included")

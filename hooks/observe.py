@@ -1,7 +1,7 @@
 """Forward hooks on a network's sites, and the tapes they write to."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,57 +11,78 @@ from torch.utils.hooks import RemovableHandle
 
 from hooks.clock import Clock
 from hooks.errors import UnsupportedPipelineError
-from hooks.sites import Block, Site
-from hooks.tape import Tape, norm_into, token_norm_into
+from hooks.families import Family, Tokens
+from hooks.families.arguments import argument
+from hooks.massive import Channels
+from hooks.sites import QUANTITIES, Block, Site
+from hooks.tape import Place, Tape, norm_into, token_norm_into
+from hooks.texts import Texts
 
-QUANTITIES = ("attention", "residual")
-PASS_STREAMS = (
-    "image",
-    "text",
-)  # a block's two streams; inside an adapter the second may be a face
+PASS_STREAMS = ("image", "reference", "text", "padding", "image_prompt")
+"""The streams of a pass; inside an adapter the text may be a face."""
+
+MEASURES = ("attention", "residual", "residual_without_massive", "massive_share")
+"""What there is a number of, for every block and stream."""
+
+
+@dataclass
+class Pass:
+    """One forward pass: its tokens, the rows of its batch, and how many tokens of text are real.
+
+    lengths: of each row, None where not known. counts: tokens of every slot of attention and
+    residual, where they are the same for all rows. output: what the network returned, if kept.
+    """
+
+    tokens: Tokens
+    rows: int
+    lengths: tuple[int, ...] | None
+    counts: list[int]
+    output: torch.Tensor | None = None
 
 
 class Observer:
     """Reads the sites of a network's blocks while a clock runs.
 
-    blocks: the blocks and, of each, the sites to read.
-    maps: keep a norm for each image token besides one for each stream.
-    whole: names of sites whose tensors are kept as they are.
-    keep_output: keep the network's own output.
+    family: of the network. blocks: its blocks and, of each, the sites to read. massive: how many of
+        the largest channels to leave out of the residual stream's second norm.
+    texts: knows how long the text of an embedding is. maps: keep a norm for each image token too.
+    whole: names of sites whose tensors are kept as they are. keep_output: keep the network's own.
     may_skip: the network may return without running its blocks (an adapter outside its window).
 
-    norms: tape with slots (quantity, block, stream). maps: tape with slots (quantity, block).
-    whole: site name -> {(branch, step): tensor on the host}. outputs: {(branch, step): tensor}.
+    passes: what was seen, by place. norms: tape with slots (measure, block, stream).
+    maps: tape with slots (quantity, block). tensors: site name -> {place: tensor on the host}.
     """
 
     def __init__(
         self,
+        family: Family,
         blocks: Sequence[Block],
         *,
+        massive: int = 0,
+        texts: Texts | None = None,
         maps: bool = False,
         whole: Sequence[str] = (),
         keep_output: bool = False,
         may_skip: bool = False,
     ) -> None:
-        self.blocks = list(blocks)
-        self.norms = Tape(len(QUANTITIES) * len(blocks) * len(PASS_STREAMS))
+        self.family, self.blocks = family, list(blocks)
+        self.norms = Tape(len(MEASURES) * len(blocks) * len(PASS_STREAMS))
         self.maps = Tape(len(QUANTITIES) * len(blocks)) if maps else None
-        self.whole: dict[str, dict[tuple[int, int], torch.Tensor]] = {name: {} for name in whole}
-        self.outputs: dict[tuple[int, int], torch.Tensor] = {}
-        self.grid: tuple[int, int] | None = None
-        self.image_ids: torch.Tensor | None = None
-        self.image_tokens = 0
-        self._keep_output, self._may_skip = keep_output, may_skip
+        self.passes: dict[Place, Pass] = {}
+        self.tensors: dict[str, dict[Place, torch.Tensor]] = {name: {} for name in whole}
+        self._channels = Channels(massive)
+        self._texts, self._keep_output, self._may_skip = texts, keep_output, may_skip
         self._sites = sum(len(block.sites) for block in blocks)
         self._fired = 0
+        self._now = Pass(Tokens(0, 0, (0, 0), 0), 0, None, [])
 
     def rewind(self) -> None:
         """Start a pipeline call: nothing has been seen."""
         self.norms.rewind()
         if self.maps is not None:
             self.maps.rewind()
-        self.whole = {name: {} for name in self.whole}
-        self.outputs = {}
+        self.passes = {}
+        self.tensors = {name: {} for name in self.tensors}
 
     def attach(self, clock: Clock, network: nn.Module) -> list[RemovableHandle]:
         """Lay the hooks; the caller removes the handles."""
@@ -72,29 +93,35 @@ class Observer:
         for index, block in enumerate(self.blocks):
             for site in block.sites:
                 hook = self._site_hook(clock, index, block, site)
-                handles.append(site.module.register_forward_hook(hook))
+                handles.append(site.module.register_forward_hook(hook, with_kwargs=True))
         return handles
 
     def _before(self, clock: Clock) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
             if not clock.running:
                 return
-            # A U-Net gets its latents by position, a FLUX transformer by name.
-            latents: torch.Tensor = args[0] if args else kwargs["hidden_states"]
-            packed = latents.ndim == 3  # FLUX: (batch, token, channel); a U-Net has y and x
-            self.grid = None if packed else (latents.shape[2], latents.shape[3])
-            # Counted here, not the text: an adapter may put other tokens in the text's place.
-            self.image_tokens = latents.shape[1] if packed else math.prod(latents.shape[2:])
-            self.image_ids = kwargs.get("img_ids")
-            # A ControlNet runs before the step's first pass, when the branch is not yet begun.
-            where = max(clock.branch, 0), clock.step
-            batch = latents.shape[0]
-            self.norms.turn(*where, (batch,), clock.steps, latents.device)
+            place = clock.step, clock.nth
+            tokens = self.family.tokens(args, kwargs)
+            latents: torch.Tensor = args[0] if args else next(iter(kwargs.values()))
+            rows = latents.shape[0]
+            self._now = Pass(tokens, rows, self._lengths(args, kwargs, rows), self._now.counts)
+            self._now.counts = [1] * (len(QUANTITIES) * len(self.blocks) * len(PASS_STREAMS))
+            self.passes[place] = self._now
+            self.norms.turn(place, (rows,), clock.steps, latents.device)
             if self.maps is not None:
-                self.maps.turn(*where, (batch, self.image_tokens), clock.steps, latents.device)
+                self.maps.turn(place, (rows, tokens.image), clock.steps, latents.device)
             self._fired = 0
 
         return hook
+
+    def _lengths(self, args: Any, kwargs: Mapping[str, Any], rows: int) -> tuple[int, ...] | None:
+        """Real tokens of the text of each row; None if they are not known."""
+        if self._texts is None:
+            return None
+        known = self._texts.of(argument(args, kwargs, 1, "encoder_hidden_states")).lengths
+        if known is None:
+            return None
+        return tuple(known[i * len(known) // rows] for i in range(rows))  # repeats stand together
 
     def _after(self, clock: Clock) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
@@ -104,39 +131,85 @@ class Observer:
             if self._fired != self._sites and not skipped:
                 raise UnsupportedPipelineError(
                     f"{self._fired} of {self._sites} hooks in {type(module).__name__} fired in step "
-                    f"{clock.step}: its blocks were compiled or replaced after recording began"
+                    f"{clock.step}: its blocks were compiled, replaced or skipped after recording began"
                 )
+            if skipped:
+                del self.passes[clock.step, clock.nth]
+                return
+            self._write_residuals()
             if self._keep_output:
-                first = output[0] if isinstance(output, tuple) else output.sample
-                self.outputs[clock.branch, clock.step] = first
+                self._now.output = output[0] if isinstance(output, tuple) else output.sample
 
         return hook
+
+    def _write_residuals(self) -> None:
+        """The three numbers of every residual stream of the pass, from the norms of its channels."""
+        every = len(self.blocks) * len(PASS_STREAMS)
+        for rows, values in self._channels.reduce():
+            for measure, numbers in enumerate(values, 1):
+                if numbers.shape[-1] == self._now.rows:
+                    self.norms.write([measure * every + slot for slot, _ in rows], numbers)
+                    continue
+                for (slot, first), number in zip(rows, numbers, strict=True):
+                    row = self.norms.row[measure * every + slot]
+                    row[first : first + len(number)] = number
 
     def _site_hook(self, clock: Clock, index: int, block: Block, site: Site) -> Callable[..., None]:
         """The one hook of the hot path: it reduces each stream into its slot."""
-        quantity = QUANTITIES.index(site.quantity) * len(self.blocks) + index
-        slots = [quantity * len(PASS_STREAMS) + PASS_STREAMS.index(s) for s in site.streams]
-        names = [f"{block.name}.{site.quantity}.{s}" for s in site.streams]
-        whole = [(i, name) for i, name in enumerate(names) if name in self.whole]
+        quantity = QUANTITIES.index(site.quantity)
+        first = index * len(PASS_STREAMS)
+        every = len(self.blocks) * len(PASS_STREAMS)
+        names = [f"{block.name}.{site.quantity}.{stream}" for stream in site.streams]
+        whole = [name in self.tensors for name in names]
         with_map = self.maps is not None and site.streams[0] == "image"
-        read, tape, tokens, more = site.read, self.norms, self.norms.tokens, with_map or whole
 
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
+        def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
             if not clock.running:
                 return
             self._fired += 1
-            streams, row = read(output, self.image_tokens), tape.row
-            for slot, stream in zip(slots, streams, strict=True):
-                norm_into(row[slot], stream)
-                tokens[slot] = stream.shape[1]
-            if not more:
-                return
-            if with_map:
-                self._read_map(quantity, streams[0])
-            for i, name in whole:
-                self.whole[name][clock.branch, clock.step] = _to_host(streams[i])
+            if site.split is not None:
+                streams = site.split(module, args, kwargs, output)
+            else:
+                streams = site.read(output, self._image_and_reference)
+            for place, (name, stream) in enumerate(zip(site.streams, streams, strict=False)):
+                if whole[place]:
+                    self.tensors[names[place]][clock.step, clock.nth] = _to_host(stream)
+                for kind, begin, part in self._parts(name, stream):
+                    slot = first + kind
+                    if begin == 0:
+                        self._now.counts[quantity * every + slot] = part.shape[1]
+                    if quantity == 0:
+                        row = self.norms.row[slot]
+                        norm_into(row if len(part) == len(row) else row[begin : begin + 1], part)
+                    else:
+                        self._channels.read(slot, begin, part)
+                    if with_map and kind == 0:
+                        self._read_map(quantity * len(self.blocks) + index, part)
 
         return hook
+
+    @property
+    def _image_and_reference(self) -> int:
+        return self._now.tokens.image + self._now.tokens.reference
+
+    def _parts(self, name: str, stream: torch.Tensor) -> list[tuple[int, int, torch.Tensor]]:
+        """What a stream of a module is made of: (place in PASS_STREAMS, first row, tensor)."""
+        now = self._now
+        if name == "image" and now.tokens.reference:
+            image, reference = stream.split([now.tokens.image, now.tokens.reference], dim=1)
+            return [(0, 0, image), (1, 0, reference)]
+        if name != "text":
+            return [(PASS_STREAMS.index(name), 0, stream)]
+        if self.family.text_encoder is None or self.family.context != "text":
+            return [(2, 0, stream)]
+        if now.lengths is None:  # nothing tells text from padding
+            return []
+        if len(set(now.lengths)) == 1:
+            pieces = [(0, stream, now.lengths[0])]
+        else:
+            pieces = [(i, stream[i : i + 1], n) for i, n in enumerate(now.lengths)]
+        found = [(2, i, piece[:, :n]) for i, piece, n in pieces if n]
+        return found + [(3, i, piece[:, n:]) for i, piece, n in pieces if n < piece.shape[1]]
 
     def _read_map(self, slot: int, stream: torch.Tensor) -> None:
         assert self.maps is not None
@@ -145,10 +218,18 @@ class Observer:
             token_norm_into(row, stream)
             return
         # A deeper level of a U-Net: its coarser map is repeated onto the finest grid.
-        assert self.grid is not None
+        grid = self._now.tokens.grid
         norms = torch.linalg.vector_norm(stream.detach(), 2, -1, dtype=torch.float32)
-        coarse = norms.unflatten(1, _coarse_grid(self.grid, stream.shape[1]))
-        row.copy_(F.interpolate(coarse[:, None], size=self.grid, mode="nearest").flatten(1))
+        coarse = norms.unflatten(1, _coarse_grid(grid, stream.shape[1]))
+        row.copy_(F.interpolate(coarse[:, None], size=grid, mode="nearest").flatten(1))
+
+
+def attentions_only(blocks: Sequence[Block]) -> list[Block]:
+    """The blocks with their attention sites alone: what is read inside an adapter's network."""
+    return [
+        replace(block, sites=tuple(s for s in block.sites if s.quantity == "attention"))
+        for block in blocks
+    ]
 
 
 def _is_nothing(output: Any) -> bool:

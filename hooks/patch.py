@@ -5,27 +5,73 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_LAID = "_stepscope_laid"
+
 
 @contextmanager
 def replaced(owner: object, name: str, around: Callable[..., Any]) -> Iterator[None]:
     """Route `owner.name(*args, **kwargs)` through `around(original, *args, **kwargs)`.
 
-    Only the instance is touched, and what stood in its dictionary before stands there after.
+    Only the instance is touched, and what stood in its dictionary before stands there after, also
+    if several replacements of one method end in another order than that they were made in.
     `functools.wraps` keeps the signature: diffusers inspects those of `set_timesteps` and `step`.
     """
     original = getattr(owner, name)
     before = vars(owner).get(name)
+    laid = {"active": True, "before": before}
 
     @functools.wraps(original)
     def method(*args: Any, **kwargs: Any) -> Any:
+        if not laid["active"]:
+            return original(*args, **kwargs)
         return around(original, *args, **kwargs)
 
+    setattr(method, _LAID, laid)
     # object.__setattr__: a torch module's own __setattr__ would file the function among its parameters.
     object.__setattr__(owner, name, method)
     try:
         yield
     finally:
-        if before is None:
+        laid["active"] = False
+        _remove_ended(owner, name)
+
+
+def _remove_ended(owner: object, name: str) -> None:
+    """Take away the replacements that have ended, from the last one down to the first that has not."""
+    while True:
+        laid = getattr(vars(owner).get(name), _LAID, None)
+        if laid is None or laid["active"]:
+            return
+        if laid["before"] is None:
             object.__delattr__(owner, name)
         else:
-            object.__setattr__(owner, name, before)
+            object.__setattr__(owner, name, laid["before"])
+
+
+@contextmanager
+def of_class(owner: Any, name: str, around: Callable[..., Any]) -> Iterator[None]:
+    """As `replaced`, for a method that Python looks up in the class, such as `__call__`.
+
+    Only this object is touched: it is given a subclass of the same name, and its class again after.
+    """
+    kind: Any = type(owner)
+    original = getattr(kind, name)
+
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self is not owner:  # a copy of it
+            return original(self, *args, **kwargs)
+        return around(functools.partial(original, self), *args, **kwargs)
+
+    setattr(method, _LAID, {})
+    same = {key: getattr(kind, key) for key in ("__module__", "__qualname__", "__doc__")}
+    owner.__class__ = type(kind)(kind.__name__, (kind,), same | {name: method})
+    try:
+        yield
+    finally:
+        owner.__class__ = kind
+
+
+def is_laid(kind: type) -> bool:
+    """Whether a class is one that `of_class` gave to an object."""
+    return any(hasattr(value, _LAID) for value in vars(kind).values())

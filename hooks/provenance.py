@@ -2,11 +2,13 @@
 
 import importlib.metadata
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
+from torch import nn
 
 from hooks.capture import Capture
 from hooks.clock import denoiser_of
@@ -14,19 +16,24 @@ from hooks.clock import denoiser_of
 PACKAGES = ("stepscope", "torch", "diffusers", "transformers", "zarr", "numpy")
 
 
-def provenance(pipe: Any, capture: Capture) -> dict[str, Any]:
-    """Attributes of a run that say what ran, on what, and when it began (UTC)."""
-    denoiser = denoiser_of(pipe)
-    device = next(denoiser.parameters()).device
+def provenance(pipe: Any, capture: Capture, models: Mapping[str, str]) -> dict[str, Any]:
+    """Attributes of a run that say what ran, on what, and when it began (UTC).
+
+    models: component -> fingerprint of its weights. To be asked while the pipeline has not yet moved
+    its models off the device.
+    """
+    denoiser, vae = denoiser_of(pipe), getattr(pipe, "vae", None)
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
-        "device": device_name(device),
-        "dtype": str(next(denoiser.parameters()).dtype).removeprefix("torch."),
+        "device": device_name(device_of(pipe)),
+        "dtype": compute_dtype(denoiser),
+        "vae_dtype": compute_dtype(vae) if vae is not None else "",
         "pipeline": type(pipe).__name__,
+        "models": dict(models),
         "denoiser": {"class": type(denoiser).__name__, **_plain(denoiser.config)},
         "scheduler": {"class": type(pipe.scheduler).__name__, **_plain(pipe.scheduler.config)},
-        "vae": _plain(pipe.vae.config),
+        "vae": _plain(vae.config) if vae is not None else {},
         "capture": asdict(capture),
     }
 
@@ -40,6 +47,26 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def device_of(pipe: Any) -> torch.device:
+    """Where the denoiser computes, also where its weights are elsewhere between passes (offloaded)."""
+    held = next(denoiser_of(pipe).parameters()).device
+    # diffusers' own property walks through every module of the pipeline
+    if held.type in ("cuda", "mps", "xpu") or not hasattr(pipe, "_execution_device"):
+        return held
+    return torch.device(pipe._execution_device)
+
+
+def compute_dtype(model: nn.Module) -> str:
+    """The dtype that a model computes in: its weights' own, if those are not packed or cast at each layer.
+
+    Weights in float8 (layerwise casting) or whole numbers (quantized) are cast before they are used;
+    then it is that of the parameters that are not.
+    """
+    kinds = [weight.dtype for weight in model.parameters()]
+    computing = [k for k in kinds if k.is_floating_point and k.itemsize > 1]
+    return str((computing or kinds)[0]).removeprefix("torch.")
 
 
 def device_name(device: torch.device) -> str:

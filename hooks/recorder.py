@@ -1,28 +1,37 @@
 """The public verb: `with record(pipe, "run.zarr"): pipe(...)`."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from hooks.assemble import Assembled, Parts, assemble
+from hooks.adapters import active_adapters
 from hooks.call import Call, follow
 from hooks.capture import Capture
-from hooks.clock import Tick, denoiser_of, ticking
+from hooks.clock import Clock, Listener, Tick, denoiser_of, is_called, listening
+from hooks.collect import Parts, axes_of, collect, label_with
 from hooks.contribution import Residuals
-from hooks.errors import RunError, UnsupportedPipelineError
-from hooks.estimate import SCHEDULERS, refusal
-from hooks.observe import Observer
-from hooks.patch import replaced
-from hooks.provenance import provenance
-from hooks.sites import blocks_of, select
+from hooks.errors import RunError, StepscopeError, UnsupportedPipelineError
+from hooks.families import Pass, blocks_of, family_of
+from hooks.fingerprint import Fingerprints
+from hooks.observe import Observer, attentions_only
+from hooks.provenance import device_of, provenance
+from hooks.sink import Sink
+from hooks.sites import select
 from hooks.stopwatch import Stopwatch
 from hooks.store import Label, Run
-from hooks.writer import Writer
+from hooks.support import branches_of, refuse
+from hooks.tape import Place
+from hooks.texts import Texts
+
+
+class StepscopeWarning(UserWarning):
+    """Something was not recorded, and the pipeline's own work goes on."""
 
 
 class Recording:
@@ -32,22 +41,26 @@ class Recording:
     samples of a run the next call makes; `label` what its samples are.
     """
 
-    def __init__(self, pipe: Any, run: Run | Path, capture: Capture, writer: Writer) -> None:
+    def __init__(self, pipe: Any, sink: Sink, capture: Capture) -> None:
         self.pipe, self.capture = pipe, capture
-        self.parts = observers(pipe, capture)
-        self._run, self._writer = run, writer
-        self._labels: Sequence[Label] | None = None
-        self._places: Sequence[int | None] | None = None
-        self._face_seconds = float("nan")
-        self._extras: Sequence[Mapping[str, np.ndarray]] | None = None
-        self._watch = Stopwatch(_device(pipe))
-        self._call = Call(self._watch)
+        self.texts = Texts(pipe, family_of(denoiser_of(pipe)).text_encoder)
+        self.parts = observers(pipe, capture, self.texts)
+        self.calls = 0
+        self._sink, self._fingerprints = sink, Fingerprints()
+        self._denoiser = denoiser_of(pipe)
+        self._branches = branches_of(pipe, self.parts.family)
+        self._call = Call(Stopwatch(device_of(pipe)))
+        self._clock = Clock()
+        self._adapters, self._processors = "[]", {}
+        self._forget()
 
     def label(self, labels: Sequence[Label]) -> None:
-        """What the next call's samples are: for each a mapping with any of face, prompt, seed.
+        """What the next call's samples are: for each a mapping of names to JSON values.
 
-        Without it, prompt and seed are those that the pipeline was seen to use.
+        face, prompt, seed and the like are coordinates that every run has; any other name becomes a
+        coordinate of its own. Without it, prompt and seed are those that the pipeline was seen to use.
         """
+        self._sink.refuse_labels(labels)
         self._labels = labels
 
     def place(
@@ -62,70 +75,155 @@ class Recording:
         face_seconds: what finding and embedding the batch's faces took, for `stage_seconds`.
         extras: further variables of each sample, declared in the run's layout.
         """
-        self._places, self._face_seconds = samples, face_seconds
-        self._extras = extras
+        self._places, self._face_seconds, self._extras = samples, face_seconds, extras
 
-    def _begin(self) -> None:
-        """A pipeline call begins; one that failed halfway before it leaves nothing behind."""
-        self._call = Call(self._watch)
+    def _forget(self) -> None:
+        """Nothing is known of the next call."""
+        self._labels: Sequence[Label] | None = None
+        self._places: Sequence[int | None] | None = None
+        self._extras: Sequence[Mapping[str, np.ndarray]] | None = None
+        self._face_seconds = float("nan")
+
+    # The life of one call: see hooks/clock.py.
+
+    def _begin(self, arguments: Mapping[str, Any]) -> None:
+        self._processors = dict(getattr(self._denoiser, "attn_processors", {}))
+        refuse(self.pipe)
+        if denoiser_of(self.pipe) is not self._denoiser:
+            raise UnsupportedPipelineError(
+                "the pipeline's denoiser was replaced after recording began: record it anew"
+            )
+        models = self._fingerprints.of_models(self.pipe)
+        self._adapters = active_adapters(self.pipe, self._denoiser, self._fingerprints)
+        self._sink.expect(provenance(self.pipe, self.capture, models))
+        prompts = self.texts.of(arguments.get("prompt_embeds")).prompts
+        told = arguments if prompts is None else {**arguments, "prompt": prompts}
+        self._call = Call.begin(Stopwatch(device_of(self.pipe)), told)
+        self.calls += 1
 
     def _start(self) -> None:
-        self.parts.denoiser.rewind()
-        for part in (self.parts.adapter, self.parts.residuals):
+        for part in (self.parts.denoiser, self.parts.adapter, self.parts.residuals):
             if part is not None:
                 part.rewind()
         self._call.ticks.clear()
-        self._call.moments[:] = [self._call.watch.now()]
+        self._call.branches.clear()
+        self._call.ended.clear()
+        self._call.begun = None
+        self._sink.refuse_other_schedule([float(t) for t in self.pipe.scheduler.timesteps])
+
+    def _before_pass(self, module: nn.Module, args: Any) -> None:
+        if not is_called(self._denoiser):
+            raise UnsupportedPipelineError(
+                f"the {type(module).__name__} of this recording was run outside of a call of the recorded "
+                f"{type(self.pipe).__name__}, whose steps nothing counts: call the pipeline, or record the "
+                "one that is called"
+            )
+
+    def _after_pass(self, module: nn.Module, args: Any, output: Any) -> None:
+        batch = self._call.batch
+        if self._clock.running and self._clock.step == 0 and batch is not None:
+            self._parts_of((0, self._clock.nth), batch)  # before more is paid for
+
+    def _parts_of(self, place: Place, batch: int) -> tuple[str, ...]:
+        """The branches of a pass, in the order of its batch."""
+        rows = self.parts.denoiser.passes[place].rows
+        names = None
+        if rows % batch == 0:
+            told = Pass(self.pipe, self._call.arguments, place[1], rows // batch)
+            names = self._branches(told)
+        if names is None:
+            raise UnsupportedPipelineError(
+                f"pass {place[1] + 1} of step {place[0]} of {type(self.pipe).__name__} has {rows} samples "
+                f"for {batch} latents: which of them are the prompt's is not known"
+            )
+        return names
 
     def _tick(self, tick: Tick) -> None:
-        self._call.ticks.append(tick)
-        self._call.moments.append(self._call.watch.now())
+        call, step = self._call, self._clock.step
+        seen = sum(at == step for at, _ in self.parts.denoiser.passes)
+        if not seen:
+            raise UnsupportedPipelineError(
+                f"step {step} of {type(self.pipe).__name__} ran without its {type(self._denoiser).__name__}"
+            )
+        call.branches.append([self._parts_of((step, nth), len(tick.before)) for nth in range(seen)])
+        call.ticks.append(tick)
+        call.ended.append(call.watch.now())
+        call.settled = None
+        tokens = self.parts.denoiser.passes[step, 0].tokens
+        if tick.before.ndim == 3 and tick.before.shape[1] != tokens.image:
+            raise UnsupportedPipelineError(
+                f"the scheduler steps {tick.before.shape[1]} tokens and {tokens.image} of the "
+                "denoiser's are the noisy image's: the others are not known"
+            )
+        self._sink.spool(self.parts.denoiser.tensors)
+        if step == 0:
+            self._sink.refuse_other(axes_of(call, self.parts, self._denoiser))
 
-    def _end(self) -> None:
+    def _settle(self, latents: torch.Tensor) -> None:
+        self._call.settled = latents
+
+    def _end(self, output: Any) -> None:
         """Collect the finished call on the host and hand it to the writer."""
-        call, self._call = self._call, Call(self._watch)
-        labels, self._labels = self._labels, None
-        places, self._places = self._places, None
-        extras, self._extras = self._extras, None
+        call, labels, places = self._call, self._labels, self._places
+        extras, seconds = self._extras, self._face_seconds
+        self._forget()
         if not call.ticks:
+            warnings.warn(
+                f"a call of {type(self.pipe).__name__} ended without a step of its scheduler: nothing was "
+                "recorded of it",
+                StepscopeWarning,
+                stacklevel=4,
+            )
             return
-        made = assemble(self.pipe, call, self.parts, self.capture, self._face_seconds)
-        batch = len(made.samples["latents"])
-        labels = _labels(call, labels, batch)
-        if places is not None and len(places) != batch:
-            raise RunError(f"place() named {len(places)} samples and the call made {batch}")
-        extras = extras or [{}] * batch
-        self._writer.put(lambda: self._store(made, places, labels, extras))
+        whole = self.pipe.num_timesteps if getattr(self.pipe, "interrupt", False) else None
+        axes = axes_of(call, self.parts, self._denoiser, interrupted=whole)
+        made = collect(
+            self.pipe,
+            call,
+            self.parts,
+            self.capture,
+            axes,
+            output,
+            face_seconds=seconds,
+            adapters=self._adapters,
+        )
+        told = label_with(made.labels, labels)
+        if places is not None and len(places) != axes.batch:
+            raise RunError(f"place() named {len(places)} samples and the call made {axes.batch}")
+        self._sink.put(made, places, told, extras or [{}] * axes.batch)
 
-    def _store(
-        self,
-        made: Assembled,
-        places: Sequence[int | None] | None,
-        labels: Sequence[Label],
-        extras: Sequence[Mapping[str, np.ndarray]],
-    ) -> None:
-        """Write a call's samples: on the writer's thread, which alone touches the run."""
-        if isinstance(self._run, Path):
-            self._run = self._open(self._run, made)
-        run = self._run
-        samples = [
-            {name: values[i] for name, values in made.samples.items()} | dict(extras[i])
-            for i in range(len(labels))
-        ]
-        # before anything is written: a call that does not fit adds nothing
-        run.refuse_other(samples[0])
-        run.write_steps(made.steps)
-        if places is None:
-            run.append(labels, samples)
+    def _abandon(self, error: BaseException) -> None:
+        """The call raised: nothing of it is kept, and what it left half done for us is undone."""
+        self._forget()
+        self._sink.abandon()
+        if not isinstance(error, StepscopeError):
             return
-        for place, sample in zip(places, samples, strict=True):
-            if place is not None:
-                run.write(place, sample)
+        if dict(getattr(self._denoiser, "attn_processors", {})) != self._processors:
+            denoiser: Any = self._denoiser
+            denoiser.set_attn_processor(dict(self._processors))
+        if hasattr(self.pipe, "maybe_free_model_hooks"):
+            self.pipe.maybe_free_model_hooks()
 
-    def _open(self, path: Path, made: Assembled) -> Run:
-        if path.exists():
-            return Run.open(path)
-        return Run.create(path, made.layout, [], provenance(self.pipe, self.capture))
+    def _attach(self, stack: ExitStack) -> None:
+        """Everything that watches the pipeline, each removed when `stack` closes."""
+        parts, denoiser = self.parts, self._denoiser
+        told = Listener(
+            self._begin, self._start, self._tick, self._settle, self._end, self._abandon
+        )
+        self._clock = stack.enter_context(listening(self.pipe, told))
+        stack.callback(denoiser.register_forward_pre_hook(self._before_pass).remove)
+        handles = parts.denoiser.attach(self._clock, denoiser)
+        networks = {"denoiser": denoiser}
+        if parts.adapter is not None:
+            networks["adapter"] = self.pipe.controlnet
+            handles += parts.adapter.attach(self._clock, self.pipe.controlnet)
+        if parts.residuals is not None:
+            handles.append(parts.residuals.attach(self._clock, denoiser))
+        for handle in handles:
+            stack.callback(handle.remove)
+        stack.callback(denoiser.register_forward_hook(self._after_pass).remove)
+        follow(stack, self.pipe, lambda: self._call, networks)
+        self.texts.attach(stack)
 
 
 @contextmanager
@@ -133,117 +231,53 @@ def record(pipe: Any, out: str | Path | Run, capture: Capture | None = None) -> 
     """Record every call of a diffusers pipeline into a Zarr run, for as long as the `with` lasts.
 
     pipe: a pipeline whose denoiser is a FLUX transformer or a U-Net. Its outputs are bit for bit
-        those without recording, and it is left as it was found.
+        those without recording, and afterwards it is as it was.
     out: path of the run, which is made or added to; or a `Run` that has places for the samples.
     capture: what to keep; latents, x0, norms, timings and the image by default.
 
-    Raises UnsupportedPipelineError for a pipeline, scheduler or compiled state that cannot be
-    recorded truthfully, and NonFiniteError from inside the pipeline's call. Samples are written on
-    a thread of their own: a RunError or a disk error is raised by a later call, or on leaving.
-    After any exception the hooks are gone and the samples finished so far are readable.
+    Raises UnsupportedPipelineError, here or before a call's first step, for what cannot be recorded
+    truthfully; RunError for a run that the call does not fit; and NonFiniteError at the end of a
+    call. Samples are written on a thread of their own: a disk error is raised by a later call, or on
+    leaving. After any exception the hooks are gone and the samples finished so far are readable.
+    Warns (StepscopeWarning) where nothing was recorded.
     """
-    refuse_compiled(pipe)
-    if not isinstance(pipe.scheduler, tuple(SCHEDULERS)):
-        raise UnsupportedPipelineError(refusal(pipe.scheduler))
-    run = out if isinstance(out, Run) else Path(out)
-    with Writer() as writer, ExitStack() as hooks:
-        recording = Recording(pipe, run, capture or Capture(), writer)
-        _lay_hooks(hooks, recording)
+    refuse(pipe)
+    capture = capture or Capture()
+    with Sink(out, capture) as sink, ExitStack() as hooks:
+        recording = Recording(pipe, sink, capture)
+        recording._attach(hooks)
         yield recording
+        if not recording.calls:
+            warnings.warn(
+                f"nothing was recorded: {type(pipe).__name__} was not called within the `with`",
+                StepscopeWarning,
+                stacklevel=3,
+            )
 
 
-def observers(pipe: Any, capture: Capture) -> Parts:
+def observers(pipe: Any, capture: Capture, texts: Texts) -> Parts:
     """Observers for a pipeline's denoiser and, if it has one, its ControlNet; not yet attached.
 
     Raises StepscopeError if `capture.sites` names a site that the denoiser does not have.
     """
+    family = family_of(denoiser_of(pipe))
     blocks = blocks_of(denoiser_of(pipe))
     denoiser = Observer(
+        family,
         blocks,
+        massive=capture.massive,
+        texts=texts,
         maps=capture.level == "tokens",
         whole=select(capture.sites, blocks),
         keep_output=capture.velocity,
     )
     network = getattr(pipe, "controlnet", None)
     if network is None:
-        return Parts(denoiser, None, None, "text")
-    inside = [
-        replace(block, sites=tuple(s for s in block.sites if s.quantity == "attention"))
-        for block in blocks_of(network)
-    ]
+        return Parts(family, denoiser, None, None)
     kinds = [block.kind for block in blocks]
-    residuals = (
-        Residuals(kinds.count("double"), kinds.count("single")) if "double" in kinds else None
-    )
-    context = getattr(network, "context_stream", "text")
-    return Parts(denoiser, Observer(inside, may_skip=True), residuals, context)
-
-
-def refuse_compiled(pipe: Any) -> None:
-    """Raise UnsupportedPipelineError if hooks laid now would not be seen by compiled code.
-
-    Dynamo guards no hooks of modules that it compiled earlier (`skip_nnmodule_hook_guards`), so
-    what was compiled before recording would run without them.
-    """
-    for part in ("transformer", "unet", "controlnet"):
-        model = getattr(pipe, part, None)
-        for name, module in model.named_modules() if model is not None else ():
-            whole = isinstance(module, torch._dynamo.OptimizedModule)
-            if whole or module._compiled_call_impl is not None:
-                where = f"{part}.{name}" if name else part
-                raise UnsupportedPipelineError(
-                    f"pipe.{where} was compiled before recording, so hooks inside it would stay "
-                    "silent: record the pipeline before compiling it"
-                )
-
-
-def _lay_hooks(stack: ExitStack, recording: Recording) -> None:
-    """Everything that watches the pipeline, each removed when `stack` closes."""
-    pipe, parts = recording.pipe, recording.parts
-    networks = {"denoiser": denoiser_of(pipe)}
-    if parts.adapter is not None:
-        networks["adapter"] = pipe.controlnet
-    clock = stack.enter_context(ticking(pipe, recording._start, recording._tick))
-    handles = parts.denoiser.attach(clock, networks["denoiser"])
-    if parts.adapter is not None:
-        handles += parts.adapter.attach(clock, networks["adapter"])
-    if parts.residuals is not None:
-        handles.append(parts.residuals.attach(clock, networks["denoiser"]))
-    for handle in handles:
-        stack.callback(handle.remove)
-    follow(stack, pipe, lambda: recording._call, networks)
-
-    def begin(original: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        recording._begin()
-        original(*args, **kwargs)
-
-    def end(original: Callable[[], None]) -> None:
-        clock.running = False
-        recording._end()
-        original()
-
-    # The first and the last thing that every diffusers pipeline does in a call.
-    stack.enter_context(replaced(pipe, "check_inputs", begin))
-    stack.enter_context(replaced(pipe, "maybe_free_model_hooks", end))
-
-
-def _device(pipe: Any) -> torch.device:
-    """Where the denoiser computes. diffusers' own property walks through every module of the pipeline."""
-    held = next(denoiser_of(pipe).parameters()).device
-    if held.type == "cuda" or not torch.cuda.is_available():
-        return held
-    return torch.device(pipe._execution_device)  # offloaded
-
-
-def _labels(call: Call, given: Sequence[Label] | None, batch: int) -> Sequence[Label]:
-    labels: list[dict[str, Any]] = [dict(label) for label in given or [{}] * batch]
-    if len(labels) != batch:
-        raise RunError(f"label() named {len(labels)} samples and the call made {batch}")
-    for i, label in enumerate(labels):
-        # num_images_per_prompt repeats each prompt and keeps the repeats together
-        if call.prompts:
-            label.setdefault("prompt", call.prompts[i * len(call.prompts) // batch])
-        if call.seeds:
-            label.setdefault("seed", call.seeds[i * len(call.seeds) // batch])
-        label["batch_size"] = batch
-    return labels
+    residuals = None
+    if family.adds_residuals:
+        residuals = Residuals(kinds.count("double"), kinds.count("single"))
+    inside = attentions_only(blocks_of(network))
+    adapter = Observer(family_of(network), inside, texts=texts, may_skip=True)
+    return Parts(family, denoiser, adapter, residuals)

@@ -123,6 +123,9 @@ class Run:
         self._arrays["done"].write(sample, np.array([True]))
         self._marked.add(sample)
 
+    def refuse_labels(self, labels: Sequence[Label]) -> None:
+        """Raise RunError for a label that the run cannot hold."""
+
     def refuse_other(self, values: Mapping[str, np.ndarray]) -> None:
         """Raise RunError if a sample's variable is missing, unknown, or of another shape than the run's."""
         if set(values) != self._recorded:

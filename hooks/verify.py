@@ -1,7 +1,7 @@
 """Prove on the user's own models and versions that what the hooks read means what the table says."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 
 from hooks.capture import Capture
-from hooks.clock import Tick, denoiser_of, ticking
+from hooks.clock import Listener, Tick, denoiser_of, listening
+from hooks.families import family_of
 from hooks.recorder import record
-from hooks.store import Run
-from hooks.vocabulary import STREAMS
-from hooks.witness import Tally, Witness
+from hooks.tally import Tally
+from hooks.witness import Witness
 
 NORM_TOLERANCE = 1e-3  # float32 sums over millions of entries, against float64
 GUIDANCE_TOLERANCE = 0.05  # half-precision outputs, subtracted
@@ -38,28 +39,25 @@ def verify(pipe: Any, call: Callable[[], Any]) -> list[Finding]:
     """
     denoiser = denoiser_of(pipe)
     plain = np.asarray(call())
-    witness, guidance = Witness(denoiser), _Guidance()
+    told, capture = _Told(pipe), Capture(velocity=True)
+    witness = Witness(denoiser, told.lengths, capture.massive)
+    told.on_tick = witness.begin_step
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = Path(folder) / "check.zarr"
-        stack.enter_context(record(pipe, path, Capture()))
+        stack.enter_context(record(pipe, path, capture))
+        stack.enter_context(listening(pipe, Listener(begin=told.begin, tick=told.tick)))
         for handle in witness.attach():
             stack.callback(handle.remove)
-        guidance.watch(stack, pipe)
         recorded = np.asarray(call())
         stack.close()
-        run = Run.open(path)
-        stored = {name: run.read(name) for name in ("attention_norm", "residual_norm")}
+        run = xr.open_zarr(path).load()
     # What a block hands on is compared with what the next gets: equal up to one rounding.
-    eps = torch.finfo(next(denoiser.parameters()).dtype).eps
-    findings = []
-    if witness.chain.count:
-        claim = "a block's output plus the adapter's residual is the next block's input"
-        findings.append(_exact(claim, witness.chain, 4 * eps))
-    claim = "attention outputs split into the streams that they are named for"
-    findings.append(_exact(claim, witness.streams, 4 * eps))
-    findings.append(_norms(witness, stored, plain.shape[0]))
-    if guidance.scales:
-        findings.append(guidance.finding())
+    eps = torch.finfo(next(p.dtype for p in denoiser.parameters() if p.is_floating_point())).eps
+    findings = _wiring(witness, 4 * max(eps, torch.finfo(torch.float32).eps))
+    findings.append(_computed(witness))
+    findings.append(_norms(witness, run))
+    if run.sizes["branch"] > 1:
+        findings.append(_guidance(run, told.outputs, family_of(denoiser), witness))
     differ = int((plain != recorded).sum())
     findings.append(
         Finding(
@@ -71,57 +69,114 @@ def verify(pipe: Any, call: Callable[[], Any]) -> list[Finding]:
     return findings
 
 
+class _Told:
+    """What a pipeline says of itself beside its denoiser: its prompts, and its guided outputs."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe, self.outputs = pipe, []
+        self.on_tick: Callable[[], None] = lambda: None
+        self._arguments: Mapping[str, Any] = {}
+
+    def begin(self, arguments: Mapping[str, Any]) -> None:
+        self._arguments = arguments
+
+    def tick(self, tick: Tick) -> None:
+        self.outputs.append(tick.output)
+        self.on_tick()
+
+    def lengths(self, nth: int, rows: int) -> Sequence[int] | None:
+        """Real tokens of each row's text, by the mask of the tokenizer itself; None for embeddings."""
+        name = "prompt" if nth == 0 else "negative_prompt"
+        text = self._arguments.get(f"{name}_2") or self._arguments.get(name)
+        if text is None:
+            return None
+        texts = [text] if isinstance(text, str) else list(text)
+        longest = self._arguments["max_sequence_length"]
+        made = self.pipe.tokenizer_2(
+            texts, padding="max_length", max_length=longest, truncation=True
+        )
+        counts = [sum(mask) for mask in made["attention_mask"]]
+        return [counts[i * len(counts) // rows] for i in range(rows)]
+
+
+def _wiring(witness: Witness, tolerance: float) -> list[Finding]:
+    found = []
+    if witness.wiring is not None and witness.wiring.chain.count:
+        claim = "a block's output plus the adapter's residual is the next block's input"
+        found.append(_exact(claim, witness.wiring.chain, tolerance))
+    if witness.wiring is not None:
+        claim = "attention outputs split into the streams that they are named for"
+        found.append(_exact(claim, witness.wiring.streams, tolerance))
+    return found
+
+
 def _exact(claim: str, tally: Tally, tolerance: float) -> Finding:
     holds = tally.count > 0 and tally.worst <= tolerance
     return Finding(claim, holds, f"{tally.count} comparisons, largest difference {tally.worst:.2g}")
 
 
-def _norms(witness: Witness, stored: dict[str, np.ndarray], samples: int) -> Finding:
-    """Stored norms of the first step against float64 ones of the raw tensors."""
-    worst = 0.0
-    for (quantity, block, stream), norms in witness.norms.items():
-        # (sample, step, branch, block, stream)
-        seen = stored[f"{quantity}_norm"][:, 0, :, block, STREAMS.index(stream)]
-        # One batch holds negative, then positive samples if it is a U-Net's guidance.
-        branches = seen.shape[1] if len(norms) > samples else 1
-        expected = norms.reshape(branches, samples).flip(0).T.numpy()
-        worst = max(worst, float(np.abs(seen[:, :branches] / expected - 1).max()))
-    detail = f"{len(witness.norms)} norms, largest relative difference {worst:.2g}"
-    return Finding("stored norms are those of the raw tensors", worst <= NORM_TOLERANCE, detail)
+def _computed(witness: Witness) -> Finding:
+    """No attention hands on a value of an earlier step (diffusers' caches do)."""
+    idle = witness.idle
+    first = next(iter(idle), "")
+    detail = f"{len(idle)} did not, the first {first}" if idle else "all did, at every step"
+    return Finding("every attention computed what it returned", not idle, detail)
 
 
-class _Guidance:
-    """Recovers the guidance scale s of every step: output = negative + s (positive - negative)."""
+def _norms(witness: Witness, run: xr.Dataset) -> Finding:
+    """Stored norms of the first step against float64 ones of the raw tensors, as a multiset of branches.
 
-    def __init__(self) -> None:
-        self.scales: list[float] = []
-        self._passes: list[torch.Tensor] = []
+    Which branch is which is what guidance tells; here each pass's rows must be some branch's.
+    """
+    worst, count = 0.0, 0
+    samples = run.sizes["sample"]
+    branches = [str(b) for b in run.branch.values]
+    for (_, name, block, stream), rows in witness.norms.items():
+        if stream not in run.stream.values:
+            continue
+        seen = run[name].sel(stream=stream).isel(step=0, block=block)  # (sample, branch)
+        for part in rows.reshape(-1, samples).numpy():
+            apart = [float(np.abs(seen.sel(branch=b) - part).max()) for b in branches]
+            scale = max(float(np.abs(part).max()), 1e-12)
+            worst = max(worst, np.nanmin(apart) / scale if np.isfinite(apart).any() else np.inf)
+            count += 1
+    detail = f"{count} norms and shares, largest relative difference {worst:.2g}"
+    return Finding(
+        "stored norms are those of the raw tensors", bool(worst <= NORM_TOLERANCE), detail
+    )
 
-    def watch(self, stack: ExitStack, pipe: Any) -> None:
-        """Follow the denoiser's passes and the scheduler's steps until `stack` closes."""
-        stack.enter_context(ticking(pipe, on_tick=self._tick))
 
-        def after(module: Any, args: Any, output: Any) -> None:
-            self._passes.append(output[0] if isinstance(output, tuple) else output.sample)
+def _guidance(
+    run: xr.Dataset, outputs: Sequence[torch.Tensor], family: Any, witness: Witness
+) -> Finding:
+    """The scheduler's input as a combination of the branches as they are named.
 
-        stack.callback(denoiser_of(pipe).register_forward_hook(after).remove)
-
-    def _tick(self, tick: Tick) -> None:
-        passes, self._passes = self._passes, []
-        if len(passes) == 1 and len(passes[0]) == 2 * len(tick.before):
-            negative, positive = passes[0].chunk(2)
-        elif len(passes) == 2:
-            positive, negative = passes
-        else:
-            return
-        apart = (positive - negative).double()
-        guided = (tick.output - negative).double()
-        self.scales.append(float((guided * apart).sum() / apart.square().sum()))
-
-    def finding(self) -> Finding:
-        low, high = min(self.scales), max(self.scales)
-        return Finding(
-            "the branches are positive and negative, in that order",
-            low > 1 and high - low <= GUIDANCE_TOLERANCE * high,
-            f"guidance scale recovered from the outputs: {low:.4g} to {high:.4g}",
-        )
+    Guidance goes towards the positive branch and away from the others: its weight is above 1, and
+    theirs add up to less than 0. Were two branches exchanged, so would their weights be.
+    """
+    branches = [str(b) for b in run.branch.values]
+    weights, left = [], 0.0
+    for step, output in enumerate(outputs):
+        guided = family.unpack(output, witness._now).float().cpu().numpy()
+        for sample in range(len(guided)):
+            of = run.velocity[sample, step].values.reshape(len(branches), -1).astype(float)
+            ran = np.isfinite(of).all(-1)
+            if ran.sum() < 2:
+                continue
+            target = guided[sample].reshape(-1).astype(float)
+            solved, *_ = np.linalg.lstsq(of[ran].T, target, rcond=None)
+            left = max(
+                left, float(np.abs(of[ran].T @ solved - target).max() / np.abs(target).max())
+            )
+            weights.append(dict(zip(np.array(branches)[ran], solved, strict=True)))
+    positive = [w["positive"] for w in weights]
+    others = [sum(v for b, v in w.items() if b != "positive") for w in weights]
+    apart = bool(weights) and min(positive) > 1 and max(others) < 0
+    holds = bool(apart and left <= GUIDANCE_TOLERANCE)
+    low, high = min(positive, default=np.nan), max(positive, default=np.nan)
+    return Finding(
+        "the branches are what they are named",
+        holds,
+        f"guidance recovered from the outputs: {low:.4g} times the positive branch to {high:.4g}, "
+        f"{left:.2g} of the output not explained",
+    )

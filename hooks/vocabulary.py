@@ -5,10 +5,10 @@ from dataclasses import dataclass
 AXES = {
     "sample": "one generated image: a face, a prompt and a seed",
     "step": "denoising step, in order of time; 0 starts from noise",
-    "branch": "forward pass of classifier-free guidance: positive, negative",
+    "branch": "what a forward pass is conditioned on: positive, negative, perturbed, image_only",
     "block": "transformer block of the denoiser, in order of execution",
     "adapter_block": "transformer block of the adapter's own network, in order of execution",
-    "stream": "which tokens: image, text, identity",
+    "stream": "which tokens: image, reference, text, padding, image_prompt, identity",
     "stage": "part of the pipeline that is timed",
     "channel": "latent channel",
     "y": "latent row, from the top",
@@ -21,10 +21,17 @@ AXES = {
 }
 """Axis words; the same in array dimensions, einops patterns and figures."""
 
-STREAMS = ("image", "text", "identity")
-BRANCHES = ("positive", "negative")
+STREAMS = ("image", "reference", "text", "padding", "image_prompt", "identity")
+"""Tokens of the noisy image; of reference images behind them; of the text, without and of its padding;
+what an IP-Adapter adds; and of the face inside an identity adapter. A run has those that occur in it."""
+
+BRANCHES = ("positive", "negative", "perturbed", "image_only")
+"""The prompt; the negative prompt; a perturbed copy (PAG, SAG); InstructPix2Pix without the text."""
+
 STAGES = ("face", "text", "adapter", "denoiser", "vae")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, 2)
+"""Schema versions that can be read; only the newest is written."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,14 @@ _NORM = (
     "sqrt(mean_t |h_t|^2)"
 )
 _ATTENTION = (
-    "the attention module's output, before its gate (gate_msa, c_gate_msa) is applied; single-stream "
-    "blocks are split at the text length, before proj_out. U-Net: image is self-attention, text is "
-    "cross-attention"
+    "the attention module's output, before its gate (gate_msa, c_gate_msa) is applied: of double-stream "
+    "blocks after the output projection, of single-stream blocks before it (proj_out). U-Net: image is "
+    "self-attention, text and image_prompt are the two parts of cross-attention"
 )
 _RESIDUAL = "the residual stream after the block, before an adapter's residual is added"
+_CHANNELS = (
+    "the few largest channels of the residual stream (their number: attribute capture, massive)"
+)
 _TOKENS = "L2 norm over channels, per image token, of {}"
 
 VARIABLES: dict[str, Variable] = {
@@ -57,7 +67,10 @@ VARIABLES: dict[str, Variable] = {
         "noisy latents x_t before the step, unpacked, in the scheduler's scale",
     ),
     "final_latents": Variable(
-        ("sample", "channel", "y", "x"), "float32", "1", "latents after the last step, unpacked"
+        ("sample", "channel", "y", "x"),
+        "float32",
+        "1",
+        "latents that the pipeline decoded or returned, unpacked: after the last step and its callback",
     ),
     "velocity": Variable(
         ("sample", "step", "branch", "channel", "y", "x"),
@@ -76,6 +89,18 @@ VARIABLES: dict[str, Variable] = {
     ),
     "residual_norm": Variable(
         ("sample", "step", "branch", "block", "stream"), "float32", "1", _NORM.format(_RESIDUAL)
+    ),
+    "residual_norm_without_massive": Variable(
+        ("sample", "step", "branch", "block", "stream"),
+        "float32",
+        "1",
+        f"residual_norm without {_CHANNELS}",
+    ),
+    "massive_share": Variable(
+        ("sample", "step", "branch", "block", "stream"),
+        "float32",
+        "1",
+        f"share of the squared residual norm that is held by {_CHANNELS}",
     ),
     "adapter_attention_norm": Variable(
         ("sample", "step", "adapter_block", "stream"),
@@ -115,7 +140,12 @@ VARIABLES: dict[str, Variable] = {
         "s",
         "wall time of each stage of the batch that the sample was in; NaN where not measured",
     ),
-    "image": Variable(("sample", "row", "column", "rgb"), "uint8", "1", "final image, 0 to 255"),
+    "image": Variable(
+        ("sample", "row", "column", "rgb"),
+        "uint8",
+        "1",
+        "image that the pipeline returned, 0 to 255",
+    ),
     "sigma": Variable(
         ("step",), "float32", "1", "noise level at the start of the step, as the scheduler has it"
     ),
@@ -134,6 +164,36 @@ STEP_COORDINATES = ("sigma", "timestep")
 SAMPLE_COORDINATES: dict[str, Variable] = {
     "face": Variable(("sample",), "str", "1", "the face that conditions the sample"),
     "prompt": Variable(("sample",), "str", "1", "the text that conditions the sample"),
-    "seed": Variable(("sample",), "int64", "1", "seed of the initial noise; -1 where not known"),
+    "negative_prompt": Variable(
+        ("sample",), "str", "1", "the text of the negative branch; empty without one"
+    ),
+    "seed": Variable(
+        ("sample",),
+        "int64",
+        "1",
+        "seed of the initial noise as a signed number (2^64 - 1 is -1); -1 where none made it",
+    ),
+    "generator": Variable(
+        ("sample",), "str", "1", "what made the initial noise: a seed, or the hash of a state"
+    ),
     "batch_size": Variable(("sample",), "int64", "1", "number of samples denoised together"),
+    "call": Variable(
+        ("sample",), "int64", "1", "which pipeline call made the sample: the call's first sample"
+    ),
+    "steps_run": Variable(
+        ("sample",), "int64", "1", "steps that ran; the others are NaN (the call was interrupted)"
+    ),
+    "text_tokens": Variable(
+        ("sample",),
+        "int64",
+        "1",
+        "tokens of the prompt without padding; -1 where not known (given as embeddings): text is NaN",
+    ),
+    "arguments": Variable(
+        ("sample",), "str", "1", "arguments of the pipeline call, JSON; images and tensors by shape"
+    ),
+    "adapters": Variable(
+        ("sample",), "str", "1", "active LoRA and IP-Adapters with scales and fingerprints, JSON"
+    ),
 }
+"""What is told of every sample; a label may add further ones."""

@@ -1,163 +1,118 @@
-"""Plain hooks that watch how a network's blocks are wired, independently of the recorder's.
+"""Plain hooks that measure a denoiser's raw tensors in float64, independently of the recorder's.
 
 A witness never keeps more than one block's tensors, so it can watch full-size models.
 """
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from diffusers import FluxTransformer2DModel
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from hooks.sites import Block, Site, blocks_of
+from hooks.families import Tokens, blocks_of, family_of
+from hooks.sites import Block, Site
 
-
-@dataclass
-class Tally:
-    """The largest deviation seen for one claim, relative to the largest entry, and how often looked."""
-
-    worst: float = 0.0
-    count: int = 0
-
-    def compare(self, seen: torch.Tensor, expected: torch.Tensor) -> None:
-        self.count += 1
-        if seen.shape != expected.shape:
-            self.worst = math.inf
-            return
-        scale = expected.abs().max().float().clamp_min(1e-12)
-        self.worst = max(self.worst, float((seen.float() - expected.float()).abs().max() / scale))
+Norms = dict[tuple[int, str, int, str], torch.Tensor]
+"""(pass, measure, block, stream) -> a number for each row of the batch."""
 
 
 class Witness:
-    """Watches a denoiser: `chain` between its blocks, `streams` within them, and `norms` in float64.
+    """Watches a denoiser: the norms of its first step's passes, and which attentions computed anything.
 
-    norms: (quantity, block, stream) -> root mean square over tokens of every sample, of the first
-    forward pass alone.
+    lengths: real tokens of the text of each row, given the embedding; by the tokenizer's own mask.
+    massive: number of largest channels left out. norms: root mean squares over tokens, and shares.
+    idle: attentions that handed on a value without computing one, with how often.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self.network, self.blocks = network, blocks_of(network)
-        self.chain, self.streams = Tally(), Tally()
-        self.norms: dict[tuple[str, int, str], torch.Tensor] = {}
-        self._expected: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._residuals: list[torch.Tensor | None] = []
-        self._image_tokens = 0
+    def __init__(
+        self,
+        network: nn.Module,
+        lengths: Callable[[int, int], Sequence[int] | None],
+        massive: int,
+    ) -> None:
+        self.network, self.family = network, family_of(network)
+        self.blocks = blocks_of(network)
+        self.wiring = self.family.wiring(network, self.blocks) if self.family.wiring else None
+        self.norms: Norms = {}
+        self.idle: dict[str, int] = {}
+        self._lengths, self._massive = lengths, massive
+        self._pass = -1
+        self._now = Tokens(0, 0, (0, 0), 0)
+
+    def begin_step(self) -> None:
+        """The passes of one step have been seen; those of later ones are not measured."""
+        self._pass = 1000 if self._pass >= 0 else self._pass
 
     def attach(self) -> list[RemovableHandle]:
         """Lay the hooks; the caller removes the handles."""
-        handles: list[RemovableHandle] = []
-        flux = isinstance(self.network, FluxTransformer2DModel)
-        if flux:
-            handles.append(self.network.register_forward_pre_hook(self._open, with_kwargs=True))
+        handles = [self.network.register_forward_pre_hook(self._open, with_kwargs=True)]
         for index, block in enumerate(self.blocks):
-            handles += [
-                site.module.register_forward_hook(self._norm(index, site)) for site in block.sites
-            ]
-            handles += self._flux(index, block) if flux else self._unet(block)
-        if flux:
-            last: Any = self.network.norm_out
-            handles.append(last.register_forward_pre_hook(self._close))
-        return handles
+            for site in block.sites:
+                hook = self._measure(index, site)
+                handles.append(site.module.register_forward_hook(hook, with_kwargs=True))
+                if site.quantity == "attention":
+                    handles += self._computed(block, site)
+        return handles + (self.wiring.attach() if self.wiring is not None else [])
 
-    def _norm(self, index: int, site: Site) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            for name, stream in zip(
-                site.streams, site.read(output, self._image_tokens), strict=True
-            ):
-                where = (site.quantity, index, name)
-                if where not in self.norms:
-                    self.norms[where] = stream.double().square().sum(-1).mean(-1).sqrt().cpu()
+    def _open(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        self._pass += 1
+        self._now = self.family.tokens(args, kwargs)
+
+    def _measure(self, index: int, site: Site) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            if self._pass >= 1000:
+                return
+            if site.split is not None:
+                streams = site.split(module, args, kwargs, output)
+            else:
+                streams = site.read(output, self._now.image + self._now.reference)
+            for name, whole in zip(site.streams, streams, strict=False):
+                for stream, rows in self._parts(name, whole.double()):
+                    self._keep(site.quantity, index, stream, rows)
 
         return hook
 
-    # FLUX: FluxTransformer2DModel.forward adds the ControlNet's residuals between blocks.
+    def _keep(self, quantity: str, block: int, stream: str, rows: list[torch.Tensor]) -> None:
+        where = self._pass, block, stream
+        norms = torch.stack([row.square().sum(-1).mean().sqrt() for row in rows]).cpu()
+        self.norms[where[0], f"{quantity}_norm", block, stream] = norms
+        if quantity == "residual":
+            energies = [row.square().sum(0) for row in rows]
+            top = [e.topk(min(self._massive, len(e))).values.sum() for e in energies]
+            shares = torch.stack([t / e.sum() for t, e in zip(top, energies, strict=True)]).cpu()
+            self.norms[where[0], "massive_share", block, stream] = shares
+            rest = norms * (1 - shares).sqrt()
+            self.norms[where[0], "residual_norm_without_massive", block, stream] = rest
 
-    def _open(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self._image_tokens = kwargs["hidden_states"].shape[1]
-        self._expected = None
-        self._residuals = []
-        given = (kwargs.get(f"controlnet_{kind}block_samples") for kind in ("", "single_"))
-        for kind, samples in zip(("double", "single"), given, strict=True):
-            count = sum(block.kind == kind for block in self.blocks)
-            every = math.ceil(count / len(samples)) if samples else 1
-            self._residuals += [samples[i // every] if samples else None for i in range(count)]
+    def _parts(self, name: str, whole: torch.Tensor) -> list[tuple[str, list[torch.Tensor]]]:
+        """What a stream of a module is made of, each row (token, channel) for itself."""
+        rows = list(whole)
+        if name == "image" and self._now.reference:
+            image = self._now.image
+            return [("image", [r[:image] for r in rows]), ("reference", [r[image:] for r in rows])]
+        if name != "text" or self.family.text_encoder is None:
+            return [(name, rows)]
+        lengths = self._lengths(self._pass, len(rows))
+        if lengths is None:
+            return []
+        text = [row[:n] for row, n in zip(rows, lengths, strict=True)]
+        padding = [row[n:] for row, n in zip(rows, lengths, strict=True)]
+        return [("text", text), *([("padding", padding)] if all(map(len, padding)) else [])]
 
-    def _flux(self, index: int, block: Block) -> list[RemovableHandle]:
-        module: Any = block.module
+    def _computed(self, block: Block, site: Site) -> list[RemovableHandle]:
+        """Whether any layer inside an attention ran before it returned."""
+        ran: list[bool] = []
+        layers = [m for m in site.module.modules() if isinstance(m, nn.Linear)]
 
-        def before(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-            if self._expected is not None:
-                self.chain.compare(kwargs["hidden_states"], self._expected[0])
-                self.chain.compare(kwargs["encoder_hidden_states"], self._expected[1])
-            self._expected = kwargs["hidden_states"], kwargs["encoder_hidden_states"]
+        def layer(_: nn.Module, args: Any, output: Any) -> None:
+            ran[:] = [True]
 
         def after(_: nn.Module, args: Any, output: Any) -> None:
-            text, image = output
-            residual = self._residuals[index]
-            self._expected = (image if residual is None else image + residual), text
+            if layers and not ran:
+                name = f"{block.name}.{'/'.join(site.streams)}"
+                self.idle[name] = self.idle.get(name, 0) + 1
+            ran.clear()
 
-        handles = [
-            module.register_forward_pre_hook(before, with_kwargs=True),
-            module.register_forward_hook(after),
-        ]
-        return handles + (self._double(module) if block.kind == "double" else self._single(module))
-
-    def _double(self, module: Any) -> list[RemovableHandle]:
-        """The attention's outputs are those of the image's and the text's own projections."""
-        projected: dict[str, torch.Tensor] = {}
-
-        def keep(name: str) -> Callable[..., None]:
-            return lambda _, args, output: projected.update({name: output})
-
-        def compare(_: nn.Module, args: Any, output: Any) -> None:
-            self.streams.compare(output[0], projected["image"])
-            self.streams.compare(output[1], projected["text"])
-
-        return [
-            module.attn.to_out[0].register_forward_hook(keep("image")),
-            module.attn.to_add_out.register_forward_hook(keep("text")),
-            module.attn.register_forward_hook(compare),
-        ]
-
-    def _single(self, module: Any) -> list[RemovableHandle]:
-        """The one sequence that the attention sees is [text; image]."""
-
-        def before_norm(_: nn.Module, args: Any) -> None:
-            assert self._expected is not None
-            image, text = self._expected
-            self.streams.compare(args[0], torch.cat([text, image], dim=1))
-
-        return [module.norm.register_forward_pre_hook(before_norm)]
-
-    def _close(self, module: nn.Module, args: Any) -> None:
-        assert self._expected is not None
-        self.chain.compare(args[0], self._expected[0])
-
-    # U-Net: BasicTransformerBlock sums h + attn1(norm1 h), then + attn2(norm2 .), before norm3.
-
-    def _unet(self, block: Block) -> list[RemovableHandle]:
-        module: Any = block.module
-        running: list[torch.Tensor] = []
-
-        def start(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-            running[:] = [args[0] if args else kwargs["hidden_states"]]
-
-        def add(_: nn.Module, args: Any, output: torch.Tensor) -> None:
-            running[:] = [output + running[0]]
-
-        def compare(_: nn.Module, args: Any) -> None:
-            self.streams.compare(args[0], running[0])
-
-        handles = [
-            module.register_forward_pre_hook(start, with_kwargs=True),
-            module.attn1.register_forward_hook(add),
-            module.norm3.register_forward_pre_hook(compare),
-        ]
-        if module.attn2 is not None:
-            handles.append(module.norm2.register_forward_pre_hook(compare))
-            handles.append(module.attn2.register_forward_hook(add))
-        return handles
+        hooks = [m.register_forward_hook(layer) for m in layers]
+        return [*hooks, site.module.register_forward_hook(after)]

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from types import TracebackType
 
 Job = Callable[[], None]
+WAITING = 2
+"""Jobs that may wait while one runs."""
 
 
 class Writer:
@@ -15,7 +17,7 @@ class Writer:
     next `put` or on leaving, and later jobs are dropped.
     """
 
-    def __init__(self, waiting: int = 2) -> None:
+    def __init__(self, waiting: int = WAITING) -> None:
         self._jobs: queue.Queue[Job | None] = queue.Queue(waiting)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="stepscope writer", daemon=True)
@@ -28,6 +30,11 @@ class Writer:
         """Queue a job; waits while `waiting` jobs are ahead of it."""
         self._raise()
         self._jobs.put(job)
+
+    def settle(self) -> None:
+        """Wait until every job so far has run."""
+        self._jobs.join()
+        self._raise()
 
     def __exit__(
         self,
@@ -52,3 +59,4 @@ class Writer:
                     job()
                 except BaseException as error:
                     self._error = error
+            self._jobs.task_done()

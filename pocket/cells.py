@@ -122,7 +122,7 @@ def asked_of_nobody(count: int = NOBODIES) -> Tensor:
 @torch.no_grad()
 def nobody(said: Options, vae: AutoencoderKL, words: nn.Module) -> dict[str, Tensor]:
     """NOBODIES photos and posters from dev-28 and from schnell-4, to count broken faces by eye."""
-    count = 4 if said.smoke else NOBODIES
+    count = 2 if said.smoke else NOBODIES
     asked = asked_of_nobody(count)
     everything = torch.ones_like(asked, dtype=torch.bool)
     told = words(*album.tokens(album.sentences(asked, everything)))

@@ -58,7 +58,7 @@ def make(said: Options) -> None:
         shipped.load_wholeness(said.models),
     )
     many = (PEOPLE, PROMPTS) if device().type == "cuda" else (FEWER_PEOPLE, FEWER_PROMPTS)
-    people, prompts = (3, 2) if said.smoke else many
+    people, prompts = (2, 1) if said.smoke else many
     vae, words = folders.load_vae(said.models), folders.load_text(said.models)
     conditioner = shipped.load_conditioner(said.models)
     asked = cells(eyes.judge, eyes.detector, conditioner, words, people, prompts)
@@ -155,7 +155,7 @@ def _keypoints(detector: networks.Detector, *, smoke: bool) -> dict[str, float]:
 @torch.no_grad()
 def _sensitivity(eyes: Eyes, *, smoke: bool) -> dict[str, float]:
     """By identity number: 1 - the judge's cosine between a photo and the same with it moved."""
-    count = 4 if smoke else SENSITIVITY_PEOPLE
+    count = 1 if smoke else SENSITIVITY_PEOPLE
     people = sample_identities(count, SEED + 4, device())
     plain = attributes_row().to(device()).expand(count, -1)
     still = torch.zeros_like(sample_nuisance(count, torch.Generator(device()), device()))

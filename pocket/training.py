@@ -25,6 +25,8 @@ LOGS = Path(__file__).parent / "logs"
 
 # Compiling, and whatever else only the first steps pay for, stays out of a schedule in seconds.
 FREE_STEPS = 3
+# The whole schedule of a run that only shows that everything fits together.
+SMOKE_STEPS = 3
 # Processes agree on the time this often (steps): a broadcast a step would stall the GPU.
 TICK = 10
 
@@ -60,7 +62,7 @@ class Stage:
     `seconds` is the schedule's whole length, spent over as many processes as it takes: a checkpoint
     (`options.checkpoints/name.*.part`) keeps weights, averages, moments, random state and the
     seconds used, and is found again by itself. `steps` schedules by steps instead. A smoke run is
-    three steps without checkpoints. `compact` checkpoints hold half-precision weights and averages
+    SMOKE_STEPS without checkpoints. `compact` checkpoints hold half-precision weights and averages
     only, and Adam's moments start anew.
     """
 
@@ -84,7 +86,7 @@ class Stage:
     ):
         self.name, self.modules, self.said = name, nn.ModuleDict(dict(modules)), said
         self.rate, self.warm, self.clip, self.every = rate, warm, clip, every
-        self.seconds, self.steps = said.seconds or seconds, 3 if said.smoke else steps
+        self.seconds, self.steps = said.seconds or seconds, SMOKE_STEPS if said.smoke else steps
         self.save_seconds, self.compact = save_seconds, compact
         self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
         share_weights(self.parameters)

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import FluxControlNetPipeline, FluxPipeline
+from diffusers import DiffusionPipeline, FluxControlNetPipeline, FluxPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
 
 from hooks.errors import StepscopeError
 from probes.study import Backbone
-from probes.weights import explained, folder, refuse_incomplete
+from probes.weights import explained, local_folder, refuse_incomplete
 
 
 def load(backbone: Backbone, device: str, controlnet: Any = None) -> Any:
@@ -19,7 +19,7 @@ def load(backbone: Backbone, device: str, controlnet: Any = None) -> Any:
     backbone's weights with another's schedule.
     """
     dtype = getattr(torch, backbone.dtype)
-    path = folder(backbone.path, f"backbone {backbone.name}")
+    path = backbone_folder(backbone)
     with explained(backbone.path, f"backbone {backbone.name}"):
         if controlnet is None:
             pipe = FluxPipeline.from_pretrained(path, dtype=dtype)
@@ -30,6 +30,20 @@ def load(backbone: Backbone, device: str, controlnet: Any = None) -> Any:
     refuse_mixture(pipe.transformer.config, pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
+
+
+def backbone_folder(backbone: Backbone, *, download: bool = True) -> Path:
+    """A local folder as it is; of a hub repository, what its `model_index.json` names, and no more.
+
+    FLUX.1-dev's holds its transformer and VAE twice, of which diffusers reads 34 of 58 GB. Raises
+    WeightsError.
+    """
+    what = f"backbone {backbone.name}"
+    local = local_folder(backbone.path, what)
+    if local is not None:
+        return local
+    with explained(backbone.path, what):
+        return Path(DiffusionPipeline.download(backbone.path, local_files_only=not download))
 
 
 def refuse_mixture(transformer: Any, scheduler: Any) -> None:
@@ -78,8 +92,3 @@ def pick_device(name: str) -> str:
     if name not in there:
         raise StepscopeError(f"no device={name!r} here; known: auto, {', '.join(there)}")
     return name
-
-
-def exists_locally(path: str) -> bool:
-    """Whether a backbone's path is a folder here rather than a hub id."""
-    return Path(path).expanduser().exists()

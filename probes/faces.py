@@ -12,25 +12,24 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hooks.errors import StepscopeError
+from probes.pictures import SUFFIXES, read_picture
 from probes.recognisers import Encode, aligned, load_detector, load_encoder
 
 DETECTION_SIZES = (640, 320, 160)
-IMAGE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class FaceError(StepscopeError):
-    """An image that cannot be read, or in which no face is found."""
+    """A face that is not there, has no name of its own, or is not found in its image."""
 
 
 @dataclass(frozen=True)
 class Face:
     """One face: its name in the run, embedding, and where it was found.
 
-    embedding: unit norm. crop: aligned RGB, None for a `.npy`. found: box, keypoints, score,
-    detection size and the detector's file, for the run's provenance. seconds: finding and embedding it.
+    embedding: unit norm. crop: aligned RGB, None for a `.npy`. found: see `Finder.find`, for the
+    run's provenance. seconds: finding and embedding it.
     """
 
     name: str
@@ -43,26 +42,34 @@ class Face:
 def face_files(names: Sequence[str]) -> dict[str, Path]:
     """Files by the name that they have in a run: the stem, or the whole path where stems collide.
 
-    names: images, `.npy` files, or folders, of which every image is taken. Raises FaceError for
-    what does not exist and for folders without images.
+    names: images, `.npy` files, or folders, of which every image is taken that is not hidden. Raises
+    FaceError for what does not exist, folders without images and names that are not Unicode.
     """
     paths: list[Path] = []
     for name in names:
         path = Path(name).expanduser()
         if path.is_dir():
-            inside = [f for f in sorted(path.iterdir()) if f.suffix.lower() in IMAGE_FILES]
+            inside = [f for f in sorted(path.iterdir()) if _is_image(f)]
             if not inside:
-                raise FaceError(f"faces: folder {name!r} holds no image")
+                raise FaceError(f"faces: folder {name!r} holds no image ({', '.join(SUFFIXES)})")
             paths += inside
         elif path.is_file():
             paths.append(path)
         else:
             raise FaceError(f"faces: no file or folder {name!r}")
+    for path in paths:
+        if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+            raise FaceError(f"faces: the name of {str(path)!r} is not UTF-8: rename it")
     stems = [path.stem for path in paths]
     named = {p.stem if stems.count(p.stem) == 1 else str(p): p for p in paths}
     if len(named) != len(paths):
         raise FaceError(f"faces={list(names)} names one file twice")
     return named
+
+
+def _is_image(path: Path) -> bool:
+    """By its name; macOS lays a hidden `._name.jpg`, which is no image, beside what it copies."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def read_embedding(name: str, path: Path) -> Face:
@@ -79,51 +86,65 @@ def read_embedding(name: str, path: Path) -> Face:
     return Face(name, embedding, None, {"source": "embedding"}, 0.0)
 
 
-class FaceReader:
-    """Finds and embeds faces; loads the detector and the encoder at the first image.
+class Finder:
+    """Finds the largest face; loads the detector, an insightface pack, at the first image.
 
-    detector: an insightface pack, by name under `root` or by folder; encoder: see `load_encoder`.
+    pack: by name under `root`, or by folder.
     """
 
-    def __init__(self, detector: str, root: str, encoder: str, device: str) -> None:
-        self._detector, self._root, self._encoder, self._device = detector, root, encoder, device
-        self._loaded: tuple[Any, Encode] | None = None
+    def __init__(self, pack: str, root: str, device: str) -> None:
+        self._pack, self._root, self._device = pack, root, device
+        self._detector: Any = None
 
-    def read(self, name: str, path: Path) -> Face:
-        """The face in an image file or a `.npy` embedding. Raises FaceError or WeightsError."""
-        if path.suffix == ".npy":
-            return read_embedding(name, path)
-        image = read_image(path)
-        if self._loaded is None:
-            self._loaded = (
-                load_detector(self._detector, self._root, self._device),
-                load_encoder(self._encoder, self._device),
-            )
-        detector, encode = self._loaded
-        start = time.perf_counter()
-        face, size = largest_face(detector, image, str(path))
-        crop = aligned(image, face.kps)
-        embedding = encode(crop)
-        found = {
+    def load(self) -> None:
+        """Load the detector now, so that finding has its own time. Raises WeightsError."""
+        if self._detector is None:
+            self._detector = load_detector(self._pack, self._root, self._device)
+
+    def find(
+        self, image: UInt8[np.ndarray, "row column 3"], source: str
+    ) -> tuple[Float[np.ndarray, "5 2"], dict[str, Any]]:
+        """Keypoints (x, y) of the largest face of a BGR image, and where it was found, as JSON values.
+
+        Pixels are those of `image`, of which `picture` is (width, height). Raises FaceError, which
+        names `source`, if there is no face, and WeightsError.
+        """
+        self.load()
+        face, size = largest_face(self._detector, image, source)
+        return face.kps, {
             "box": face.bbox.tolist(),
             "keypoints": face.kps.tolist(),
             "score": float(face.det_score),
+            "picture": [image.shape[1], image.shape[0]],
             "detection_size": size,
-            "detector": Path(detector.det_model.model_file).name,
+            "detector": Path(self._detector.det_model.model_file).name,
         }
-        return Face(name, embedding, crop[:, :, ::-1].copy(), found, time.perf_counter() - start)
 
 
-def read_image(path: Path) -> UInt8[np.ndarray, "row column 3"]:
-    """An image file as BGR pixels, upright by its EXIF orientation. Raises FaceError."""
-    try:
-        with Image.open(path) as image:
-            rgb = ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError as error:
-        raise FaceError(f"no image {str(path)!r}") from error
-    except (UnidentifiedImageError, OSError) as error:
-        raise FaceError(f"{str(path)!r} cannot be read as an image") from error
-    return np.asarray(rgb)[:, :, ::-1].copy()
+class FaceReader:
+    """Finds and embeds faces; loads the encoder at the first image.
+
+    encoder: see `load_encoder`.
+    """
+
+    def __init__(self, finder: Finder, encoder: str, device: str) -> None:
+        self._finder, self._encoder, self._device = finder, encoder, device
+        self._encode: Encode | None = None
+
+    def read(self, name: str, path: Path) -> Face:
+        """The face in an image or a `.npy`. Raises FaceError, PictureError or WeightsError."""
+        if path.suffix.lower() == ".npy":
+            return read_embedding(name, path)
+        image = np.asarray(read_picture(path, "face"))[:, :, ::-1].copy()
+        self._finder.load()
+        if self._encode is None:
+            self._encode = load_encoder(self._encoder, self._device)
+        start = time.perf_counter()
+        keypoints, found = self._finder.find(image, str(path))
+        crop = aligned(image, keypoints)
+        embedding = self._encode(crop)
+        seconds = time.perf_counter() - start
+        return Face(name, embedding, crop[:, :, ::-1].copy(), found, seconds)
 
 
 def largest_face(detector: Any, image: np.ndarray, source: str) -> tuple[Any, int]:

@@ -12,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks.errors import StepscopeError
+from probes.study import signed
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One sample: its place in the run, and what makes it."""
+    """One sample: its place in the run, and what makes it. seed: signed, see `probes.study.signed`."""
 
     index: int
     face: str
@@ -26,7 +27,7 @@ class Cell:
 
 def cells(faces: Sequence[str], prompts: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
     """The grid, the seed changing fastest. Without faces, the face is the empty string."""
-    grid = product(faces or [""], prompts, seeds)
+    grid = product(faces or [""], prompts, map(signed, seeds))
     return [Cell(i, face, prompt, seed) for i, (face, prompt, seed) in enumerate(grid)]
 
 
@@ -58,6 +59,19 @@ def noise(
     return torch.stack(draws)
 
 
+def equal_noise(seeds: Sequence[int]) -> list[int]:
+    """The first two seeds with the same noise, or none: torch's generator on the CPU reads 32 bits.
+
+    It is a Mersenne twister that starts from the low half of the seed (ATen/core/MT19937RNGEngine.h).
+    """
+    seen: dict[int, int] = {}
+    for seed in seeds:
+        other = seen.setdefault(seed % 2**32, seed)
+        if other != seed:
+            return [other, seed]
+    return []
+
+
 def read_latents(
     path: str, shape: tuple[int, int, int], samples: int
 ) -> Float[np.ndarray, "n c y x"]:
@@ -65,10 +79,11 @@ def read_latents(
 
     Raises StepscopeError if there is no such file, its shape is not the run's, or a value is not finite.
     """
-    if not Path(path).is_file():
+    file = Path(path).expanduser()
+    if not file.is_file():
         raise StepscopeError(f"initial_latents: no file {path!r}")
     try:
-        latents = np.load(path)
+        latents = np.load(file)
     except (OSError, ValueError, EOFError) as error:
         raise StepscopeError(f"initial_latents {path!r} cannot be read as a .npy") from error
     if latents.dtype.kind not in "iuf" or not np.isfinite(latents).all():

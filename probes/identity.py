@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from probes.faces import Face
+from probes.backbones import backbone_folder
 from probes.infusenet import adapter_folder
 from probes.study import Study
 from probes.weights import (
@@ -17,7 +17,6 @@ from probes.weights import (
     WEIGHT_FILES,
     WeightsError,
     digest,
-    folder,
     pack_folder,
     stamp,
     weight_files,
@@ -48,12 +47,12 @@ class Comparison:
     stamps: dict[str, str]
 
 
-def identity(study: Study, faces: Iterable[Face]) -> dict[str, dict[str, str]]:
+def identity(study: Study, found: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
     """A run's attributes: the SHA-256 of its models' weights and settings, and the files' stamps.
 
-    Of the detector's pack, only the file that found a face.
+    found: where faces were found, see `Finder.find`. Of the detector's pack, only the file that did.
     """
-    used = {f"detector/{face.found['detector']}" for face in faces if "detector" in face.found}
+    used = {f"detector/{one['detector']}" for one in found if "detector" in one}
     here = {n: f for n, f in model_files(study).items() if _role(n) != "detector" or n in used}
     hashes = {name: digest(file) for name, file in here.items()}
     return {
@@ -99,7 +98,7 @@ def _roots(study: Study) -> dict[str, Path]:
     """The folder or file of each model; those that this machine does not have are left out."""
     found = {}
     with suppress(WeightsError):
-        found["backbone"] = folder(study.backbone.path, "backbone", download=False)
+        found["backbone"] = backbone_folder(study.backbone, download=False)
     if study.adapter is None:
         return found
     with suppress(WeightsError):

@@ -8,6 +8,7 @@ with true CFG the negative pass gets no residuals.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,15 @@ from diffusers.models.embeddings import IPAdapterPlusImageProjection
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hooks.clock import ticking
+from hooks import families
+from hooks.clock import Listener, listening
 from hooks.errors import StepscopeError
+from hooks.families.flux import FLUX_CONTROLNET
 from probes.study import Adapter
 from probes.weights import WeightsError, explained, folder, refuse_incomplete
+
+PROJECTION = "image_proj_model.bin"
+"""The projection's file beside `InfuseNetModel/`."""
 
 
 class InfuseNet(FluxControlNetModel):
@@ -30,7 +36,6 @@ class InfuseNet(FluxControlNetModel):
     channel) before a call; `guidance` is its own guidance embedding.
     """
 
-    context_stream = "identity"
     identity: Tensor | None = None
     guidance: float = 1.0
 
@@ -51,6 +56,12 @@ class InfuseNet(FluxControlNetModel):
         return super().forward(hidden_states, conditioning_scale=conditioning_scale, **kwargs)
 
 
+INFUSENET = replace(
+    FLUX_CONTROLNET, name="InfuseNet", model=InfuseNet, context="identity", text_encoder=None
+)
+families.register(INFUSENET)
+
+
 def load_infusenet(adapter: Adapter, dtype: torch.dtype) -> tuple[InfuseNet, nn.Module]:
     """InfuseNet and its projection from the published layout.
 
@@ -60,21 +71,24 @@ def load_infusenet(adapter: Adapter, dtype: torch.dtype) -> tuple[InfuseNet, nn.
     with explained(adapter.path, "adapter"):
         network = InfuseNet.from_pretrained(path / "InfuseNetModel", dtype=dtype)
         refuse_incomplete(network)
-        projection = load_projection(path / "image_proj_model.bin", adapter.heads).to(dtype)
+        projection = load_projection(path / PROJECTION, adapter.heads).to(dtype)
     network.guidance = adapter.guidance
     return network, projection
 
 
-def adapter_folder(adapter: Adapter, *, download: bool = True) -> Path:
-    """The folder that holds `InfuseNetModel/`: `path` itself, or its `infu_flux_v1.0/<variant>`."""
-    wanted = [f"infu_flux_v1.0/{adapter.variant}/*"]
+def adapter_folder(adapter: Adapter, *, download: bool = True, settings_only: bool = False) -> Path:
+    """The folder that holds `InfuseNetModel/`: `path` itself, or its `infu_flux_v1.0/<variant>`.
+
+    settings_only: of a hub repository, without weights. Raises WeightsError.
+    """
+    files = ("InfuseNetModel/*.json",) if settings_only else ("InfuseNetModel/*", PROJECTION)
+    published = f"infu_flux_v1.0/{adapter.variant}/"
+    wanted = [under + file for under in ("", published) for file in files]
     path = folder(adapter.path, "adapter", wanted, download=download)
-    for candidate in (path, path / "infu_flux_v1.0" / adapter.variant):
+    for candidate in (path, path / published):
         if (candidate / "InfuseNetModel").is_dir():
             return candidate
-    raise WeightsError(
-        f"adapter {adapter.path!r} has no InfuseNetModel/ (nor infu_flux_v1.0/{adapter.variant}/)"
-    )
+    raise WeightsError(f"adapter {adapter.path!r} has no InfuseNetModel/ (nor {published})")
 
 
 def load_projection(path: Path, heads: int) -> nn.Module:
@@ -145,10 +159,10 @@ def positive_only(pipe: Any) -> Iterator[None]:
 
     diffusers' FluxControlNetPipeline hands them to both passes. The clock says which pass it is.
     """
-    with ticking(pipe) as clock:
+    with listening(pipe, Listener()) as clock:
 
         def withhold(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-            if clock.branch == 1:
+            if clock.nth == 1:
                 kwargs["controlnet_block_samples"] = None
                 kwargs["controlnet_single_block_samples"] = None
             return args, kwargs

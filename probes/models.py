@@ -1,5 +1,6 @@
 """What a study loads once, and the one call that turns a batch of cells into images."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -9,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
 from hooks.errors import StepscopeError
 from probes import backbones, grid, infusenet
-from probes.faces import Face, FaceReader
+from probes.control import Control, load_control
+from probes.faces import Face, FaceReader, Finder
 from probes.study import Study
 
 
@@ -22,7 +23,8 @@ from probes.study import Study
 class Models:
     """A study's pipeline, adapter and faces, on their device.
 
-    latents: given initial latents (sample, channel, y, x), None to draw them from the seeds.
+    control: what the adapter's network sees, None without one. latents: given initial latents (sample,
+    channel, y, x), None to draw them from the seeds.
     """
 
     study: Study
@@ -30,6 +32,7 @@ class Models:
     network: infusenet.InfuseNet | None
     projection: nn.Module | None
     faces: Mapping[str, Face]
+    control: Control | None
     latent_shape: tuple[int, int, int]
     latents: Float[np.ndarray, "n c y x"] | None
 
@@ -39,7 +42,7 @@ class Models:
         with ExitStack() as stack:
             if self.network is not None:
                 stack.enter_context(infusenet.positive_only(self.pipe))
-            yield call_arguments(self.study, self.pipe)
+            yield call_arguments(self.study, self.pipe, self.control)
 
     def sample(
         self,
@@ -79,25 +82,33 @@ class Models:
 def load(
     study: Study, files: Mapping[str, Path], latent_shape: tuple[int, int, int], samples: int
 ) -> Models:
-    """Load what the study needs. files: of the faces, by name; samples: cells in the grid.
+    """Load what the study needs, the smallest first.
 
-    Raises StepscopeError for weights, faces and latents that are not to be had.
+    files: of the faces, by name; samples: cells in the grid.
+    Raises StepscopeError for weights, faces, pictures and latents that are not to be had.
     """
     device = backbones.pick_device(study.device)
     given = study.initial_latents
     latents = None if given is None else grid.read_latents(given, latent_shape, samples)
+    if given is None and (equal := grid.equal_noise(study.seeds)):
+        told = f"warning: seeds {equal[0]} and {equal[1]} make the same noise: their low 32 bits are equal"
+        print(told, file=sys.stderr)
     if study.adapter is None:
         pipe = backbones.load(study.backbone, device)
-        return Models(study, pipe, None, None, {}, latent_shape, latents)
+        return Models(study, pipe, None, None, {}, None, latent_shape, latents)
     a = study.adapter
-    reader = FaceReader(a.detector, a.detector_root, a.encoder, device)
+    finder = Finder(a.detector, a.detector_root, device)
+    control = load_control(study, finder)
+    reader = FaceReader(finder, a.encoder, device)
     faces = {name: reader.read(name, path) for name, path in files.items()}
     network, projection = infusenet.load_infusenet(a, getattr(torch, study.backbone.dtype))
     pipe = backbones.load(study.backbone, device, network)
-    return Models(study, pipe, network, projection.to(device), faces, latent_shape, latents)
+    return Models(
+        study, pipe, network, projection.to(device), faces, control, latent_shape, latents
+    )
 
 
-def call_arguments(study: Study, pipe: Any) -> dict[str, Any]:
+def call_arguments(study: Study, pipe: Any, control: Control | None) -> dict[str, Any]:
     """The pipeline's arguments that are the same for every batch."""
     guided = pipe.transformer.config.guidance_embeds
     if guided and study.guidance is None:
@@ -111,22 +122,12 @@ def call_arguments(study: Study, pipe: Any) -> dict[str, Any]:
         "max_sequence_length": study.max_sequence_length,
         "output_type": "np",
     }
-    if study.adapter is None:
+    if study.adapter is None or control is None:
         return call
     sigmas = backbones.schedule(pipe, study.steps, study.height, study.width)
     window = infusenet.window_fractions(study.adapter, sigmas)
-    call["control_image"] = control_image(study)
+    call["control_image"] = control.image
     call["controlnet_conditioning_scale"] = study.adapter.scale if window is not None else 0.0
     if window is not None:
         call["control_guidance_start"], call["control_guidance_end"] = window
     return call
-
-
-def control_image(study: Study) -> Image.Image:
-    """The control image; a black one if none is named, as InfiniteYou does."""
-    if study.control_image is None:
-        return Image.new("RGB", (study.width, study.height))
-    try:
-        return Image.open(study.control_image).convert("RGB")
-    except (FileNotFoundError, UnidentifiedImageError) as error:
-        raise StepscopeError(f"control_image {study.control_image!r} cannot be read") from error

@@ -2,16 +2,20 @@
 
 import shutil
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, FluxControlNetModel, FluxTransformer2DModel
 
 from hooks.errors import StepscopeError
+from hooks.families import blocks_of
 from hooks.layout import Layout, layout
-from hooks.sites import blocks_of, select
-from hooks.vocabulary import Variable
+from hooks.sites import select
+from hooks.vocabulary import BRANCHES, Variable
+from hooks.writer import WAITING
 from probes.infusenet import adapter_folder
 from probes.study import Study
 from probes.weights import explained, folder
@@ -40,7 +44,10 @@ class DiskError(StepscopeError):
 
 
 def outline(study: Study) -> Layout:
-    """The layout of the study's run. Raises WeightsError if a configuration is not to be had."""
+    """The layout of the study's run, from configurations alone: no weights are downloaded.
+
+    Raises WeightsError if one is not to be had.
+    """
     what = f"backbone {study.backbone.name}"
     path = folder(study.backbone.path, what, ["*.json", "**/*.json"])
     with explained(study.backbone.path, what):
@@ -49,7 +56,8 @@ def outline(study: Study) -> Layout:
     adapter_blocks = []
     if study.adapter is not None:
         with explained(study.adapter.path, "adapter"):
-            network = _meta(FluxControlNetModel, adapter_folder(study.adapter) / "InfuseNetModel")
+            adapter = adapter_folder(study.adapter, settings_only=True)
+            network = _meta(FluxControlNetModel, adapter / "InfuseNetModel")
         adapter_blocks = blocks_of(network)
     y, x = latent_sides(study, len(vae["block_out_channels"]))
     tokens = {"image": (y // 2) * (x // 2), "text": study.max_sequence_length}
@@ -58,9 +66,9 @@ def outline(study: Study) -> Layout:
         blocks,
         adapter_blocks,
         study.capture,
-        context="identity",
+        streams=("image", "text", "padding") + (("identity",) if adapter_blocks else ()),
         steps=study.steps,
-        branches=study.branches,
+        branches=BRANCHES[: study.branches],
         latent=(transformer.config.in_channels // 4, y, x),
         image=tuple(side * 2 ** (len(vae["block_out_channels"]) - 1) for side in (y, x)),
         grid=(y // 2, x // 2),
@@ -113,6 +121,16 @@ def describe(study: Study, found: Layout, samples: int, left: int, out: Path) ->
     lines.append(
         f"  {'to write, uncompressed':<26}{_bytes(needed):>10}   free: {_bytes(_free(out))}"
     )
+    whole = sum(
+        prod(shape[1:]) * np.dtype(declared.dtype).itemsize
+        for name, (declared, shape) in found.variables.items()
+        if name in study.capture.sites or "." in name
+    )
+    if whole:
+        waiting = whole * study.batch_size * (WAITING + 1)
+        lines.append(
+            f"  {'memory for whole tensors':<26}{_bytes(waiting):>10}   of {WAITING + 1} steps at most"
+        )
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hooks.fingerprint import Fingerprints
 from hooks.provenance import provenance
 from probes.faces import Face
 from probes.identity import identity
@@ -46,19 +47,27 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], under: str = "")
 
 
 def attributes(
-    study: Study, pipe: Any, faces: Iterable[Face], files: Mapping[str, Path]
+    study: Study,
+    pipe: Any,
+    faces: Iterable[Face],
+    files: Mapping[str, Path],
+    control: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Attributes of a probe's run: `hooks.provenance`, and what probes know besides."""
+    """Attributes of a probe's run: `hooks.provenance`, and what probes know besides.
+
+    files: of the faces, by name; control: where the face of the control image's photo was found.
+    """
     faces = list(faces)
     return {
-        **provenance(pipe, study.capture),
+        **provenance(pipe, study.capture, Fingerprints().of_models(pipe)),
         "configuration": configuration(study),
         "backbone": study.backbone.name,
         "adapter": study.adapter.name if study.adapter is not None else "none",
-        **identity(study, faces),
+        **identity(study, [*(face.found for face in faces), control]),
         "faces": {
             face.name: {"file_sha256": digest(files[face.name]), **face.found} for face in faces
         },
+        "control_image": dict(control),
         "inputs": inputs(study),
         "conditioning_encoder": study.adapter.encoder if study.adapter is not None else "",
     }
@@ -67,5 +76,5 @@ def attributes(
 def inputs(study: Study) -> dict[str, str]:
     """SHA-256 of the files that the configuration names besides faces and models, where they are here."""
     named = {"control_image": study.control_image, "initial_latents": study.initial_latents}
-    files = {key: Path(path) for key, path in named.items() if path is not None}
+    files = {key: Path(path).expanduser() for key, path in named.items() if path is not None}
     return {key: digest(file) for key, file in files.items() if file.is_file()}

@@ -47,7 +47,8 @@ def run(study: Study, say: Say = print) -> Path:
             for batch in grid.batches(cells, study.batch_size, done)
             for c in batch
         ]
-        about = provenance.attributes(study, loaded.pipe, loaded.faces.values(), files)
+        seen = loaded.control.found if loaded.control is not None else {}
+        about = provenance.attributes(study, loaded.pipe, loaded.faces.values(), files, seen)
         existing = Run.create(out, found, labels, about)
     else:  # what was not on this machine before, or is another revision on the hub
         refuse_other_models(existing, study)

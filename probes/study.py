@@ -16,6 +16,7 @@ TEXT_TOKENS = 512  # diffusers' FluxPipeline.check_inputs
 _ONLY: ConfigDict = {"extra": "forbid"}
 
 WindowUnit = Literal["fraction", "step", "sigma"]
+ControlKind = Literal["photo", "keypoints"]
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,14 @@ class Study:
     """A grid face x prompt x seed under one backbone and adapter.
 
     faces: images, folders of images, or `.npy` embeddings of shape (512,). prompts: texts, or one
-    path of a text file with a prompt a line. guidance: the backbone's guidance embedding, None if it
+    path of a text file with a prompt a line. seeds: what `torch.manual_seed` takes, -2^63 to 2^64 - 1,
+    where a negative one means itself plus 2^64. guidance: the backbone's guidance embedding, None if it
     has none. true_cfg: classifier-free guidance scale; above 1 it needs a second pass a step.
-    height, width: pixels. initial_latents: `.npy`, unpacked, (channel, y, x) or (sample, channel,
-    y, x) in grid order; None draws them from the seeds. out: the run's path, None for one named
-    after the configuration.
+    height, width: pixels. control_image: whose pose the adapter is shown, None for a black image;
+    control_image_kind: `photo`, of which the keypoints of the largest face are drawn as InfiniteYou
+    does, or `keypoints`, a drawing of them. initial_latents: `.npy`, unpacked, (channel, y, x) or
+    (sample, channel, y, x) in grid order; None draws them from the seeds. out: the run's path, None
+    for one named after the configuration.
     """
 
     backbone: Backbone
@@ -107,6 +111,7 @@ class Study:
     width: int
     max_sequence_length: int
     control_image: str | None
+    control_image_kind: ControlKind
     initial_latents: str | None
     batch_size: int
     device: str
@@ -122,14 +127,20 @@ class Study:
         for name in ("prompts", "seeds"):
             if not getattr(self, name):
                 raise StepscopeError(f"{name} is empty: name at least one")
+        kinds = get_args(ControlKind)
+        _one_of("control_image_kind", self.control_image_kind, kinds)
         if self.adapter is not None and not self.faces:
             raise StepscopeError(
                 f"adapter={self.adapter.name} needs a face: faces=[portrait.jpg], a folder or a .npy"
             )
-        if len(set(self.seeds)) != len(self.seeds):
-            raise StepscopeError(f"seeds={list(self.seeds)} names one twice")
-        if not all(0 <= seed < 2**63 for seed in self.seeds):
-            raise StepscopeError(f"seeds={list(self.seeds)} are to be from 0 to 2^63 - 1")
+        if not all(-(2**63) <= seed < 2**64 for seed in self.seeds):
+            raise StepscopeError(
+                f"seeds={list(self.seeds)}: torch takes 64 bits, from -2^63 to 2^64 - 1"
+            )
+        if len({signed(seed) for seed in self.seeds}) != len(self.seeds):
+            raise StepscopeError(
+                f"seeds={list(self.seeds)} names one twice (-1 and 2^64 - 1 are the same)"
+            )
         if self.max_sequence_length > TEXT_TOKENS:
             raise StepscopeError(
                 f"max_sequence_length={self.max_sequence_length}: FLUX reads {TEXT_TOKENS} at most"
@@ -166,13 +177,21 @@ class Study:
             raise StepscopeError(f"{key}={first['input']!r}: {first['msg']}") from error
 
 
+def signed(seed: int) -> int:
+    """A 64-bit seed as the signed number of the same bits, which is how a run keeps it.
+
+    torch draws the same noise from both.
+    """
+    return (seed + 2**63) % 2**64 - 2**63
+
+
 def prompts_of(study: Study) -> list[str]:
     """The study's prompts; the lines of a text file where one is named. Empty lines are left out.
 
     Raises StepscopeError if there is no such file, nothing in it, or no text in UTF-8.
     """
     if len(study.prompts) == 1 and study.prompts[0].endswith(".txt"):
-        path = Path(study.prompts[0])
+        path = Path(study.prompts[0]).expanduser()
         if not path.is_file():
             raise StepscopeError(f"no prompt file {str(path)!r}")
         try:

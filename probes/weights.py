@@ -26,29 +26,37 @@ class WeightsError(StepscopeError):
 @contextmanager
 def explained(path: str, what: str) -> Iterator[None]:
     """Turn what loading raises into one line: what to accept, log in to, download, or what is damaged."""
-    page = f"its page on the hub ({path})"
     try:
         yield
-    except hub.GatedRepoError as error:
-        raise WeightsError(
-            f"{what} {path!r} is gated: accept its licence on {page}, then `hf auth login`"
-        ) from error
-    except hub.RepositoryNotFoundError as error:
-        raise WeightsError(
-            f"{what} {path!r} is neither a local folder nor a public model of the hub; a private or "
-            "gated one needs a token: `hf auth login`"
-        ) from error
-    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled) as error:
-        raise WeightsError(
-            f"{what} {path!r} is not on this machine and the hub was not reached: download it with "
-            f"`hf download {path}` where there is a network, or name a local folder"
-        ) from error
     except StepscopeError:
         raise
     except Exception as error:  # safetensors, tokenizers and onnxruntime have classes of their own
-        if memory(error) or (isinstance(error, OSError) and error.errno is not None):
+        # diffusers raises its own error from the hub's
+        told = _by_the_hub(error, path) or _by_the_hub(error.__cause__, path)
+        if told is None and (
+            memory(error) or (isinstance(error, OSError) and error.errno is not None)
+        ):
             raise
-        raise WeightsError(f"{what} {path!r} cannot be read: {first_line(error)}") from error
+        told = told or f"cannot be read: {first_line(error)}"
+        raise WeightsError(f"{what} {path!r} {told}") from error
+
+
+def _by_the_hub(error: BaseException | None, path: str) -> str | None:
+    """What is to be done about an error of the hub; None for any other error."""
+    if isinstance(error, hub.GatedRepoError):
+        page = f"its page on the hub ({path})"
+        return f"is gated: accept its licence on {page}, then `hf auth login`"
+    if isinstance(error, hub.RepositoryNotFoundError):
+        return (
+            "is neither a local folder nor a public model of the hub; a private or gated one needs a "
+            "token: `hf auth login`"
+        )
+    if isinstance(error, (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled)):
+        return (
+            "is not on this machine and the hub was not reached: download it with "
+            f"`hf download {path}` where there is a network, or name a local folder"
+        )
+    return None
 
 
 def refuse_incomplete(model: nn.Module) -> None:
@@ -64,18 +72,24 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def folder(
-    path: str, what: str, patterns: list[str] | None = None, *, download: bool = True
-) -> Path:
-    """A local folder as it is, or the snapshot of a hub repository.
-
-    Raises WeightsError with what to do if it is not there (nor to be downloaded), or gated.
-    """
+def local_folder(path: str, what: str) -> Path | None:
+    """The folder, None where `path` is a hub id. Raises WeightsError for what is neither."""
     local = Path(path).expanduser()
     if local.is_dir():
         return local
     if local.is_absolute() or path.startswith(".") or len(local.parts) != 2:
         raise WeightsError(f"{what}: no folder {path!r}")
+    return None
+
+
+def folder(path: str, what: str, patterns: list[str], *, download: bool = True) -> Path:
+    """A local folder as it is, or the snapshot of a hub repository with the files of these patterns.
+
+    Raises WeightsError with what to do if it is not there (nor to be downloaded), or gated.
+    """
+    local = local_folder(path, what)
+    if local is not None:
+        return local
     with explained(path, what):
         return Path(snapshot_download(path, allow_patterns=patterns, local_files_only=not download))
 

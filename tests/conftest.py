@@ -1,104 +1,38 @@
 """Tests run on one thread, without a network, and with the shapes and types in signatures checked."""
 
 import os
-import shutil
-from pathlib import Path
-from typing import Any
+
+import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import jaxtyping
-
-import tests.typecheck  # noqa: F401
-
-# Before anything of ours is imported: jaxtyping shapes and plain types alike, by beartype.
-jaxtyping.install_import_hook(["hooks", "probes"], "tests.typecheck.checked")
-
-import probes.quiet  # noqa: E402, F401  isort: skip
-
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import torch  # noqa: E402
-import xarray as xr  # noqa: E402
-
-from hooks import Capture, record  # noqa: E402
-from tests.cases import CASES, Case, Recorded, wiring  # noqa: E402
-from tests.shell import PUBLISHED, Answer, run_command  # noqa: E402
-
-torch.set_num_threads(1)
+LONGEST = (
+    "test_resume",
+    "test_notebooks",
+    "test_coverage",
+    "test_figures",
+    "test_pocket_stages",
+    "test_record",
+    "test_infinite_you",
+    "test_identity",
+    "test_paper",
+    "test_check",
+    "test_decode",
+)
+"""Files that take longest, which are begun first, so that no worker ends long after the others."""
 
 
-@pytest.fixture(params=CASES.values(), ids=list(CASES))
-def case(request) -> Case:
-    return request.param
+def pytest_configure(config: pytest.Config) -> None:
+    """Load what tests share, but not in the process that only hands tests out to others (xdist).
+
+    It would spend its seconds on imports before it starts the first of them.
+    """
+    if config.getoption("dist", "no") == "no" or hasattr(config, "workerinput"):
+        config.pluginmanager.import_plugin("tests.fixtures")
 
 
-@pytest.fixture
-def unchecked(monkeypatch) -> None:
-    """As in a user's process, where annotations are not checked and a wrong value meets our own words."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
-@pytest.fixture
-def typed(capsys, tmp_path, monkeypatch):
-    """`typed(words)`: `python -m probes` in an empty folder, and what it answered."""
-    monkeypatch.chdir(tmp_path)
-
-    def of(words: list[str], *more: str, **entry: Any) -> Answer:
-        status = run_command([*words, *more], **entry)
-        return Answer(status, *capsys.readouterr())
-
-    return of
-
-
-@pytest.fixture
-def face(tmp_path) -> str:
-    """A face as a `.npy`: the reference's embedding."""
-    np.save(tmp_path / "ann.npy", PUBLISHED["dev/face_embedding"].reshape(512))
-    return str(tmp_path / "ann.npy")
-
-
-@pytest.fixture(scope="session")
-def recorded(tmp_path_factory):
-    """`recorded(case)`: two samples of that case with velocities, recorded once."""
-    found: dict[str, Recorded] = {}
-
-    def of(case: Case) -> Recorded:
-        if case.name not in found:
-            case()  # a first call sets attributes of the pipeline's own
-            path = tmp_path_factory.mktemp("recorded") / f"{case.name}.zarr"
-            around = {"before": wiring(case.pipe)}
-            with record(case.pipe, path, Capture(velocity=True)):
-                around["during"] = wiring(case.pipe)
-                images = case(seeds=(0, 1))
-            around["after"] = wiring(case.pipe)
-            found[case.name] = Recorded(path, xr.open_zarr(path).load(), images, around)
-        return found[case.name]
-
-    return of
-
-
-@pytest.fixture(scope="session")
-def pocket_run(tmp_path_factory) -> Path:
-    """A run of the pocket schnell, two faces, four steps. Read it, or measure a copy."""
-    from analysis.commands import composed
-    from probes.run import run
-    from probes.study import Study
-
-    path = tmp_path_factory.mktemp("pocket") / "schnell.zarr"
-    faces = "faces=[pocket/portraits/00_0.png,pocket/portraits/01_0.png]"
-    words = ["backbone=pocket_schnell", "adapter=pocket", faces, "batch_size=2"]
-    words += ["prompts=[portrait photo of a person]", f"out={path}"]
-    return run(Study.from_config(composed(words)), say=lambda text: None)
-
-
-@pytest.fixture(scope="session")
-def measured_pocket(pocket_run, tmp_path_factory) -> Path:
-    """A copy of `pocket_run`, measured by what figures need. Read it, or change a copy."""
-    from analysis.measure import measure_all
-
-    path = tmp_path_factory.mktemp("measured") / "schnell.zarr"
-    shutil.copytree(pocket_run, path)
-    measure_all([path], ["decode", "arcface", "sharpness", "latency"])
-    return path
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files in the order of LONGEST, then the others as they come."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))

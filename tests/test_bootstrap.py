@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from numpy import nan
 from scipy import stats
 
 from analysis.bootstrap import (
@@ -48,6 +49,77 @@ def test_the_jackknife_of_a_mean_is_students_interval_over_the_faces_that_are_th
         if len(there) > 1:
             known = stats.ttest_1samp(there, 0.0).confidence_interval(0.9)
             assert (found.low[k], found.high[k]) == pytest.approx((known.low, known.high))
+
+
+tied = st.lists(
+    st.lists(
+        st.one_of(st.integers(-4, 4).map(float), st.sampled_from([0.61, 0.62, 0.63]), st.just(nan)),
+        min_size=2,
+        max_size=2,
+    ),
+    min_size=2,
+    max_size=12,
+).map(np.array)
+
+
+def students(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Lower and upper bound of the mean of what is finite, by the textbook's formula."""
+    there = values[np.isfinite(values)]
+    n = len(there)
+    half = stats.t.ppf((1 + level) / 2, n - 1) * there.std(ddof=1) / np.sqrt(n)
+    return there.mean() - half, there.mean() + half
+
+
+@example(np.array([[0.61, 1], [0.62, 2], [0.63, 3]]))
+@example(np.array([[0.4, 1], [0.5, 1], [0.5, 1], [0.6, nan]]))
+@given(tied)
+@settings(deadline=None)
+def test_faces_that_are_equal_to_the_mean_or_to_each_other_are_not_missing(values) -> None:
+    assume((np.isfinite(values).sum(0) > 1).all())
+    found = JackknifeT()(values, itself)
+    for k in range(2):
+        known = students(values[:, k])
+        assert (found.low[k], found.high[k]) == pytest.approx(known, rel=1e-12, abs=1e-12)
+
+
+@given(tied)
+@settings(deadline=None)
+def test_an_estimate_of_several_entries_is_students_over_the_faces_that_have_both(values) -> None:
+    """For a difference of two, where each face has both or neither."""
+    values[np.isnan(values).any(1)] = nan
+    assume(np.isfinite(values[:, 0]).sum() > 1)
+    found = JackknifeT()(values, lambda means: means[:, :1] - means[:, 1:])
+    known = students(values[:, 0] - values[:, 1])
+    assert (found.low[0], found.high[0]) == pytest.approx(known, rel=1e-11, abs=1e-12)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.6])
+def test_a_face_with_one_of_two_entries_counts_and_the_interval_holds_its_level(
+    correlation: float,
+) -> None:
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(studies := 2000):
+        shared = rng.normal(0, 1, (12, 1)) * correlation**0.5
+        values = shared + rng.normal(0, 1, (12, 2)) * (1 - correlation) ** 0.5
+        values[rng.random(values.shape) < 0.3] = nan
+        found = JackknifeT()(values, lambda means: means[:, :1] - means[:, 1:])
+        inside += found.low[0] <= 0 <= found.high[0]
+    assert inside / studies == pytest.approx(0.95, abs=0.02)
+
+
+def test_an_estimate_reads_some_entries_alone_and_counts_their_faces_alone() -> None:
+    values = np.array([[0.1, 1.0], [0.2, 2.0], [0.4, nan], [0.9, nan], [nan, 5.0]])
+    found = JackknifeT()(values, lambda means: means[:, :1])
+    assert (found.low[0], found.high[0]) == pytest.approx(students(values[:, 0]))
+
+
+@pytest.mark.parametrize("beyond", [np.inf, nan])
+def test_a_face_without_which_there_is_no_estimate_makes_the_interval_undefined(beyond) -> None:
+    values = np.array([[1.0], [2.0], [9.0]])
+    found = JackknifeT()(values, lambda means: np.where(means < 2, beyond, means))
+    assert found.estimate[0] == 4
+    assert np.isnan([found.low[0], found.high[0]]).all()
 
 
 def test_the_expanded_percentile_is_scipys_bootstrap_at_the_wider_level() -> None:

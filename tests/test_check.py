@@ -2,22 +2,34 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxKontextPipeline
+from diffusers.hooks import PyramidAttentionBroadcastConfig
+from PIL import Image
 
-from hooks import Finding, verify
+from hooks import Finding, families, observe, support, verify
 from hooks.errors import UnsupportedPipelineError
+from hooks.families import unet
+from hooks.families.flux import FLUX
+from hooks.families.unet import UNET
+from hooks.massive import Channels
+from hooks.texts import Encoded, Texts
 from probes import models
 from probes.check import check, main
 from tests.cases import CASES, PROMPT, Case
+from tests.every_pipeline_calls import load_image_prompt
+from tests.models import stable_diffusion
 from tests.shell import infused, listed, study_of, tiny
 
 CHAIN = "a block's output plus the adapter's residual is the next block's input"
 SPLIT = "attention outputs split into the streams that they are named for"
 NORMS = "stored norms are those of the raw tensors"
-BRANCHES = "the branches are positive and negative, in that order"
+COMPUTED = "every attention computed what it returned"
+BRANCHES = "the branches are what they are named"
 BYTES = "recording on and off give the same bytes"
 GUIDED = {"true_cfg": 2.0, "negative_prompt": "sketch"}
 
@@ -31,7 +43,7 @@ def failing(findings: list[Finding]) -> list[str]:
 def test_every_claim_holds_on_the_reference_models(words_of, guided, face):
     words = words_of(faces=listed(face), seeds="[0,1]", batch_size=2, **guided)
     findings = check(study_of(words))
-    claims = [CHAIN, SPLIT, NORMS, *([BRANCHES] if guided else []), BYTES]
+    claims = [CHAIN, SPLIT, COMPUTED, NORMS, *([BRANCHES] if guided else []), BYTES]
     assert [finding.claim for finding in findings] == claims
     assert not failing(findings), findings
 
@@ -107,6 +119,99 @@ def test_something_between_two_blocks_is_found(spoilt):
     assert CHAIN in failing(verify(pipe, images(case, pipe)))
 
 
+def found_in(case: Case) -> list[str]:
+    return failing(verify(case.pipe, lambda: case(seeds=(0, 1), steps=2)))
+
+
+def test_branches_that_are_exchanged_are_found(monkeypatch):
+    """A library that puts the prompt's half of the batch first."""
+    case = CASES["sd_cfg"]
+    first = {**UNET.pipelines, "StableDiffusionPipeline": lambda seen: ("positive", "negative")}
+    monkeypatch.setattr(families, "FAMILIES", [replace(UNET, pipelines=first)])
+    assert found_in(case) == [BRANCHES]
+
+
+def test_padding_that_is_counted_as_text_is_found(monkeypatch):
+    case = CASES["flux"]
+    monkeypatch.setattr(Texts, "of", lambda self, embeds: Encoded(None, (16, 16)))
+    assert found_in(case) == [NORMS]
+
+
+def test_reference_tokens_that_are_counted_as_the_image_are_refused(monkeypatch):
+    """Taken for a wider image they would be in its norms: the scheduler's latents tell."""
+    pipe = FluxKontextPipeline(**CASES["flux"].pipe.components)
+    pipe.set_progress_bar_config(disable=True)
+
+    def call() -> Any:
+        seed, photo = torch.Generator().manual_seed(0), Image.new("RGB", (48, 32))
+        return pipe(
+            image=photo,
+            prompt=PROMPT,
+            height=32,
+            width=48,
+            max_area=32 * 48,
+            num_inference_steps=2,
+            max_sequence_length=16,
+            _auto_resize=False,
+            generator=seed,
+            output_type="np",
+        ).images
+
+    assert not failing(verify(pipe, call))
+
+    def all_image(args: Any, kwargs: Any) -> Any:
+        tokens = FLUX.tokens(args, kwargs)
+        return tokens._replace(image=tokens.image + tokens.reference, reference=0)
+
+    monkeypatch.setattr(families, "FAMILIES", [replace(FLUX, tokens=all_image)])
+    with pytest.raises(UnsupportedPipelineError, match="steps 24 tokens and 48"):
+        verify(pipe, call)
+
+
+def test_image_prompt_that_is_counted_as_text_is_found(monkeypatch):
+    pipe = stable_diffusion()
+    load_image_prompt(pipe.unet)
+
+    def call() -> Any:
+        seed, embeds = torch.Generator().manual_seed(0), torch.ones(2, 1, 32)
+        return pipe(
+            prompt=PROMPT,
+            ip_adapter_image_embeds=[embeds],
+            height=16,
+            width=24,
+            num_inference_steps=2,
+            generator=seed,
+            output_type="np",
+        ).images
+
+    assert not failing(verify(pipe, call))
+    monkeypatch.setattr(unet, "text_and_image_prompt", lambda module, args, kwargs, out: (out,))
+    assert failing(verify(pipe, call)) == [SPLIT]
+
+
+def test_values_of_an_earlier_step_are_found(monkeypatch):
+    """Pyramid attention broadcast, if nothing refused it."""
+    case = CASES["flux"]
+    monkeypatch.setattr(support, "_refuse_caches", lambda part, model: None)
+    denoiser: Any = case.denoiser
+    denoiser.enable_cache(
+        PyramidAttentionBroadcastConfig(
+            spatial_attention_block_skip_range=2,
+            spatial_attention_timestep_skip_range=(-1, 1001),
+            current_timestep_callback=lambda: 500,
+        )
+    )
+    try:
+        assert COMPUTED in failing(verify(case.pipe, lambda: case(seeds=(0, 1), steps=3)))
+    finally:
+        denoiser.disable_cache()
+
+
+def test_massive_channels_that_are_not_left_out_are_found(monkeypatch):
+    monkeypatch.setattr(observe, "Channels", lambda massive: Channels(massive - 1))
+    assert found_in(CASES["flux"]) == [NORMS]
+
+
 def test_compiled_pipeline_is_refused(spoilt):
     case = CASES["flux"]
     pipe = spoilt(case)
@@ -118,7 +223,7 @@ def test_compiled_pipeline_is_refused(spoilt):
 def test_command_prints_every_claim(typed):
     answer = typed(tiny(), main=main)
     assert (answer.status, answer.err) == (0, "")
-    assert [line[:6] for line in answer.out.splitlines()] == ["ok    "] * 4
+    assert [line[:6] for line in answer.out.splitlines()] == ["ok    "] * 5
 
 
 def test_command_fails_where_a_claim_does(typed, monkeypatch):

@@ -35,13 +35,20 @@ MISTAKES = {
         "no site matches 'double.01.atention.image'; did you mean 'double.01.attention.image'",
     ),
     "sites unnamed": (["record=full"], "record.sites is not set: name record.sites=..."),
+    "massive": (["record.massive=65"], "record.massive=65: from 0 to 64 channels can be left out"),
     "type": (["steps=four"], "steps='four': "),
     "negative": (["steps=0"], "steps=0 is not positive"),
     "folder": (["backbone.path=/no/such/flux"], "backbone flux_dev: no folder '/no/such/flux'"),
     "device": (["device=cuda:99"], "no device='cuda:99' here; known: auto"),
     "key after a plus": (["+stepz=4"], "no configuration key 'stepz'"),
     "key left out": (["~seeds"], "seeds is not set: name seeds=..."),
-    "seed": (["seeds=[-1]"], "seeds=[-1] are to be from 0 to 2^63 - 1"),
+    "seed": ([f"seeds=[{2**64}]"], f"seeds=[{2**64}]: torch takes 64 bits"),
+    "low seed": ([f"seeds=[{-(2**63) - 1}]"], f"seeds=[{-(2**63) - 1}]: torch takes 64 bits"),
+    "seed twice": (["seeds=[3,3]"], "seeds=[3, 3] names one twice"),
+    "seed under two names": (
+        [f"seeds=[-1,{2**64 - 1}]"],
+        f"seeds=[-1, {2**64 - 1}] names one twice (-1 and 2^64 - 1 are the same)",
+    ),
     "height": (["height=7"], "height=7, width=64: a token is 8 x 8 pixels"),
     "text": (["max_sequence_length=513"], "max_sequence_length=513: FLUX reads 512 at most"),
     "prompts": (["prompts=[none.txt]"], "no prompt file 'none.txt'"),
@@ -121,11 +128,17 @@ def test_backbone_has_to_be_named(typed):
     assert answer.line.startswith("backbone is not set; known: flux_dev, flux_schnell")
 
 
-@pytest.mark.parametrize("image", ["none.png", "letter.png"])
-def test_control_image_that_cannot_be_read(image, typed, tmp_path, face):
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        ("none.png", "is not there: no such file"),
+        ("letter.png", "is no picture that can be read here: save it as PNG or JPEG"),
+    ],
+)
+def test_control_image_that_cannot_be_read(image, told, typed, tmp_path, face):
     (tmp_path / "letter.png").write_text("no image")
     answer = typed(infused(faces=listed(face), control_image=image))
-    assert (answer.status, answer.line) == (2, f"control_image '{image}' cannot be read")
+    assert (answer.status, answer.line) == (2, f"control_image '{image}' {told}")
 
 
 def test_weights_under_the_other_backbone_s_schedule_are_refused(typed, tmp_path):

@@ -1,7 +1,8 @@
 """x0 at every step is the one that the scheduler works with, for each scheduler and prediction type."""
 
 import inspect
-from types import SimpleNamespace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import diffusers
@@ -10,7 +11,7 @@ import pytest
 import torch
 import xarray as xr
 
-from hooks.clock import Tick, ticking
+from hooks.clock import Listener, Tick, listening
 from hooks.errors import UnsupportedPipelineError
 from hooks.estimate import SCHEDULERS, clean_estimate, levels
 
@@ -100,9 +101,29 @@ def test_x0_undoes_the_scheduler_own_noising(kind, prediction):
     torch.testing.assert_close(found, clean.expand(len(ticks), *SHAPE), rtol=0, atol=1e-3)
 
 
+@dataclass(eq=False)
+class Loop:
+    """A pipeline that is nothing but a denoising loop."""
+
+    scheduler: Any
+    loop: Callable[[], None]
+    unet: Any = field(default_factory=torch.nn.Identity)
+
+    def __call__(self) -> None:
+        self.loop()
+
+
+def ticks_of(scheduler: Any, loop: Callable[[], None]) -> list[Tick]:
+    """What the clock sees of a loop under the scheduler."""
+    ticks: list[Tick] = []
+    pipe = Loop(scheduler, loop)
+    with listening(pipe, Listener(tick=ticks.append)):
+        pipe()
+    return ticks
+
+
 def walk(scheduler: Any) -> tuple[list[Tick], torch.Tensor]:
     """A denoising loop on random outputs: what the clock saw, and the scheduler's own estimates."""
-    ticks: list[Tick] = []
     own: list[torch.Tensor] = []
     arguments = inspect.signature(scheduler.step).parameters
     extra: dict[str, Any] = {"generator": torch.Generator().manual_seed(9), "eta": 1.0}
@@ -116,8 +137,8 @@ def walk(scheduler: Any) -> tuple[list[Tick], torch.Tensor]:
             return converted[-1]
 
         scheduler.convert_model_output = keep
-    pipe = SimpleNamespace(scheduler=scheduler, unet=torch.nn.Identity())
-    with ticking(pipe, on_tick=ticks.append):
+
+    def loop() -> None:
         scheduler.set_timesteps(STEPS)
         x = normal(0) * scheduler.init_noise_sigma
         for i, t in enumerate(scheduler.timesteps):
@@ -126,6 +147,8 @@ def walk(scheduler: Any) -> tuple[list[Tick], torch.Tensor]:
             seen = converted[-1] if convert is not None else result[1]
             own.append(unwrapped(scheduler, seen, x, i, t))
             x = result[0]
+
+    ticks = ticks_of(scheduler, loop)
     return ticks, torch.stack(own)
 
 
@@ -191,14 +214,15 @@ def test_x0_follows_the_scheduler_options(kind, prediction, config):
 def test_flow_matching_takes_the_last_step_to_x0():
     """Its schedule ends at sigma 0, where x - sigma v is what the step itself returns."""
     scheduler: Any = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
-    pipe = SimpleNamespace(scheduler=scheduler, unet=torch.nn.Identity())
-    ticks: list[Tick] = []
-    with ticking(pipe, on_tick=ticks.append):
+
+    def loop() -> None:
         scheduler.set_timesteps(STEPS)
         x = normal(0)
         for i, t in enumerate(scheduler.timesteps):
             x = scheduler.step(normal(i + 1), t, x, return_dict=False)[0]
-    torch.testing.assert_close(estimates(scheduler, ticks)[-1], x)
+
+    ticks = ticks_of(scheduler, loop)
+    torch.testing.assert_close(estimates(scheduler, ticks)[-1], ticks[-1].after)
 
 
 def test_unknown_prediction_type_is_refused():
@@ -210,7 +234,7 @@ def test_unknown_prediction_type_is_refused():
 
 
 def test_unknown_scheduler_is_refused():
-    with pytest.raises(UnsupportedPipelineError, match=r"under HeunDiscreteScheduler"):
+    with pytest.raises(UnsupportedPipelineError, match=r"HeunDiscreteScheduler are not known"):
         levels(diffusers.HeunDiscreteScheduler(), [0], torch.zeros(1))
 
 

@@ -1,5 +1,6 @@
 """From image files to the face that conditions: the largest one, or one line that says why not."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from probes.faces import FaceError, FaceReader, face_files, read_embedding
+from probes.faces import FaceError, FaceReader, Finder, face_files, read_embedding
+from probes.pictures import SUFFIXES
 from tests.shell import infused, listed, run_command
 
 ROOT = Path(__file__).parents[1]
@@ -19,7 +21,7 @@ ENCODER = ROOT / "pocket" / "models" / "infinite-you" / "identity.onnx"
 
 @pytest.fixture(scope="module")
 def reader() -> FaceReader:
-    return FaceReader(str(PACK), "", str(ENCODER), "cpu")
+    return FaceReader(Finder(str(PACK), "", "cpu"), str(ENCODER), "cpu")
 
 
 def portrait(number: int) -> Image.Image:
@@ -99,6 +101,45 @@ def test_names_in_a_run_are_stems_or_paths_where_stems_collide(tmp_path):
         face_files([a, str(tmp_path / "a")])
 
 
+def test_of_a_mixed_folder_the_pictures_are_taken(tmp_path):
+    for name in ("ann.png", "Zoë 肖像.tiff", "carl.GIF"):
+        portrait(0).save(tmp_path / name)
+    for name in ("._ann.png", ".hidden.jpg", "notes.txt", "Thumbs.db", "ann.png.json"):
+        (tmp_path / name).write_text("no picture")
+    (tmp_path / "more.png").mkdir()
+    (tmp_path / "taken.heic").write_text("")  # left out, its face would be missing without a word
+    assert list(face_files([str(tmp_path)])) == ["Zoë 肖像", "ann", "carl", "taken"]
+
+
+def test_a_name_that_is_not_unicode_is_refused(tmp_path):
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.png")).touch()
+    except OSError:
+        pytest.skip("this file system takes Unicode alone")
+    with pytest.raises(FaceError, match="is not UTF-8: rename it"):
+        face_files([str(tmp_path)])
+
+
+@pytest.mark.parametrize("kind", ["16-bit grey", "turned", "on glass"])
+def test_a_face_is_found_whatever_its_file_is_like(kind, reader, tmp_path):
+    plain = portrait(0) if kind == "turned" else portrait(0).convert("L").convert("RGB")
+    plain.save(tmp_path / "plain.png")
+    if kind == "16-bit grey":
+        Image.fromarray(np.asarray(plain.convert("L")).astype(np.uint16) * 257).save(
+            tmp_path / "odd.png"
+        )
+    elif kind == "turned":
+        exif = Image.Exif()
+        exif[0x0112] = 8
+        plain.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "odd.png", exif=exif)
+    else:
+        plain.putalpha(255)
+        plain.save(tmp_path / "odd.png")
+    expected, found = (reader.read(name, tmp_path / f"{name}.png") for name in ("plain", "odd"))
+    np.testing.assert_array_equal(found.crop, expected.crop)
+    np.testing.assert_array_equal(found.embedding, expected.embedding)
+
+
 def mistaken(name: str, folder: Path) -> Path:
     path = folder / name
     if name == "folder":
@@ -117,9 +158,9 @@ def mistaken(name: str, folder: Path) -> Path:
     [
         ("nobody.png", "no face found in {path} (detection sizes tried: 640, 320, 160)"),
         ("missing.jpg", "faces: no file or folder '{path}'"),
-        ("folder", "faces: folder '{path}' holds no image"),
-        ("letter.png", "'{path}' cannot be read as an image"),
-        ("torn.png", "'{path}' cannot be read as an image"),
+        ("folder", "faces: folder '{path}' holds no image ({suffixes})"),
+        ("letter.png", "face '{path}' is no picture that can be read here: save it as PNG or JPEG"),
+        ("torn.png", "face '{path}' is cut short or damaged: copy or download it again"),
         ("letter.npy", "'{path}' cannot be read as an embedding of numbers"),
     ],
 )
@@ -127,7 +168,10 @@ def test_face_that_is_not_to_be_had_is_answered_in_one_line(name, words, typed, 
     path = mistaken(name, tmp_path)
     detector: dict[str, Any] = {"adapter__detector": PACK, "adapter__encoder": ENCODER}
     answer = typed(infused(faces=listed(path), out=tmp_path / "run.zarr", **detector))
-    assert (answer.status, answer.line) == (2, words.format(path=path))
+    assert (answer.status, answer.line) == (
+        2,
+        words.format(path=path, suffixes=", ".join(SUFFIXES)),
+    )
     assert not (tmp_path / "run.zarr").exists()
 
 

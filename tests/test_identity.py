@@ -161,6 +161,7 @@ def test_changed_control_image_is_refused(place, out, typed, face, tmp_path):
     control = tmp_path / "control.png"
     Image.new("RGB", (64, 64), "red").save(control)
     words_of = [*words(place, face, out), f"control_image={control}"]
+    words_of.append("control_image_kind=keypoints")
     assert typed(words_of).status == 0
     assert "nothing to do" in typed(words_of).out
     Image.new("RGB", (64, 64), "blue").save(control)

@@ -12,8 +12,9 @@ import xarray as xr
 from torch import nn
 
 from hooks import Capture, record
-from hooks.sites import blocks_of, select
-from tests.cases import CASES, FLUX_CALL, Case
+from hooks.families import blocks_of
+from hooks.sites import select
+from tests.cases import CASES, FLUX_CALL, NEGATIVE, PROMPT, Case
 from tests.models import PIPELINES
 
 TEXT_TOKENS = FLUX_CALL["max_sequence_length"]
@@ -88,6 +89,32 @@ def root_mean_square(stream: torch.Tensor) -> np.ndarray:
     return stream.square().sum(-1).mean(-1).sqrt().numpy()
 
 
+def text_lengths(case: Case) -> list[int]:
+    """Tokens of the prompt of each branch that are no padding, by the tokenizer's own mask."""
+    tokenizer = case.pipe.tokenizer_2
+    texts = [PROMPT, NEGATIVE][: case.branches]
+    masks = [
+        tokenizer(t, padding="max_length", max_length=TEXT_TOKENS).attention_mask for t in texts
+    ]
+    return [sum(mask) for mask in masks]
+
+
+def by_stream(case: Case, seen: dict[Any, torch.Tensor]) -> dict[Any, np.ndarray]:
+    """Root mean squares (sample, step, branch) of every stream: FLUX's text is text and padding."""
+    found = {}
+    for (block, quantity, stream), tensor in seen.items():
+        if stream != "text" or not case.is_flux:
+            found[block, quantity, stream] = root_mean_square(tensor)
+            continue
+        pairs = [(tensor[:, :, b], n) for b, n in enumerate(text_lengths(case))]
+        for name, parts in (
+            ("text", [root_mean_square(of[..., :n, :]) for of, n in pairs]),
+            ("padding", [root_mean_square(of[..., n:, :]) for of, n in pairs]),
+        ):
+            found[block, quantity, name] = np.stack(parts, -1)
+    return found
+
+
 def record_watched(case: Case, path: Any, capture: Capture, modules: Modules, **call: Any):
     with record(case.pipe, path, capture), watching(modules) as seen:
         case(seeds=(0, 1), **call)
@@ -97,9 +124,10 @@ def record_watched(case: Case, path: Any, capture: Capture, modules: Modules, **
 def test_norms_are_those_of_the_raw_tensors(case, tmp_path):
     modules = denoiser_modules(case, case.denoiser)
     run, seen = record_watched(case, tmp_path / "run.zarr", Capture(), modules)
-    for (block, quantity, stream), tensor in seen.items():
+    expected = by_stream(case, seen)
+    for (block, quantity, stream), norms in expected.items():
         stored = run[f"{quantity}_norm"].sel(block=block, stream=stream)
-        np.testing.assert_allclose(stored, root_mean_square(tensor), rtol=2e-6)
+        np.testing.assert_allclose(stored, norms, rtol=2e-6)
     # What the test's own hooks did not see is missing, and nothing else is.
     stored = {
         (str(block), quantity, str(stream))
@@ -108,7 +136,7 @@ def test_norms_are_those_of_the_raw_tensors(case, tmp_path):
         for stream in run.stream.values
         if np.isfinite(run[f"{quantity}_norm"].sel(block=block, stream=stream)).any()
     }
-    assert stored == set(seen)
+    assert stored == set(expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -119,9 +147,10 @@ def test_norms_of_half_precision_models_are_reduced_in_float32(name, dtype, tmp_
     monkeypatch.setattr(Case, "pipe", half)
     modules = denoiser_modules(case, case.denoiser)
     run, seen = record_watched(case, tmp_path / "run.zarr", Capture(), modules)
-    for (block, quantity, stream), tensor in seen.items():
+    expected = by_stream(case, seen)
+    for (block, quantity, stream), norms in expected.items():
         stored = run[f"{quantity}_norm"].sel(block=block, stream=stream)
-        np.testing.assert_allclose(stored, root_mean_square(tensor), rtol=2e-6)
+        np.testing.assert_allclose(stored, norms, rtol=2e-6)
     assert run.attrs["dtype"] == str(dtype).removeprefix("torch.")
 
 
@@ -139,9 +168,12 @@ def test_adapter_norms_are_split_at_its_own_context(name, context, tokens, tmp_p
     assert run.adapter_block.values.tolist() == [b for b, _, stream in seen if stream == "image"]
     for (block, _, stream), passes in seen.items():  # once a step
         stored = run.adapter_attention_norm.sel(adapter_block=block, stream=stream)
-        expected = root_mean_square(torch.stack(passes, 1))
+        tokens = torch.stack(passes, 1)
+        if stream == "text":
+            tokens = tokens[:, :, : text_lengths(case)[0]]
+        expected = root_mean_square(tokens)
         np.testing.assert_allclose(stored, expected, rtol=2e-6, err_msg=f"{block} {stream}")
-    others = set(run.stream.values.tolist()) - {"image", context}
+    others = set(run.stream.values.tolist()) - {"image", context, "padding"}
     assert run.adapter_attention_norm.sel(stream=list(others)).isnull().all()
 
 

@@ -3,60 +3,87 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from pocket import make, training
 from pocket.process import MODELS
 
-STAGES = "base,guidance,critic,adapter,schnell,quality"
 GIVEN = ("flux-dev/vae", "infinite-you/identity.onnx", "insightface", "readout")
+WEIGHTS = (
+    "flux-dev/transformer/diffusion_pytorch_model.safetensors",
+    "flux-dev/text_encoder_2/model.safetensors",
+    "flux-schnell/transformer/diffusion_pytorch_model.safetensors",
+    "flux-schnell/vae/config.json",
+    "infinite-you/InfuseNetModel/diffusion_pytorch_model.safetensors",
+    "infinite-you/image_proj_model.bin",
+)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A models folder with the networks only, and all that a smoke run adds to it."""
-    root = tmp_path_factory.mktemp("pocket")
+def shelf(root: Path) -> list[str]:
+    """Words for a smoke run of all flow stages on a models folder that has the networks only."""
     for name in GIVEN:
         link = root / "models" / name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(MODELS / name)
-    command = [sys.executable, "-m", "pocket.make", "--smoke", "--only", STAGES]
-    command += ["--checkpoints", str(root / "kept"), "--models", str(root / "models")]
-    subprocess.run(command, check=True, capture_output=True, timeout=250)
+    words = ["--smoke", "--only", ",".join(make.FLOWS)]
+    return [*words, "--checkpoints", str(root / "kept"), "--models", str(root / "models")]
+
+
+def lacking(root: Path) -> list[str]:
+    return [name for name in WEIGHTS if not (root / "models" / name).exists()]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """All that a run of one training step a stage leaves, in this process."""
+    root = tmp_path_factory.mktemp("pocket")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "SMOKE_STEPS", 1)
+        patch.setattr(sys, "argv", ["make", *shelf(root)])
+        make.main()
     return root
 
 
 def test_every_stage_leaves_its_weights_where_the_published_ones_lie(made):
-    wanted = [
-        "flux-dev/transformer/diffusion_pytorch_model.safetensors",
-        "flux-dev/text_encoder_2/model.safetensors",
-        "flux-schnell/transformer/diffusion_pytorch_model.safetensors",
-        "flux-schnell/vae/config.json",
-        "infinite-you/InfuseNetModel/diffusion_pytorch_model.safetensors",
-        "infinite-you/image_proj_model.bin",
-    ]
-    assert [name for name in wanted if not (made / "models" / name).exists()] == []
+    assert lacking(made) == []
 
 
-def test_quality_looks_at_every_backbone_with_and_without_the_adapter(made):
-    told = json.loads((made / "kept" / "quality.json").read_text())
-    assert {"dev-28", "dev-28 + adapter", "schnell-4", "schnell-4 + adapter"} <= set(
-        told["pictures"]
-    )
-    for row in told["pictures"].values():
-        mean, low, high = row["found"]
-        assert 0 <= low <= mean <= high <= 1
+def test_quality_tells_faces_from_what_no_training_has_made(made):
+    found = {
+        name: row["found"]
+        for name, row in json.loads((made / "kept" / "quality.json").read_text())[
+            "pictures"
+        ].items()
+    }
+    made_by = {"dev-28", "schnell-4", "dev-28 at guidance 1"}
+    adapted = {f"{name} + adapter" for name in made_by}
+    assert set(found) == {"renders", "renders through the VAE"} | adapted | {"dev-28", "schnell-4"}
+    for name, mean_and_interval in found.items():
+        assert mean_and_interval == [float(name.startswith("renders"))] * 3, name
 
 
-def test_a_stage_that_always_begins_anew_cannot_be_continued():
-    command = [sys.executable, "-m", "pocket.make", "--only", "critic", "--continue", "critic"]
-    found = subprocess.run(command, capture_output=True, text=True)
-    assert found.returncode != 0
-    assert "'critic' cannot be continued; base, guidance, adapter, schnell can" in found.stderr
+@pytest.mark.slow
+def test_the_command_in_a_process_of_its_own(tmp_path):
+    """As it is typed, with every training step of a smoke run."""
+    command = [sys.executable, "-m", "pocket.make", *shelf(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=250)
+    assert lacking(tmp_path) == []
 
 
-def test_an_unknown_stage_is_named():
-    command = [sys.executable, "-m", "pocket.make", "--only", "bsae"]
-    found = subprocess.run(command, capture_output=True, text=True)
-    assert found.returncode != 0
-    assert "no stage 'bsae'; there are vae, " in found.stderr
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ["critic", "--continue", "critic"],
+            "'critic' cannot be continued; base, guidance, adapter, ",
+        ),
+        (["bsae"], "no stage 'bsae'; there are vae, "),
+    ],
+)
+def test_a_mistake_is_named_before_anything_begins(words, line, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["make", "--only", *words])
+    with pytest.raises(SystemExit) as stopped:
+        make.main()
+    assert str(stopped.value).startswith(line)

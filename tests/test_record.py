@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from diffusers import FluxPipeline
 
-from hooks import Capture, record
+from hooks import Capture, StepscopeWarning, record
 from hooks.errors import NonFiniteError, RunError
 from tests.cases import CASES, PROMPT, wiring
 
@@ -49,7 +49,7 @@ def test_exceptions_leave_no_hook_and_keep_what_was_finished(case, recorded, tmp
         with record(case.pipe, path, Capture(velocity=True)):
             case(seeds=(0, 1))
             with pytest.raises(Stop):
-                case(seeds=(5, 6, 7), steps=4, callback_on_step_end=stop_at(2))
+                case(seeds=(5, 6, 7), callback_on_step_end=stop_at(2))
             case(seeds=(0, 1))
             case(callback_on_step_end=stop_at(2))
 
@@ -64,8 +64,9 @@ def test_exceptions_leave_no_hook_and_keep_what_was_finished(case, recorded, tmp
 
 
 def test_unused_recording_leaves_nothing(tmp_path):
-    with record(CASES["sd"].pipe, tmp_path / "run.zarr"):
-        pass
+    with pytest.warns(StepscopeWarning, match="was not called within the `with`"):
+        with record(CASES["sd"].pipe, tmp_path / "run.zarr"):
+            pass
     assert list(tmp_path.iterdir()) == []
 
 

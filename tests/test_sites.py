@@ -5,7 +5,8 @@ from torch import nn
 
 from hooks import Capture, record
 from hooks.errors import StepscopeError, UnsupportedPipelineError
-from hooks.sites import blocks_of, select
+from hooks.families import blocks_of
+from hooks.sites import select
 from tests.cases import CASES
 from tests.models import pipeline
 

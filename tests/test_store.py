@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from hooks.capture import Capture
 from hooks.errors import RunError
+from hooks.families import blocks_of
 from hooks.layout import layout
-from hooks.sites import blocks_of
 from hooks.store import Run, bytes_on_disk
 from tests.cases import CASES
 from tests.filled import LENGTH, STEPS, filled, plan

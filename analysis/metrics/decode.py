@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import diffusers
 import numpy as np
 import torch
 import xarray as xr
@@ -20,6 +21,10 @@ PIXELS = {"cpu": 2**17, "cuda": 2**21}
 """Decoded at once, by device: on a CPU 8 images of 128 x 128; more gained nothing on two cores."""
 
 
+VAE = ["vae/config.json", "vae/diffusion_pytorch_model.safetensors"]
+"""Of a hub repository, what the pipeline downloaded too: no half precision, nothing of other libraries."""
+
+
 @dataclass(frozen=True)
 class Decode(Metric):
     """Images of x0 at every step, and of the final latents where the run kept no image.
@@ -31,13 +36,17 @@ class Decode(Metric):
     device: str = "auto"
     name: ClassVar[str] = "decode"
     reads: ClassVar[tuple[str, ...]] = ("x0", "final_latents", "image")
+    revision: ClassVar[int] = 2
 
     def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
         picture = ("row", "column", "rgb")
         told = "decoded by the backbone's VAE, 0 to 255"
         found = {
             "decoded": Quantity(
-                ("step", *picture), "uint8", "1", f"clean estimate x0 at the step, {told}"
+                ("step", *picture),
+                "uint8",
+                "1",
+                f"clean estimate x0 at the step, {told}; black where the step did not run",
             )
         }
         if "image" not in run or run["image"].attrs.get("metric") == self.name:
@@ -101,20 +110,42 @@ def one(vae: Any, x0: np.ndarray, final: np.ndarray, image: np.ndarray) -> np.nd
 def pictures(vae: Any, latents: np.ndarray) -> np.ndarray:
     """Images (n, row, column, rgb) uint8 of latents (n, channel, y, x) in the scheduler's scale.
 
-    Follows FluxPipeline.__call__ and StableDiffusionPipeline.__call__: latents / scaling_factor +
-    shift_factor into the VAE, its output from [-1, 1] to [0, 1].
+    The VAE's output goes from [-1, 1] to [0, 1] as in diffusers' VaeImageProcessor. Latents that are
+    not there (NaN: a step that did not run) are black. Raises StepscopeError where the VAE makes what
+    is not finite of latents that are.
     """
-    config, weight = vae.config, next(vae.parameters())
-    scale = 2 ** (len(config.block_out_channels) - 1)
+    weight = next(vae.parameters())
+    scale = 2 ** (len(vae.config.block_out_channels) - 1)
     most = PIXELS.get(weight.device.type, PIXELS["cpu"])
     batch = max(1, most // (latents.shape[-1] * latents.shape[-2] * scale**2))
-    made = []
-    for z in torch.from_numpy(latents).split(batch):
-        z = z.to(weight.device, weight.dtype) / config.scaling_factor
-        decoded = vae.decode(z + (config.get("shift_factor") or 0.0), return_dict=False)[0]
+    there = np.isfinite(latents).all((1, 2, 3))
+    made = np.zeros(
+        (len(latents), latents.shape[-2] * scale, latents.shape[-1] * scale, 3), np.uint8
+    )
+    for start in range(0, int(there.sum()), batch):
+        rows = np.flatnonzero(there)[start : start + batch]
+        z = unscaled(vae.config, torch.from_numpy(latents[rows]).to(weight))
+        decoded = vae.decode(z, return_dict=False)[0]
+        if not decoded.isfinite().all():
+            raise StepscopeError(
+                f"the VAE overflows in the {str(weight.dtype).removeprefix('torch.')} that the run used: "
+                "name one that does not, vae=FOLDER"
+            )
         pixels = (decoded * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float()
-        made.append((pixels * 255).round().to(torch.uint8).cpu())
-    return torch.cat(made).numpy()
+        made[rows] = (pixels * 255).round().to(torch.uint8).cpu().numpy()
+    return made
+
+
+def unscaled(config: Mapping[str, Any], latents: torch.Tensor) -> torch.Tensor:
+    """Latents (n, channel, y, x) in the VAE's own scale, from the scheduler's.
+
+    As FluxPipeline.__call__ and StableDiffusionXLPipeline.__call__ end.
+    """
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is not None and std is not None:
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(latents) for v in (mean, std))
+        return latents * std / config["scaling_factor"] + mean
+    return latents / config["scaling_factor"] + (config.get("shift_factor") or 0.0)
 
 
 def vae_folder(given: str | None, about: Mapping[str, Any]) -> Path:
@@ -129,7 +160,7 @@ def vae_folder(given: str | None, about: Mapping[str, Any]) -> Path:
         raise StepscopeError(
             "the run does not say which backbone made it: name its VAE, vae=FOLDER"
         )
-    path = folder(backbone["path"], f"backbone {backbone['name']}", ["vae/*"]) / "vae"
+    path = folder(backbone["path"], f"backbone {backbone['name']}", VAE) / "vae"
     if not path.is_dir():
         raise WeightsError(
             f"backbone {backbone['name']}: {str(path)!r} is not a folder; name vae=FOLDER"
@@ -138,15 +169,30 @@ def vae_folder(given: str | None, about: Mapping[str, Any]) -> Path:
 
 
 def vae_dtype(about: Mapping[str, Any]) -> str:
-    """The run's own, so that the images are those that its pipeline would have made."""
-    return about.get("configuration", {}).get("backbone", {}).get("dtype") or about["dtype"]
+    """What the run's pipeline decoded in, so that the images are those that it would have made.
+
+    The VAE's own; where a run does not say it, its backbone's, or its denoiser's unless that is a
+    storage format (float8, packed integers). Pipelines of the XL family decode in float32 where the
+    VAE is in float16 and asks for it (`force_upcast`); the others, FLUX's too, do not look.
+    """
+    backbone = about.get("configuration", {}).get("backbone", {})
+    name = about.get("vae_dtype") or backbone.get("dtype") or about["dtype"]
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point or dtype.itemsize < 2:
+        return "float32"
+    asks = about.get("vae", {}).get("force_upcast", True)  # AutoencoderKL's default
+    return "float32" if name == "float16" and asks and upcasts(about.get("pipeline", "")) else name
+
+
+def upcasts(pipeline: str) -> bool:
+    """Whether a pipeline of diffusers, by its class's name, looks at `force_upcast`; any other does."""
+    kind = getattr(diffusers, pipeline, None)
+    return kind is None or hasattr(kind, "upcast_vae")
 
 
 @cache
 def load_vae(path: str, dtype: str, device: str) -> Any:
-    """The autoencoder; in float32 where its configuration asks for it."""
+    """The autoencoder of a folder."""
     with explained(path, "vae"):
-        vae: Any = AutoencoderKL.from_pretrained(path, torch_dtype=getattr(torch, dtype))
-    if vae.config.get("force_upcast", False):
-        vae = vae.float()
+        vae: Any = AutoencoderKL.from_pretrained(path, dtype=getattr(torch, dtype))
     return vae.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)

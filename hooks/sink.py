@@ -1,0 +1,232 @@
+"""Where a recording's calls go: a run on disk, written on a thread of its own."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from hooks.assemble import Axes
+from hooks.capture import Capture
+from hooks.collect import Collected
+from hooks.errors import RunError
+from hooks.layout import Layout, full_variable
+from hooks.spool import Spool
+from hooks.store import Label, Run
+from hooks.tape import Place
+from hooks.writer import Writer
+
+# What says which model a run is of. Its adapters, guidance and seeds are told call by call.
+MODEL = ("models", "dtype", "pipeline", "scheduler", "capture")
+
+SHOWN = 3  # differences that one line names
+
+
+class Sink:
+    """A run that calls are added to, or whose places they fill; made by the first call if there is none.
+
+    out: the run's path, or a run that has places.
+    """
+
+    def __init__(self, out: str | Path | Run, capture: Capture) -> None:
+        self._capture = capture
+        self._path = out.path if isinstance(out, Run) else Path(out)
+        self._run = out if isinstance(out, Run) else None
+        if self._run is None and self._path.exists():
+            self._run = Run.open(self._path)
+        self._about: Mapping[str, Any] = {}
+        self._writer = Writer()
+        self._spool: Spool | None = None
+        self._made_one = False
+
+    def __enter__(self) -> "Sink":
+        self._writer.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._writer.__exit__(kind, error, trace)
+        finally:
+            self._close_spool(self._spool)
+
+    def expect(self, about: Mapping[str, Any]) -> None:
+        """A call begins under these attributes. Raises RunError if the run is of another model."""
+        self._about = about
+        if self._run is None and self._made_one:
+            self._writer.settle()  # the first call makes the run
+        if self._run is None:
+            return
+        for name in MODEL:
+            then, now = self._run.attributes.get(name), json.loads(json.dumps(about[name]))
+            if then is not None and then != now:
+                raise RunError(
+                    f"{self._path} was recorded with another {_difference(name, then, now)}. Record into "
+                    "another run"
+                )
+
+    def refuse_other_schedule(self, timesteps: Sequence[float]) -> None:
+        """Raise RunError if the run's timesteps are no part of those that the scheduler was set to."""
+        if self._run is None:
+            return
+        theirs = self._run.read("timestep")
+        steps = len(theirs)
+        mine = np.array(timesteps, np.float32)
+        parts = [mine[i : i + steps] for i in range(len(mine) - steps + 1)]
+        if not np.isnan(theirs).all() and not any(np.array_equal(p, theirs) for p in parts):
+            raise RunError(
+                f"{self._path} was recorded on another schedule: {steps} steps at timesteps "
+                f"{theirs[0]:.6g} to {theirs[-1]:.6g}, and this call has {len(mine)} at {mine[0]:.6g} to "
+                f"{mine[-1]:.6g}. Record into another run"
+            )
+
+    def refuse_labels(self, labels: Sequence[Label]) -> None:
+        """Raise RunError for a label that the run cannot hold."""
+        if self._run is not None:
+            self._run.refuse_labels(labels)
+
+    def refuse_other(self, axes: Axes) -> None:
+        """Raise RunError if the run has other axes than a call that has begun."""
+        if self._run is None:
+            return
+        for name, mine in (("branch", axes.branches), ("stream", axes.streams)):
+            theirs = self._run.read(name).tolist()
+            if not set(mine) <= set(theirs):
+                raise RunError(
+                    f"{self._path} has the {name}es {', '.join(theirs)}, and this call has "
+                    f"{', '.join(mine)}: record into another run"
+                    if name == "branch"
+                    else f"{self._path} has the streams {', '.join(theirs)}, and this call has "
+                    f"{', '.join(mine)}: record into another run"
+                )
+
+    def spool(self, tensors: Mapping[str, dict[Place, torch.Tensor]]) -> None:
+        """Put the whole tensors that a step left on disk; memory holds those of one step."""
+        if not tensors:
+            return
+        taken = [(site, place, t) for site, seen in tensors.items() for place, t in seen.items()]
+        for seen in tensors.values():
+            seen.clear()
+        ready = _copied(taken)
+        if self._spool is None:
+            self._spool = Spool(self._path)
+        spool = self._spool
+
+        def job() -> None:
+            if ready is not None:
+                ready.synchronize()
+            for site, place, tensor in taken:
+                spool.put(site, place, tensor)
+
+        self._writer.put(job)
+
+    def put(
+        self,
+        made: Collected,
+        places: Sequence[int | None] | None,
+        labels: Sequence[Label],
+        extras: Sequence[Mapping[str, np.ndarray]],
+    ) -> None:
+        """Store a finished call."""
+        about, spool, self._spool = self._about, self._spool, None
+        self._made_one = True
+        self._writer.put(lambda: self._store(made, places, labels, extras, about, spool))
+
+    def abandon(self) -> None:
+        """A call was not finished: what it spooled is not needed."""
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            self._writer.put(lambda: self._close_spool(spool))
+
+    def _store(
+        self,
+        made: Collected,
+        places: Sequence[int | None] | None,
+        labels: Sequence[Label],
+        extras: Sequence[Mapping[str, np.ndarray]],
+        about: Mapping[str, Any],
+        spool: Spool | None,
+    ) -> None:
+        """On the writer's thread, which alone touches the run."""
+        try:
+            arrays, layout = dict(made.samples), made.layout
+            for site in self._sites(spool):
+                assert spool is not None
+                arrays[site] = spool.stacked(site, made.axes)
+                layout = _with_site(layout, site, arrays[site].shape[1:])
+            if self._run is None:
+                self._run = Run.create(self._path, layout, [], about)
+            run = self._run
+            arrays = {name: _on_axes(values, name, made, run) for name, values in arrays.items()}
+            samples = [
+                {name: values[i] for name, values in arrays.items()} | dict(extras[i])
+                for i in range(len(labels))
+            ]
+            # before anything is written: a call that does not fit adds nothing
+            run.refuse_other(samples[0])
+            run.write_steps(made.steps)
+            if places is None:
+                run.append(labels, samples)
+                return
+            for place, sample in zip(places, samples, strict=True):
+                if place is not None:
+                    run.write(place, sample)
+        finally:
+            self._close_spool(spool)
+
+    def _sites(self, spool: Spool | None) -> list[str]:
+        return [] if spool is None else spool.sites
+
+    def _close_spool(self, spool: Spool | None) -> None:
+        if spool is not None:
+            spool.close()
+
+
+def _with_site(layout: Layout, site: str, shape: tuple[int, ...]) -> Layout:
+    variables = layout.variables | {site: (full_variable(site, *shape[-2:]), shape)}
+    return Layout(variables, layout.coordinates)
+
+
+def _on_axes(values: np.ndarray, name: str, made: Collected, run: Run) -> np.ndarray:
+    """A variable on the run's branches and streams, NaN where the call has none of them."""
+    declared = made.layout.variables.get(name)
+    if declared is None:
+        return values
+    for axis, mine in (("branch", made.axes.branches), ("stream", made.axes.streams)):
+        if axis not in declared[0].dims:
+            continue
+        theirs = [str(v) for v in run.read(axis)]
+        if theirs != list(mine):
+            place = declared[0].dims.index(axis)
+            shape = [*values.shape]
+            shape[place] = len(theirs)
+            spread = np.full(shape, np.nan, values.dtype)
+            index: list[Any] = [slice(None)] * values.ndim
+            index[place] = [theirs.index(v) for v in mine]
+            spread[tuple(index)] = values
+            values = spread
+    return values
+
+
+def _copied(taken: Sequence[tuple[str, Place, torch.Tensor]]) -> Any:
+    """An event after the copies from a GPU to the host; None if there is nothing to wait for."""
+    if not any(tensor.is_pinned() for _, _, tensor in taken):
+        return None
+    event = torch.cuda.Event()
+    event.record()
+    return event
+
+
+def _difference(name: str, then: Any, now: Any) -> str:
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        other = [key for key in {**now, **then} if then.get(key) != now.get(key)]
+        shown = ", ".join(f"{key} {then.get(key)} -> {now.get(key)}" for key in other[:SHOWN])
+        return f"{name}: {shown}" + (f" and {len(other) - SHOWN} more" if other[SHOWN:] else "")
+    return f"{name}: {then} -> {now}"
