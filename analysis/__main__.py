@@ -17,6 +17,7 @@ import probes.quiet  # noqa: F401  isort: skip  (first: it silences what later i
 
 from analysis.measure import Settings, measure_all
 from hooks.errors import StepscopeError
+from hooks.paths import local_path
 from probes.command import command, entry
 
 SHELL = "*?["
@@ -31,8 +32,11 @@ def analyse(config: Mapping[str, Any]) -> None:
     if not named:
         raise StepscopeError("runs is not set: name runs=[...], or a pattern runs=runs/*.zarr")
     runs: list[str] = []
+    if values.get("many_step") is not None:
+        values["many_step"] = str(local_path(values["many_step"], "many_step"))
     for name in named:
-        found = sorted(glob.glob(name)) if any(sign in name for sign in SHELL) else [name]
+        path = str(local_path(name, "runs"))
+        found = sorted(glob.glob(path)) if any(sign in path for sign in SHELL) else [path]
         if not found:
             raise StepscopeError(f"runs: nothing matches {name!r}")
         runs += found

@@ -13,6 +13,7 @@ from analysis.metrics import METRICS, Metric
 from analysis.metrics.metric import Quantity
 from analysis.runs import GROUP, MARK
 from hooks.provenance import versions
+from hooks.store import publish_measured
 
 WHOLE = 2**16  # bytes of one sample's values from which each sample is a chunk
 JUDGES = ("insightface", "onnxruntime", "opencv-python-headless", "lpips")
@@ -46,9 +47,16 @@ def discard(
     }
     of = {str(n): v.attrs.get("metric") for n, v in group.variables.items()}
     gone = {of[str(n)] for n, v in group.variables.items() if changed & set(v.dims)} | {metric.name}
-    for name, owner in sorted(of.items(), key=lambda item: not item[0].startswith(MARK)):
-        if (owner in gone and owner is not None) or changed & set(group[name].dims):
-            shutil.rmtree(path / GROUP / name)
+    stale = [
+        path / GROUP / name
+        for name, owner in sorted(of.items(), key=lambda item: not item[0].startswith(MARK))
+        if (owner in gone and owner is not None) or changed & set(group[name].dims)
+    ]
+    for folder in stale:
+        (folder / "zarr.json").unlink()
+    publish_measured(path)  # before the values go, which whoever knows of them would read as none
+    for folder in stale:
+        shutil.rmtree(folder)
 
 
 def create(
@@ -87,6 +95,7 @@ def create(
     variables[MARK + metric.name] = (("sample",), marks, mark)
     made = xr.Dataset(variables, {n: (axis, texts(v)) for n, (axis, v) in coordinates.items()})
     made.to_zarr(path, group=GROUP, mode="a", consolidated=False, encoding=chunks)
+    publish_measured(path)
 
 
 def judges() -> dict[str, str]:

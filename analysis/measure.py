@@ -1,9 +1,10 @@
 """Measure runs: each metric into the run's `analysis` group, sample by sample, once for its inputs.
 
-The recorded root is never written to. Beside a metric's variables stands `measured_<metric>`
-(sample): 0 where a sample is not measured, else a number made from the hashes of what was read and
-of the settings and models that read it. It is written after the values, so that an interrupted
-measurement continues where it stopped and never looks finished.
+What was recorded is never written to; the run's document names the group besides, so that readers see
+it. Beside a metric's variables stands `measured_<metric>` (sample): 0 where a sample is not measured,
+else a number made from the hashes of what was read and of the settings and models that read it. It is
+written after the values, so that an interrupted measurement continues where it stopped and never looks
+finished.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -21,6 +22,8 @@ from analysis.metrics.perceptual_pocket import PocketDistance
 from analysis.rereads import READING, making
 from analysis.runs import MARK, content, measurements, open_recorded, reading
 from hooks.errors import RunError, StepscopeError, nearest
+from hooks.paths import run_path
+from hooks.store import publish_measured
 from probes.weights import WeightsError
 
 Say = Callable[[str], None]
@@ -62,7 +65,7 @@ def measure_all(
         if name not in METRICS:
             raise StepscopeError(f"metrics: no {name!r}; {nearest(name, METRICS)}")
     planned = []
-    for path in map(Path, runs):
+    for path in map(run_path, runs):
         recorded = open_recorded(path)
         planned.append((path, recorded, ordered(metrics, recorded, settings or Settings())))
     for one in planned:
@@ -70,6 +73,7 @@ def measure_all(
     for path, recorded, wanted in planned:
         for metric in wanted:
             measure(path, recorded, metric, say)
+        publish_measured(path)  # a run that was measured before its document named the group
 
 
 def ordered(names: Sequence[str], run: xr.Dataset, settings: Settings) -> list[Metric]:
@@ -105,6 +109,7 @@ def require(path: Path, recorded: xr.Dataset, metrics: Sequence[Metric]) -> None
     for metric in metrics:
         promised |= metric.quantities(run).keys()
         readable(path, metric, promised | {str(name) for name in run})
+        refuse_label(path, recorded, metric)
         if settled(path, run, group, metric) is None:
             continue
         run = run.assign_coords(metric.coordinates(run))
@@ -120,6 +125,16 @@ def readable(path: Path, metric: Metric, names: Collection[str]) -> None:
         raise RunError(
             f"{path} has no {', '.join(absent)}: {metric.name} cannot be measured of it{cure}"
         )
+
+
+def refuse_label(path: Path, recorded: xr.Dataset, metric: Metric) -> None:
+    """Raise RunError if a label of the user's own has a name that the metric gives to what it measures."""
+    for name in (*metric.quantities(recorded), *metric.coordinates(recorded)):
+        if name in recorded.coords and "label" in recorded[name].attrs:
+            raise RunError(
+                f"{path} has a label {name!r}, which is what {metric.name} calls something that it "
+                "measures: record under another key"
+            )
 
 
 def settled(

@@ -23,6 +23,7 @@ from analysis.runs import open_measured
 from analysis.tables import TABLES
 from analysis.tables.table import Table
 from hooks.errors import StepscopeError, nearest
+from hooks.paths import local_path
 from probes.command import command, entry
 from probes.faces import face_files
 from probes.run import run
@@ -38,7 +39,7 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     What is finished is left as it is: runs, and measurements whose inputs are the same. Raises
     StepscopeError for what the user can mend.
     """
-    models, out = config["models"], Path(config["out"])
+    models, out = config["models"], local_path(config["out"], "out")
     for word, known in KINDS.items():
         for name in config[word] or ():
             if name not in known:
@@ -121,7 +122,7 @@ def show(
     """Make and save every figure and table; one that lacks something says what."""
     items = []
     for kind, known in KINDS.items():
-        folder = Path(config["out"]) / kind
+        folder = local_path(config["out"], "out") / kind
         for name in known if config[kind] is None else config[kind]:
             exhibit = known[name]
             about = told(config, kind, exhibit, planned)

@@ -1,11 +1,14 @@
 """What `python -m probes.reread` put beside a record, as part of the run that analysis reads."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from hooks.chunks import Chunks
+from hooks.documents import FILE
 from hooks.errors import RunError
 from probes.rereading import GROUP, OF
 
@@ -28,7 +31,7 @@ def joined(path: Path, run: xr.Dataset) -> xr.Dataset:
     """
     for reading, names in OF.items():
         folder = path / GROUP / reading
-        if not (folder / "zarr.json").is_file():
+        if not (folder / FILE).is_file():
             continue
         found = xr.open_zarr(folder, chunks=None, consolidated=True)
         asked = found.attrs.get("samples", [])
@@ -52,10 +55,8 @@ def joined(path: Path, run: xr.Dataset) -> xr.Dataset:
 
 def unwritten(folder: Path, samples: list[int]) -> Iterator[int]:
     """Which of these samples have no file in an array's folder."""
-    for sample in samples:
-        start = folder / "c" / str(sample)
-        if not (start.is_file() or any(f.is_file() for f in start.rglob("*"))):
-            yield sample
+    array = Chunks(folder, json.loads((folder / FILE).read_bytes()))
+    yield from (sample for sample in samples if not array.has(sample))
 
 
 def making(path: Path, reading: str) -> str:

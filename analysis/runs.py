@@ -5,19 +5,21 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import ceil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from analysis.commands import composed
 from analysis.rereads import home, joined
+from hooks.chunks import Chunks
+from hooks.documents import MEASURED, Documents
 from hooks.errors import RunError, StepscopeError
-from hooks.vocabulary import SAMPLE_COORDINATES, SCHEMA_VERSION
+from hooks.labels import ABSENT, KNOWN
+from hooks.paths import run_path
+from hooks.vocabulary import READABLE, SAMPLE_COORDINATES
 
-GROUP = "analysis"
+GROUP = MEASURED
 MARK = "measured_"
 """Variables that begin so say for each sample of which inputs a metric was measured; 0: not at all."""
 PICTURES = {"row", "y", "token_y", "crop_row"}
@@ -27,9 +29,10 @@ PICTURES = {"row", "y", "token_y", "crop_row"}
 def open_recorded(path: str | Path) -> xr.Dataset:
     """A finished run as it was recorded, nothing read yet.
 
-    Raises RunError for what is not a run, is unfinished, damaged, or of another schema.
+    A sample coordinate that an older schema does not have is there with what stands for not known.
+    Raises RunError for what is not a run, is unfinished, damaged, or of a schema that is not read.
     """
-    path = Path(path)
+    path = run_path(path)
     about = attributes(path)
     with reading(path, about):
         run = xr.open_zarr(path, chunks=None, consolidated=True)
@@ -39,17 +42,31 @@ def open_recorded(path: str | Path) -> xr.Dataset:
             f"{path} is unfinished, {int(done.sum())} of {len(done)} samples are done; "
             f"the command that made it continues: {recording(about, path)}"
         )
-    for name, values in run.variables.items():
-        lost = missing_chunks(path / str(name), values)
+    for name, document in Documents(path).arrays.items():
+        lost = Chunks(path / name, document).missing()
         if lost:
             labels = (*SAMPLE_COORDINATES, "sample", "done")
-            recorded = values.dims[:1] == ("sample",) and name not in labels
+            recorded = run[name].dims[:1] == ("sample",) and name not in labels
+            recorded = recorded and "label" not in run[name].attrs
             cure = f"The command that made it makes those samples again: {recording(about, path)}"
             raise RunError(
                 f"{path} is damaged: {name} lacks {lost} of its files. "
                 f"{cure if recorded and 'configuration' in about else again(about, path)}"
             )
-    return joined(path, run)
+    return joined(path, run.assign_coords(unknown(run)))
+
+
+def unknown(run: xr.Dataset) -> dict[str, xr.Variable]:
+    """The sample coordinates that a run of an older schema does not have, as not known."""
+    return {
+        name: xr.Variable(
+            declared.dims,
+            KNOWN[name].stored([ABSENT] * run.sizes["sample"]),
+            {"units": declared.units, "long_name": declared.long_name},
+        )
+        for name, declared in SAMPLE_COORDINATES.items()
+        if name not in run.variables
+    }
 
 
 def open_measured(path: str | Path) -> xr.Dataset:
@@ -59,7 +76,7 @@ def open_measured(path: str | Path) -> xr.Dataset:
     undamaged. A metric of which a sample is not measured is left out. Raises RunError as
     `open_recorded` does, and where nothing was measured.
     """
-    path = Path(path)
+    path = run_path(path)
     run = open_recorded(path)
     found = measurements(path)
     names = [name for name in found.variables if str(name).startswith(MARK)]
@@ -109,11 +126,11 @@ def attributes(path: Path) -> dict[str, Any]:
     version = about.get("schema_version")
     if version is None:
         raise RunError(f"{path} is a Zarr store, but no run: it has no schema_version")
-    if version != SCHEMA_VERSION:
-        age = "older" if version < SCHEMA_VERSION else "newer"
+    if version not in READABLE:
+        age = "older" if version < min(READABLE) else "newer"
         raise RunError(
-            f"{path} is of an {age} schema, version {version}; this stepscope reads {SCHEMA_VERSION}. "
-            f"{again(about, path)}"
+            f"{path} is of an {age} schema, version {version}; this stepscope reads "
+            f"{' and '.join(map(str, READABLE))}. {again(about, path)}"
         )
     return about
 
@@ -129,20 +146,12 @@ def reading(path: Path, about: Mapping[str, Any]) -> Iterator[None]:
         raise RunError(f"{path} is damaged: {_first(error)}. {again(about, path)}") from error
 
 
-def missing_chunks(folder: Path, values: xr.Variable) -> int:
-    """Files that an array should have and has not; what else lies beside them does not count."""
-    chunks = values.encoding.get("chunks") or values.shape
-    grid = [ceil(n / c) for n, c in zip(values.shape, chunks, strict=True)]
-    paths = (folder.joinpath("c", *map(str, place)) for place in np.ndindex(*grid))
-    return sum(not path.is_file() for path in paths)
-
-
 def content(path: Path, name: str, sample: int) -> str:
     """Hash of one sample of a variable as recorded or read again, of its files: a chunk is one sample's."""
-    start = home(path, name) / name / "c" / str(sample)
-    files = [start] if start.is_file() else sorted(f for f in start.rglob("*") if f.is_file())
+    folder = home(path, name) / name
+    array = Chunks(folder, json.loads((folder / "zarr.json").read_bytes()))
     found = hashlib.sha256()
-    for file in files:
+    for file in array.files(sample):
         found.update(file.read_bytes())
     return found.hexdigest()
 

@@ -14,11 +14,9 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec, ZstdCodec
 
+from hooks.labels import KNOWN, Column, Label, columns_of, values_of
 from hooks.layout import Layout
 from hooks.vocabulary import AXES, SAMPLE_COORDINATES, SCHEMA_VERSION, STEP_COORDINATES, Variable
-
-Label = Mapping[str, Any]
-"""Values of the sample coordinates of one sample: face, prompt, seed, batch_size."""
 
 # Chosen by `python -m tests.bench`, which prints bytes and seconds by codec. Text and tiny arrays are
 # not worth shuffling.
@@ -29,6 +27,7 @@ _NUMBERS = (
 _TEXT = (ZstdCodec(level=3), Crc32cCodec())
 # A chunk of nothing but NaN is written too, so that a file that was lost can be told from it.
 _KEEP_EMPTY = {"array.write_empty_chunks": True}
+_FEW = 64  # labels are few and small: at least so many are one chunk
 _LARGE = 2**27  # bytes of one sample's array past which a chunk is one step: Blosc ends at 2 GiB
 
 
@@ -36,29 +35,68 @@ def make_blank(
     path: Path, layout: Layout, labels: Sequence[Label], attributes: Mapping[str, Any]
 ) -> None:
     """Make the run's folder, with the values of its coordinates."""
+    columns = KNOWN | columns_of(labels, KNOWN, before=0)
     with zarr.config.set(_KEEP_EMPTY):
-        group = zarr.create_group(path, zarr_format=3, attributes=_attributes(layout, attributes))
+        about = _attributes(layout, attributes, list(columns))
+        group = zarr.create_group(path, zarr_format=3, attributes=about)
         for name, (declared, shape) in layout.variables.items():
             _create(group, name, declared, shape, len(labels))
-        for name, declared in SAMPLE_COORDINATES.items():
-            array = _create(group, name, declared, (), len(labels))
+        for name, column in columns.items():
+            declared, more = _declared(column, name)
+            few = max(len(labels), _FEW)
+            array = _create(group, name, declared, (), len(labels), chunk=few, more=more)
             if labels:
-                array[:] = column(labels, name)
+                array[:] = column.stored(values_of(labels, name))
         for name, (axis, values) in layout.coordinates.items():
             _create_coordinate(group, name, axis, values)
         _create_coordinate(group, "sample", "sample", np.arange(len(labels)))
     _consolidate(path)
 
 
-def column(labels: Sequence[Label], name: str) -> np.ndarray:
-    """One sample coordinate of every label; an empty text or -1 where it is not known."""
-    text = SAMPLE_COORDINATES[name].dtype == "str"
-    values = [label.get(name, "" if text else -1) for label in labels]
-    return np.array(values, dtype=object if text else SAMPLE_COORDINATES[name].dtype)
+_KEYS = [
+    {"name": "default", "configuration": {"separator": "/"}},
+    {"name": "default", "configuration": {"separator": "."}},
+    {"name": "v2", "configuration": {"separator": "."}},
+]
+"""How chunks are called: c/0, c.0, 0."""
 
 
-def _attributes(layout: Layout, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    coordinates = [*SAMPLE_COORDINATES, *STEP_COORDINATES]
+def document(
+    column: Column, samples: int, run: Mapping[str, Any], before: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The metadata document of a sample coordinate, for a run that stands already.
+
+    Made of those of the run's arrays: Zarr-Python takes as long as some steps of a small model. before:
+    of the array of another type whose place it takes. Whoever has that one open still reads its
+    chunks, so this one's have other names.
+    """
+    keys = _KEYS[_KEYS.index(before["chunk_key_encoding"]) + 1 if before is not None else 0]
+    declared, more = _declared(column)
+    like = {"str": "prompt", "bool": "done"}.get(column.dtype, "seed")
+    return {
+        **run[like],
+        "shape": [samples],
+        "data_type": column.dtype.replace("str", "string"),
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [max(samples, _FEW)]}},
+        "chunk_key_encoding": keys,
+        "fill_value": {"str": "", "bool": False, "int64": -1}.get(column.dtype, "NaN"),
+        "attributes": _about(declared) | more,
+    }
+
+
+def columns(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, Column]:
+    """The sample coordinates of the user's own among a run's arrays."""
+    return {
+        name: Column(about["attributes"]["label"], about["data_type"].replace("string", "str"))
+        for name, about in documents.items()
+        if "label" in about["attributes"]
+    }
+
+
+def _attributes(
+    layout: Layout, attributes: Mapping[str, Any], samples: Sequence[str]
+) -> dict[str, Any]:
+    coordinates = [*samples, *STEP_COORDINATES]
     coordinates += [name for name, (axis, _) in layout.coordinates.items() if name != axis]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -67,12 +105,32 @@ def _attributes(layout: Layout, attributes: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def _create(group: Any, name: str, declared: Variable, shape: tuple[int, ...], samples: int) -> Any:
+def _declared(column: Column, name: str = "") -> tuple[Variable, dict[str, Any]]:
+    """A sample coordinate's declaration; what the user's own hold is said by their attribute `label`."""
+    if column.known:
+        return SAMPLE_COORDINATES[name], {}
+    return column.declared(), {"label": column.kind}
+
+
+def _about(declared: Variable) -> dict[str, Any]:
+    return {"units": declared.units, "long_name": declared.long_name}
+
+
+def _create(
+    group: Any,
+    name: str,
+    declared: Variable,
+    shape: tuple[int, ...],
+    samples: int,
+    *,
+    chunk: int | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> Any:
     along_sample = declared.dims[0] == "sample"
     kind = {"str": str}.get(declared.dtype, declared.dtype)
     fill = {"str": "", "bool": False, "uint8": 0, "int64": -1}.get(declared.dtype, np.nan)
-    if name in SAMPLE_COORDINATES:
-        chunks = (max(samples, 64),)  # labels are few and small: one chunk
+    if chunk is not None:
+        chunks = (chunk,)
     elif not along_sample:
         chunks = shape
     elif prod(shape) * np.dtype(declared.dtype).itemsize > _LARGE:
@@ -87,7 +145,7 @@ def _create(group: Any, name: str, declared: Variable, shape: tuple[int, ...], s
         fill_value=fill,
         dimension_names=declared.dims,
         compressors=_TEXT if declared.dtype in ("str", "bool") else _NUMBERS,
-        attributes={"units": declared.units, "long_name": declared.long_name},
+        attributes={**_about(declared), **(more or {})},
     )
 
 
@@ -96,7 +154,7 @@ def _create_coordinate(group: Any, name: str, axis: str, values: np.ndarray) -> 
     array = group.create_array(
         name,
         shape=values.shape,
-        chunks=(max(len(values), 64),),
+        chunks=(max(len(values), _FEW),),
         dtype=str if text else values.dtype,
         dimension_names=(axis,),
         compressors=_TEXT if text else _NUMBERS,

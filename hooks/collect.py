@@ -9,13 +9,13 @@ import torch
 
 from hooks import assemble
 from hooks.assemble import Axes
-from hooks.blank import Label
 from hooks.call import Call
 from hooks.capture import Capture
 from hooks.contribution import Residuals
 from hooks.errors import NonFiniteError, RunError
 from hooks.estimate import Levels, clean_estimate, schedule
 from hooks.families import Family, Tokens
+from hooks.labels import Label
 from hooks.layout import Layout, layout
 from hooks.observe import MEASURES, PASS_STREAMS, Observer
 from hooks.returned import images_of, latents_of

@@ -16,6 +16,14 @@ class RunError(StepscopeError):
     """The Zarr run on disk is not the one that was asked for, or is damaged."""
 
 
+class RunExistsError(RunError):
+    """Something stands where a new run was to be made."""
+
+
+class UnsupportedPathError(StepscopeError):
+    """A path that is an address of another store, such as a bucket, or of no known home folder."""
+
+
 class NonFiniteError(StepscopeError):
     """A latent or a norm became infinite or NaN."""
 

@@ -19,12 +19,13 @@ from hooks.contribution import Residuals
 from hooks.errors import RunError, StepscopeError, UnsupportedPipelineError
 from hooks.families import Pass, blocks_of, family_of
 from hooks.fingerprint import Fingerprints
+from hooks.labels import Label
 from hooks.observe import Observer, attentions_only
 from hooks.provenance import device_of, provenance
 from hooks.sink import Sink
 from hooks.sites import select
 from hooks.stopwatch import Stopwatch
-from hooks.store import Label, Run
+from hooks.store import Run
 from hooks.support import branches_of, refuse
 from hooks.tape import Place
 from hooks.texts import Texts

@@ -13,9 +13,11 @@ from hooks.assemble import Axes
 from hooks.capture import Capture
 from hooks.collect import Collected
 from hooks.errors import RunError
+from hooks.labels import Label, refuse_labels
 from hooks.layout import Layout, full_variable
+from hooks.paths import run_path
 from hooks.spool import Spool
-from hooks.store import Label, Run
+from hooks.store import Run
 from hooks.tape import Place
 from hooks.writer import Writer
 
@@ -33,7 +35,7 @@ class Sink:
 
     def __init__(self, out: str | Path | Run, capture: Capture) -> None:
         self._capture = capture
-        self._path = out.path if isinstance(out, Run) else Path(out)
+        self._path = out.path if isinstance(out, Run) else run_path(out)
         self._run = out if isinstance(out, Run) else None
         if self._run is None and self._path.exists():
             self._run = Run.open(self._path)
@@ -91,6 +93,8 @@ class Sink:
         """Raise RunError for a label that the run cannot hold."""
         if self._run is not None:
             self._run.refuse_labels(labels)
+        else:
+            refuse_labels(labels, where=str(self._path))
 
     def refuse_other(self, axes: Axes) -> None:
         """Raise RunError if the run has other axes than a call that has begun."""
@@ -162,7 +166,7 @@ class Sink:
                 arrays[site] = spool.stacked(site, made.axes)
                 layout = _with_site(layout, site, arrays[site].shape[1:])
             if self._run is None:
-                self._run = Run.create(self._path, layout, [], about)
+                self._run = Run.at(self._path, layout, about)
             run = self._run
             arrays = {name: _on_axes(values, name, made, run) for name, values in arrays.items()}
             samples = [

@@ -1,11 +1,12 @@
 """Whole tensors of a call on disk, so that memory holds those of one step and not of all."""
 
-import tempfile
+import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from hooks import atomic
 from hooks.assemble import Axes
 from hooks.tape import Place
 
@@ -18,9 +19,9 @@ class Spool:
 
     def __init__(self, beside: Path) -> None:
         beside.parent.mkdir(parents=True, exist_ok=True)
-        self._folder = tempfile.TemporaryDirectory(
-            prefix=f".{beside.name}.", suffix=".spool", dir=beside.parent
-        )
+        atomic.sweep(beside.parent, beside.name)  # what a killed process left
+        self._folder = atomic.partial(beside.parent, beside.name)
+        self._folder.mkdir()
         self._shapes: dict[str, tuple[int, ...]] = {}
 
     @property
@@ -51,8 +52,8 @@ class Spool:
         return whole
 
     def close(self) -> None:
-        self._folder.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _file(self, site: str, place: Place) -> Path:
         step, nth = place
-        return Path(self._folder.name) / f"{site}.{step}.{nth}.npy"
+        return self._folder / f"{site}.{step}.{nth}.npy"

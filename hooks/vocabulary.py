@@ -31,7 +31,7 @@ BRANCHES = ("positive", "negative", "perturbed", "image_only")
 STAGES = ("face", "text", "adapter", "denoiser", "vae")
 SCHEMA_VERSION = 2
 READABLE = (1, 2)
-"""Schema versions that can be read; only the newest is written."""
+"""Schema versions that analysis reads; only the newest is written and added to."""
 
 
 @dataclass(frozen=True)
@@ -171,17 +171,30 @@ SAMPLE_COORDINATES: dict[str, Variable] = {
         ("sample",),
         "int64",
         "1",
-        "seed of the initial noise as a signed number (2^64 - 1 is -1); -1 where none made it",
+        "seed of the initial noise, as torch takes it: from 2^63 on in two's complement, seed - 2^64; "
+        "-1 where no seed alone made it",
     ),
     "generator": Variable(
-        ("sample",), "str", "1", "what made the initial noise: a seed, or the hash of a state"
+        ("sample",),
+        "str",
+        "1",
+        "what drew the initial noise: `seed 7`, or the hash of a generator's state; empty where not known",
     ),
-    "batch_size": Variable(("sample",), "int64", "1", "number of samples denoised together"),
+    "batch_size": Variable(
+        ("sample",), "int64", "1", "number of samples denoised together; -1 where not known"
+    ),
     "call": Variable(
-        ("sample",), "int64", "1", "which pipeline call made the sample: the call's first sample"
+        ("sample",),
+        "int64",
+        "1",
+        "the pipeline call that made the sample: the index of the first sample of that call",
     ),
     "steps_run": Variable(
-        ("sample",), "int64", "1", "steps that ran; the others are NaN (the call was interrupted)"
+        ("sample",),
+        "int64",
+        "1",
+        "denoising steps that were run, fewer than `step` has where the call was interrupted; -1 where "
+        "not known",
     ),
     "text_tokens": Variable(
         ("sample",),
@@ -190,10 +203,13 @@ SAMPLE_COORDINATES: dict[str, Variable] = {
         "tokens of the prompt without padding; -1 where not known (given as embeddings): text is NaN",
     ),
     "arguments": Variable(
-        ("sample",), "str", "1", "arguments of the pipeline call, JSON; images and tensors by shape"
+        ("sample",),
+        "str",
+        "1",
+        "arguments of the pipeline call as JSON, images and tensors by kind and shape",
     ),
     "adapters": Variable(
-        ("sample",), "str", "1", "active LoRA and IP-Adapters with scales and fingerprints, JSON"
+        ("sample",), "str", "1", "active LoRA and IP-Adapters with scales and fingerprints, as JSON"
     ),
 }
-"""What is told of every sample; a label may add further ones."""
+"""Coordinates of samples in every run; a label's further keys are added to them: `hooks.labels`."""

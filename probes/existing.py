@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hooks.errors import RunError
+from hooks.labels import stored_seed
 from hooks.store import Run
 from probes import grid, identity, provenance
 from probes.study import Study
@@ -75,7 +76,8 @@ def other_samples(run: Run, cells: Sequence[grid.Cell]) -> list[str]:
     if len(then) != len(cells):
         return [f"samples: {len(then)} -> {len(cells)}"]
     for cell, (face, prompt, seed) in zip(cells, then, strict=True):
-        old, new = (str(face), str(prompt), int(seed)), (cell.face, cell.prompt, cell.seed)
+        old = str(face), str(prompt), int(seed)
+        new = cell.face, cell.prompt, stored_seed(cell.seed)
         if old != new:
             return [f"sample {cell.index}: {old} -> {new}"]
     return []

@@ -19,10 +19,14 @@ _ELSEWHERE = ("out", "dry")
 
 
 def configuration(study: Study) -> dict[str, Any]:
-    """The resolved configuration as JSON values: everything that decides what is recorded."""
+    """The resolved configuration as JSON values: everything that decides what is recorded.
+
+    Which of several like devices does not: processes on cuda:0 and cuda:1 may share one run.
+    """
     values = asdict(study)
     for name in _ELSEWHERE:
         values.pop(name)
+    values["device"] = values["device"].partition(":")[0]
     return json.loads(json.dumps(values))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from hooks import atomic
-from hooks.documents import FILE
+from hooks.documents import FILE, SCRATCH
 from hooks.errors import RunError, StepscopeError
 from hooks.layout import Layout
 from hooks.store import Run
@@ -150,7 +150,7 @@ class Target:
             root = self.run.path / GROUP
             if not (root / FILE).exists():
                 group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
-                atomic.put(root / FILE, json.dumps(group).encode())
+                atomic.put(root / FILE, json.dumps(group).encode(), self.run.path / SCRATCH)
             store = Run.create(self.run.folder(self.reading), self.layout(), self.labels(), {})
             store.write_steps({name: self.run.store.read(name) for name in ("sigma", "timestep")})
         wanted |= set(store.attributes.get("samples", ()))

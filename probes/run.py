@@ -1,13 +1,18 @@
 """A probe run, top to bottom: the grid, the plan, the models, and every batch under hooks."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from hooks.errors import RunError, RunExistsError
+from hooks.paths import run_path
 from hooks.recorder import record
 from hooks.store import Run
 from probes import grid, models, plan, provenance
+from probes.claims import Claims
 from probes.existing import open_existing, refuse_other_models
 from probes.faces import Face, face_files
 from probes.progress import progress
@@ -25,10 +30,9 @@ def run(study: Study, say: Say = print) -> Path:
     """
     files = face_files(study.faces)
     cells = grid.cells(list(files), prompts_of(study), study.seeds)
-    out = Path(study.out) if study.out is not None else provenance.default_out(study)
+    out = run_path(study.out) if study.out is not None else provenance.default_out(study)
     existing = open_existing(study, out, cells, files)
-    done = existing.done if existing is not None else np.zeros(len(cells), bool)
-    left = int((~done).sum())
+    left = int((~existing.done).sum()) if existing is not None else len(cells)
     if not left:
         say(f"{out} is finished: all {len(cells)} samples are done, nothing to do")
         return out
@@ -42,39 +46,89 @@ def run(study: Study, say: Say = print) -> Path:
     texts = [*dict.fromkeys(c.prompt for c in cells), study.negative_prompt or ""]
     warn_of_unknown(loaded.pipe, study.backbone.name, texts)
     if existing is None:
-        labels = [
-            {"face": c.face, "prompt": c.prompt, "seed": c.seed, "batch_size": len(batch)}
-            for batch in grid.batches(cells, study.batch_size, done)
-            for c in batch
-        ]
         seen = loaded.control.found if loaded.control is not None else {}
         about = provenance.attributes(study, loaded.pipe, loaded.faces.values(), files, seen)
-        existing = Run.create(out, found, labels, about)
+        try:
+            existing = Run.create(out, found, labels(loaded, cells), about)
+        except RunExistsError:  # another process has made it meanwhile
+            existing = open_existing(study, out, cells, files)
     else:  # what was not on this machine before, or is another revision on the hub
         refuse_other_models(existing, study)
-    denoise(loaded, cells, existing)
-    say(f"{out}: all {len(cells)} samples are done")
+    if existing is None:
+        raise RunError(f"{out} was removed while models were loaded")
+    say(f"{out}: {denoise(loaded, cells, existing)}")
     return out
 
 
-def denoise(loaded: models.Models, cells: Sequence[grid.Cell], out: Run) -> None:
-    """Make every batch in which a sample is not done, under hooks."""
-    study, done = loaded.study, out.done
-    work = list(grid.batches(cells, study.batch_size, done))
+def denoise(loaded: models.Models, cells: Sequence[grid.Cell], out: Run) -> str:
+    """Make every batch in which a sample is not done and which no other process makes, under hooks.
+
+    Returns in words how far the run is then.
+    """
+    study = loaded.study
+    work = list(grid.batches(cells, study.batch_size, out.done))
     with (
         loaded.ready() as call,
+        Claims(out) as claims,
         record(loaded.pipe, out, study.capture) as recording,
         progress(len(work) * study.steps) as advance,
     ):
-        for batch in work:
+        for batch in claims.each(work):
             faces = [loaded.faces.get(cell.face) for cell in batch]
             recording.place(
-                [None if done[cell.index] else cell.index for cell in batch],
+                [None if out.is_done(cell.index) else cell.index for cell in batch],
                 face_seconds=face_seconds(faces),
                 extras=[extras(face) for face in faces],
             )
             where = f"sample {batch[0].index + 1} of {len(cells)}"
             loaded.sample(batch, call, on_step=lambda: advance(where))  # noqa: B023
+    others = list(grid.batches(cells, study.batch_size, done := out.done))
+    if not others:
+        claims.forget()
+        return f"all {len(cells)} samples are done"
+    return (
+        f"{done.sum()} of {len(cells)} samples are done, and nothing is left to begin: the other "
+        f"{(~done).sum()} are still made by {', '.join(claims.makers(others))}"
+    )
+
+
+def labels(loaded: models.Models, cells: Sequence[grid.Cell]) -> list[dict[str, Any]]:
+    """What is known of each sample before it is made."""
+    study = loaded.study
+    scalars = {
+        name: value
+        for name, value in models.call_arguments(study, loaded.pipe, loaded.control).items()
+        if value is None or isinstance(value, str | int | float)
+    }
+    same = {
+        "negative_prompt": (study.negative_prompt or "") if study.branches == 2 else "",
+        "steps_run": study.steps,
+        "arguments": json.dumps(scalars, ensure_ascii=False),
+        "adapters": "[]",
+    }
+    lengths = text_tokens(loaded, [cell.prompt for cell in cells])
+    return [
+        {
+            "face": cell.face,
+            "prompt": cell.prompt,
+            "seed": cell.seed,
+            "generator": f"seed {cell.seed}" if loaded.latents is None else "initial_latents",
+            "batch_size": len(batch),
+            "call": batch[0].index,
+            "text_tokens": lengths[cell.prompt],
+            **same,
+        }
+        for batch in grid.batches(cells, study.batch_size, np.zeros(len(cells), bool))
+        for cell in batch
+    ]
+
+
+def text_tokens(loaded: models.Models, prompts: Sequence[str]) -> dict[str, int]:
+    """Tokens of each prompt without padding, as the pipeline's text encoder is given them."""
+    texts = list(dict.fromkeys(prompts))
+    longest = loaded.study.max_sequence_length
+    made = loaded.pipe.tokenizer_2(texts, padding="max_length", max_length=longest, truncation=True)
+    return {text: sum(mask) for text, mask in zip(texts, made["attention_mask"], strict=True)}
 
 
 def extras(face: Face | None) -> dict[str, np.ndarray]:

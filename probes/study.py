@@ -10,6 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from hooks.capture import Capture
 from hooks.errors import StepscopeError, nearest
+from probes.places import placed
 
 TEXT_TOKENS = 512  # diffusers' FluxPipeline.check_inputs
 # a key that is none of ours is a mistake, also after a plus
@@ -166,7 +167,7 @@ class Study:
             if not isinstance(values[name], list):
                 values[name] = [values[name]]
         try:
-            return TypeAdapter(cls).validate_python(values)
+            return TypeAdapter(cls).validate_python(placed(values))
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"])).replace("capture", "record")

@@ -14,6 +14,7 @@ from probes import reread as module
 from probes.reread import Settings, check, load, main, reread
 from probes.rereading import opened, steps_off
 from probes.run import run
+from tests.models import INFINITE_YOU
 from tests.shell import infused, listed, run_command, study_of
 
 STEPS = 3
@@ -193,8 +194,7 @@ def test_the_plan_alone_writes_nothing(path, capsys):
 
 
 def test_another_model_is_refused(path, tmp_path):
-    adapter = Path(study_of(infused(faces="[x]")).adapter.path)
-    copy = Path(shutil.copytree(adapter, tmp_path / "adapter"))
+    copy = Path(shutil.copytree(INFINITE_YOU / "infinite-you", tmp_path / "adapter"))
     moved = Settings(readings=("carried",), places={"adapter.path": str(copy)})
     reread(path, moved, say=lambda text: None)
     shutil.rmtree(path / "reread")

@@ -15,7 +15,7 @@ from analysis.metrics.contrast import contrasts
 from analysis.metrics.perceptual_pocket import PocketDistance, distances
 from analysis.runs import open_measured, open_recorded
 from hooks.errors import StepscopeError
-from probes.faces import FaceReader
+from probes.faces import FaceReader, Finder
 from probes.recognisers import load_encoder
 from probes.reread import Settings as Again
 from probes.reread import reread
@@ -113,7 +113,7 @@ def test_a_reading_that_is_unfinished_or_lost_a_file(again, tmp_path) -> None:
 
 def test_chance_is_the_other_persons_reference_and_the_ceiling_ones_other_photos(run) -> None:
     encode = load_encoder(f"{PACK}/recognition.onnx", "cpu")
-    reader = FaceReader(PACK, "~/.insightface", f"{PACK}/recognition.onnx", "cpu")
+    reader = FaceReader(Finder(PACK, "~/.insightface", "cpu"), f"{PACK}/recognition.onnx", "cpu")
     first, second = (encode(crop[:, :, ::-1].copy()) for crop in run["face_crop"].values)
     judged = run.sel(recogniser="pocket")
     np.testing.assert_allclose(judged["chance"], [first @ second] * 2, atol=1e-5)

@@ -1,6 +1,7 @@
 """What is written is what is read by plain xarray, and only complete samples are done."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,14 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hooks import atomic
 from hooks.capture import Capture
 from hooks.errors import RunError
 from hooks.families import blocks_of
 from hooks.layout import layout
 from hooks.store import Run, bytes_on_disk
 from tests.cases import CASES
-from tests.filled import LENGTH, STEPS, filled, plan
+from tests.filled import LENGTH, STEPS, filled, plan, row
 
 KINDS = {"float32": np.float32, "float64": np.float64, "uint8": np.uint8}
 SHAPES = st.lists(st.integers(1, 5), max_size=3).map(tuple)
@@ -104,7 +106,7 @@ def test_other_variables_and_shapes_are_refused_with_the_difference(tmp_path):
 
 def test_run_of_another_schema_is_refused(tmp_path):
     filled(tmp_path / "run.zarr").annotate(schema_version=0)
-    with pytest.raises(RunError, match=r"run\.zarr has schema version 0; this .* writes 1"):
+    with pytest.raises(RunError, match=r"run\.zarr has schema version 0; this .* writes 2$"):
         Run.open(tmp_path / "run.zarr")
 
 
@@ -116,12 +118,49 @@ def test_what_is_no_run_or_stands_in_the_way_is_refused(tmp_path):
         Run.create(tmp_path / "folder", plan(**LENGTH), [], {})
 
 
-def test_left_overs_of_a_killed_process_are_swept_up(tmp_path):
-    left = tmp_path / ".run.zarr.123.partial"
-    left.mkdir()
-    (left / "zarr.json").touch()
-    filled(tmp_path / "run.zarr")
-    assert [p.name for p in tmp_path.iterdir()] == ["run.zarr"]
+def dead() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_left_overs_of_a_killed_process_are_swept_up_and_those_of_a_live_one_are_not(tmp_path):
+    """A sibling of another machine may be alive: nobody here can tell."""
+    here, path = atomic.machine(), tmp_path / "run.zarr"
+    names = {
+        f".run.zarr.{here}.{dead()}.a1.partial": True,
+        f".run.zarr.{here}.{os.getpid()}.a1.partial": False,
+        f".run.zarr.another-host.{dead()}.a1.partial": False,
+        f".run.zarr.b.{here}.{os.getpid()}.a1.partial": False,
+        f".other.zarr.{here}.{dead()}.a1.partial": False,
+        ".run.zarr.123.partial": False,
+    }
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "zarr.json").touch()
+    filled(path)
+    stay = [name for name, gone in names.items() if not gone]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*stay, "run.zarr"])
+    stale, live = f".0.{here}.{dead()}.b2.partial", f".0.{here}.{os.getpid()}.b2.partial"
+    for name in (stale, live):
+        (path / "done" / name).touch()
+    Run.open(path)
+    assert [p.name for p in (path / "done").glob(".*.partial")] == [live]
+
+
+def test_what_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch):
+    run = filled(tmp_path / "run.zarr")
+
+    def full(beside: Path, file: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = sorted(tmp_path.rglob("*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(OSError, match="No space"):
+            run.append([{}], [row(0)])
+    assert {p for p in tmp_path.rglob("*") if p.is_file()} <= {*before, run.path / "done" / ".lock"}
 
 
 def test_bytes_on_disk_are_those_of_all_files(tmp_path):

@@ -207,7 +207,8 @@ def test_a_pipeline_without_a_vae_is_recorded(tmp_path):
     embeds, pooled, _ = whole.encode_prompt(PROMPT, None, max_sequence_length=16)
     parts = {"scheduler": whole.scheduler, "transformer": whole.transformer}
     absent = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
-    pipe: Any = diffusers.FluxPipeline(**parts, **dict.fromkeys(absent))
+    made_of: Any = parts | dict.fromkeys(absent)
+    pipe: Any = diffusers.FluxPipeline(**made_of)
     with record(pipe, tmp_path / "run.zarr"):
         latents = pipe(
             prompt_embeds=embeds, pooled_prompt_embeds=pooled, output_type="latent", **FLUX_SMALL
@@ -261,9 +262,10 @@ def test_another_model_is_refused_before_it_runs(tmp_path):
 def test_another_scheduler_is_refused_before_it_runs(tmp_path):
     pipe = stable_diffusion()
     with record(pipe, tmp_path / "run.zarr"):
-        pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+        config = pipe.scheduler.config
+        pipe.scheduler = EulerDiscreteScheduler.from_config(config)
         pipe(PROMPT, **SMALL)
-        pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+        pipe.scheduler = DPMSolverMultistepScheduler.from_config(config)
         with pytest.raises(RunError, match="EulerDiscreteScheduler -> DPMSolverMultistep"):
             pipe(PROMPT, callback_on_step_end=lambda *a: pytest.fail("a step ran"), **SMALL)
     run = opened(tmp_path / "run.zarr")

@@ -17,8 +17,9 @@ from analysis.metrics.arcface import Recognition
 from analysis.metrics.metric import Quantity
 from analysis.metrics.panel import SMALLEST, pack, references
 from probes.backbones import pick_device
-from probes.faces import FaceError, face_files, largest_face, read_image
-from probes.recognisers import aligned, load_detector
+from probes.faces import FaceError, Finder, face_files
+from probes.pictures import read_picture
+from probes.recognisers import aligned
 from probes.weights import digest
 
 
@@ -83,18 +84,18 @@ class Chance(Recognition):
     def crop(self, name: str, photo: Path) -> np.ndarray | None:
         """The aligned BGR face of a photo, found as `probes.faces` finds them; None where there is none."""
         finder = loaded(str(pack(name, self.root)), self.root, pick_device(self.device))
-        image = read_image(photo)
+        image = np.asarray(read_picture(photo, "photo"))[:, :, ::-1].copy()
         try:
-            face, _ = largest_face(finder, image, str(photo))
+            keypoints, _ = finder.find(image, str(photo))
         except FaceError:
             return None
-        return aligned(image, face.kps)
+        return aligned(image, keypoints)
 
 
 @cache
-def loaded(folder: str, root: str, device: str) -> Any:
+def loaded(folder: str, root: str, device: str) -> Finder:
     """A pack's detector, loaded once."""
-    return load_detector(folder, root, device)
+    return Finder(folder, root, device)
 
 
 def person(name: str) -> str:
