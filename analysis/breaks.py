@@ -16,7 +16,7 @@ ENOUGH: dict[After, float] = {"flat": 8.0, "sloped": 16.0}
 """Deviance by which a break beats a straight line.
 
 Chosen by simulation: straight lines of 6 to 50 points, correlated by 0 to .97, have more in at most
-about 3 (flat) and 5 (sloped) of 100, and few true breaks have less: `python -m tests.bench.breaks`.
+3 (flat) and 6 (sloped) of 100, and few true breaks have less: `python -m tests.bench.breaks`.
 """
 CORRELATIONS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95)
 """Of neighbouring errors, among which each of the two lines takes what suits it best."""
