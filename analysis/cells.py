@@ -83,30 +83,38 @@ def average(values: xr.DataArray, interval: Interval) -> xr.Dataset:
     )
 
 
+BELIEVED, WEIGHT = 0.3, 4
+"""How alike the samples of one face are believed to be before any was seen, as an intraclass
+correlation, and as on how many faces' evidence: chosen by simulation, `tests/bench/detection.py`."""
+
+
 def detection_rate(values: xr.DataArray, *, level: float = 0.95) -> xr.Dataset:
     """Share of samples in which a face was found (not NaN), with its interval; 0 to 1.
 
     values: (sample, ...), where every cell was measured. `rate` is the mean over faces; `low` and
-    `high` are Wilson's (1927) score interval at the effective sample size: rate (1 - rate) over the
-    variance of the mean between faces, times the squared ratio of Student's quantiles for the
-    samples and for the faces, at most the number of samples (Korn & Graubard 1998, Survey
-    Methodology 24; with Wilson's interval as Dean & Pagano 2015). Where all faces have one rate the
-    spread says nothing, and the factor is applied to the number of samples (ours): that all of few
-    faces were found is weaker evidence than all of as many free samples. No interval knows of faces
-    that are never found and not in the study.
+    `high` are Wilson's (1927) score interval at the effective sample size: samples over the design
+    effect, times the squared ratio of the normal quantile to Student's for the faces (Korn &
+    Graubard 1998, Survey Methodology 24; with Wilson's interval as Dean & Pagano 2015). A few faces
+    tell their own design effect badly, and not at all where each was found in every sample: it is
+    the mean, by faces, of what they show and of what samples with a correlation BELIEVED would
+    have, which counts as WEIGHT faces (ours); where all have one rate it is the latter alone. No
+    interval knows of faces that are never found and not in the study.
     """
     found = face_means(values.notnull().astype(float))
     faces, samples = len(found.faces), values.sizes["sample"]
     if faces < 2:
         raise StepscopeError(f"an interval over faces needs at least 2 faces, got {faces}")
-    rate = found.mean.mean(0)
-    tail = (1 + level) / 2
-    few = (stats.t.ppf(tail, samples - 1) / stats.t.ppf(tail, faces - 1)) ** 2
-    spread = found.mean.var(0, ddof=1)
+    rate, spread = found.mean.mean(0), found.mean.var(0, ddof=1)
+    each = samples / faces
+    believed = 1 + (each - 1) * BELIEVED
     with np.errstate(invalid="ignore", divide="ignore"):
-        n = np.minimum(few * rate * (1 - rate) * faces / spread, samples)
-    n = np.where(spread > 1e-12, n, few * samples)  # rounding leaves a trace of equal rates
+        shown = each * spread / (rate * (1 - rate))
+    mixed = ((faces - 1) * shown + WEIGHT * believed) / (faces - 1 + WEIGHT)
+    # Rounding leaves a trace of equal rates.
+    effect = np.maximum(np.where(spread > 1e-12, mixed, believed), 1.0)
+    tail = (1 + level) / 2
     z = stats.norm.ppf(tail)
+    n = samples / effect * (z / stats.t.ppf(tail, faces - 1)) ** 2
     centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
     rest = values.isel(sample=0, drop=True)

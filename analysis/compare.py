@@ -8,7 +8,8 @@ from jaxtyping import Float
 from scipy import stats
 
 from analysis.bootstrap import Interval
-from analysis.cells import cell_keys, face_means
+from analysis.cells import FaceMeans, cell_keys, face_means
+from analysis.power import noncentrality
 from hooks.errors import StepscopeError
 
 
@@ -53,6 +54,13 @@ def pair(baseline: xr.DataArray, changed: xr.DataArray) -> Pairs:
     return Pairs(a, b, len(first) - len(common), len(second) - len(common))
 
 
+def difference(baseline: xr.DataArray, changed: xr.DataArray) -> xr.DataArray:
+    """Changed minus baseline (sample, ...) in every cell that both have; NaN where one is missing."""
+    pairs = pair(baseline, changed)
+    a, b = pairs.baseline, pairs.changed
+    return b.astype(float).copy(data=b.values.astype(float) - a.values.astype(float))
+
+
 def compare(
     baseline: xr.DataArray, changed: xr.DataArray, interval: Interval, *, p_value: bool = False
 ) -> xr.Dataset:
@@ -61,22 +69,23 @@ def compare(
     baseline, changed: (sample, ...) with face, prompt, seed on `sample`, NaN where no face was
     found. A pair needs both; pairs that lack one are counted (`missing_baseline`,
     `missing_changed`), as are cells without a partner (`unpaired_baseline`, `unpaired_changed`).
-    `effect`, `low`, `high` in the unit of the input, each face with the same weight. `d_z`, with
-    bounds: effect over the standard deviation of one pair's difference (Lakens 2013), with the
-    unbiased variance and no further correction. `between_sd`, `within_sd`, `icc`, `design_effect`:
-    the components of that variance, see `components`. p_value: add `p_value`, two-sided, of
-    Student's t test on the means per face, for no effect in the mean; not adjusted for the number
-    of tests. Prompts are taken as given: the intervals speak of other faces, not of other prompts.
+    `effect`, `low`, `high` in the unit of the input, each face with the same weight. `d_z`: effect
+    over the standard deviation of one pair's difference (Lakens 2013), with the unbiased variance
+    and no further correction; its bounds are those of the noncentrality of the t test over faces, at
+    the same level and with the ratio of the two deviations as it was found, so that they leave out
+    0 where Student's interval of the effect does. `face_sd`: standard deviation of the means per
+    face; `between_sd`, `within_sd`, `icc`, `design_effect`: the components of a pair's variance,
+    see `components`. p_value: add `p_value`, two-sided, of Student's t test on the means per face,
+    for no effect in the mean; not adjusted for the number of tests. Prompts and seeds are taken as
+    given: the intervals speak of other faces, `crossed` also of other prompts and seeds.
     """
     pairs = pair(baseline, changed)
     a, b = pairs.baseline, pairs.changed
-    difference = b.astype(float).copy(data=b.values.astype(float) - a.values.astype(float))
-    faces = face_means(difference)
-    squares = face_means(difference**2).mean
-    moments = np.stack([faces.mean, squares, faces.mean**2], 1)
+    change = difference(a, b)
+    faces = face_means(change)
     effect = interval(faces.mean, lambda means: means)
-    size = interval(moments, _standardised((faces.detected > 0).sum(0)))
-    parts = components(difference)
+    size = _standardised(change, faces, getattr(interval, "level", np.nan))
+    parts = components(change)
     found = faces.detected.sum(0)
     units = baseline.attrs.get("units", "1")
     told = {
@@ -88,6 +97,7 @@ def compare(
         "d_z_high": (size.high, "1", "upper bound of d_z"),
         "pairs": (found, "1", "pairs with both values"),
         "faces": ((faces.detected > 0).sum(0), "1", "faces with a pair"),
+        "face_sd": (size.face_sd, units, "SD over faces of the mean difference"),
         "missing_baseline": (np.isnan(a.values).sum(0), "1", "pairs whose baseline is missing"),
         "missing_changed": (np.isnan(b.values).sum(0), "1", "pairs whose changed value is missing"),
         "between_sd": (np.sqrt(parts.between), units, "SD of the difference between faces"),
@@ -101,7 +111,7 @@ def compare(
     if p_value:
         p = stats.ttest_1samp(faces.mean, 0.0, nan_policy="omit")[1]
         told["p_value"] = (np.asarray(p), "1", "two-sided t test over faces, unadjusted")
-    rest = difference.isel(sample=0, drop=True)
+    rest = change.isel(sample=0, drop=True)
     result = xr.Dataset(
         {
             word: (rest.dims, data, {"units": unit, "long_name": meaning})
@@ -136,14 +146,27 @@ def components(difference: xr.DataArray) -> Components:
         return Components(np.maximum((across - inside) / size, inside * 0), inside)
 
 
-def _standardised(faces: np.ndarray | np.integer):
-    """d_z from means over faces of the difference, its square, and its squared mean per face."""
+class _Size(NamedTuple):
+    """d_z and its bounds, and the standard deviation over faces of the mean difference."""
 
-    def d_z(moments: Float[np.ndarray, "resample 3 *rest"]) -> Float[np.ndarray, "resample *rest"]:
-        mean, square, face_square = moments[:, 0], moments[:, 1], moments[:, 2]
+    estimate: Float[np.ndarray, "*rest"]
+    low: Float[np.ndarray, "*rest"]
+    high: Float[np.ndarray, "*rest"]
+    face_sd: Float[np.ndarray, "*rest"]
+
+
+def _standardised(difference: xr.DataArray, faces: FaceMeans, level: float) -> _Size:
+    squares = face_means(difference**2).mean
+    found = np.isfinite(faces.mean)
+    n = found.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean, square = (np.where(found, v, 0.0).sum(0) / n for v in (faces.mean, squares))
+        spread = (np.where(found, faces.mean - mean, 0.0) ** 2).sum(0) / (n - 1)
         # E[mean^2] = mu^2 + variance of the mean over faces, which is taken back.
-        variance = square - mean**2 + (face_square - mean**2) / (faces - 1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return mean / np.sqrt(variance)
-
-    return d_z
+        deviation = np.sqrt(square - mean**2 + spread / n)
+        error = np.sqrt(spread / n)
+        t = mean / error
+    ends = np.full((2, *t.shape), np.nan)
+    if np.isfinite(level):
+        ends = noncentrality(t, (n - 1).astype(float), level=level) * error / deviation
+    return _Size(mean / deviation, ends[0], ends[1], np.sqrt(spread))

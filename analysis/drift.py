@@ -2,11 +2,12 @@
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from analysis.bootstrap import Interval, weighted_means
+from analysis.bootstrap import Interval, too_few, weighted_means
 from analysis.cells import cell_keys, face_means
 from analysis.compare import compare
+from analysis.power import Design
 from analysis.saturation import Estimator
 from analysis.windows import Against, axis, saturation
 from hooks.errors import StepscopeError
@@ -17,45 +18,67 @@ def drift(curves: xr.DataArray, interval: Interval) -> xr.Dataset:
 
     The peak of a noisy curve is too high, so the plain difference (`plain`) is biased upwards and
     above zero even where nothing drifts; leaving out one face at a time does not cure its interval.
-    `drift` is split over faces, our definition: every other face, in the order of their names,
-    places the peak (`peak`), and the rest, with `low` and `high`, say how far the curve falls from
-    there. With n faces the interval has the width of n / 2, and it speaks of the peak that is
-    named: where neighbouring steps are close, the population's own peak may be a little higher, and
-    a nominal 95 holds that one in 93 of 100 studies.
+    `drift` is cross-fitted over faces, our definition: every other face, in the order of their
+    names, places the peak for the rest, and these for those (`placed`, both peaks), and the mean
+    over all faces says how far the curve falls from there. The interval speaks of the peaks that
+    are named: where neighbouring steps are close, the population's own may be a little higher, and a
+    nominal 95 holds that one in some 90 of 100 studies. `detectable`: the smallest drift that so
+    many faces with this spread see with power 0.8; what is below it may be there unseen.
 
-    curves: (sample, step) or (sample, budget), NaN where no face was found; a face that was not
-    detected at the peak or the end is left out, and `faces` counts the others. Raises StepscopeError
-    if the faces that place the peak have no measurement, or fewer than two faces are left.
+    curves: (sample, a dimension of `windows.MODES`), NaN where no face was found; a face that was
+    not detected at its peak or the end is left out, and `faces` counts the others. Raises
+    StepscopeError if the faces that place a peak have no measurement, or fewer than two are left.
     """
     place = axis(curves, "step")
     faces = face_means(curves)
-    placing = _mean_curve(faces.mean[::2])
-    if np.isnan(placing).all():
-        raise StepscopeError("no drift: the faces that place the peak were never detected")
-    peak = int(np.nanargmax(placing))
-    each = faces.mean[1::2, peak] - faces.mean[1::2, -1]
+    each, peaks = _falls(faces.mean)
     bounds = interval(each[:, None], lambda means: means[:, 0])
     mean = _mean_curve(faces.mean)
     units = {"units": curves.attrs.get("units", "1")}
-    at = place.attrs | {"long_name": "peak of the mean curve: " + place.attrs["long_name"]}
+    at = place.attrs | {"long_name": "peak of each half's mean curve: " + place.attrs["long_name"]}
+    told = {
+        "drift": (bounds.estimate, "peak minus end, cross-fitted"),
+        "low": (bounds.low, "lower bound of drift"),
+        "high": (bounds.high, "upper bound of drift"),
+        "plain": (np.nanmax(mean) - mean[-1], "peak minus end"),
+        "detectable": (_detectable(each, interval), "smallest drift seen with power 0.8"),
+    }
     return xr.Dataset(
         {
-            "drift": ((), bounds.estimate, {"long_name": "peak minus end, split", **units}),
-            "low": ((), bounds.low, {"long_name": "lower bound of drift", **units}),
-            "high": ((), bounds.high, {"long_name": "upper bound of drift", **units}),
-            "plain": ((), np.nanmax(mean) - mean[-1], {"long_name": "peak minus end", **units}),
-            "peak": ((), place.progress[peak], at),
+            **{word: ((), value, {"long_name": m, **units}) for word, (value, m) in told.items()},
+            "placed": ("half", place.progress[peaks], at),
             "per_face": ("face", each, {"long_name": "drift of each face", **units}),
         },
-        coords={"face": faces.faces[1::2]},
+        coords={"face": faces.faces},
         attrs={
             "mode": place.mode,
             "interval": repr(interval),
             "faces": int(np.isfinite(each).sum()),
             "faces_missing": int(np.isnan(each).sum()),
-            "faces_placing_the_peak": len(faces.faces[::2]),
         },
     )
+
+
+def _falls(
+    faces: Float[np.ndarray, "face point"],
+) -> tuple[Float[np.ndarray, "face"], Int[np.ndarray, "half=2"]]:
+    """How far each face falls from the peak that the other half places, and both halves' peaks."""
+    halves = [_mean_curve(faces[k::2]) if len(faces) > k else np.full(1, np.nan) for k in (0, 1)]
+    if any(np.isnan(half).all() for half in halves):
+        raise StepscopeError("no drift: the faces that place the peak were never detected")
+    peaks = np.array([int(np.nanargmax(half)) for half in halves])
+    other = peaks[1 - np.arange(len(faces)) % 2]
+    return faces[np.arange(len(faces)), other] - faces[:, -1], peaks
+
+
+def _detectable(each: Float[np.ndarray, "face"], interval: Interval) -> float:
+    """Smallest mean that is told from 0 with power 0.8 by the faces that are there."""
+    there = each[np.isfinite(each)]
+    if len(there) < 2 or not there.std() > 0:
+        return np.nan
+    level = getattr(interval, "level", 0.95)
+    spread = float(there.std(ddof=1))
+    return Design(len(there), 1, spread, 0.0, level).detectable(0.8)
 
 
 def lift(weak: xr.DataArray, full: xr.DataArray, interval: Interval) -> xr.Dataset:
@@ -74,12 +97,15 @@ def lag(
     interval: Interval,
     *,
     against: Against,
+    censored_at_start: bool = False,
 ) -> xr.Dataset:
     """Saturation of another curve (sharpness) minus that of identity, positive where it is later.
 
     Both curves, on the same points and faces, by the same estimator; a resample takes a face with
     both its curves. In sigma the sign turns: later is lower. NaN where one of the two does not
     saturate; a bound is infinite where one of the two may not saturate, NaN where both may not.
+    censored_at_start: a curve that starts above its share counts as reaching it at the first point,
+    so that the lag to it is the least that it can be.
     """
     place = axis(identity, against)
     second = axis(other, against)
@@ -91,6 +117,8 @@ def lag(
 
     def later(means: Float[np.ndarray, "resample 2 point"]) -> Float[np.ndarray, "resample"]:
         ends = [saturation(estimator, means[:, k], place.progress).position for k in (0, 1)]
+        if censored_at_start:
+            ends = [np.maximum(end, place.progress[0]) for end in ends]
         with np.errstate(invalid="ignore"):
             return ends[1] - ends[0]
 
@@ -110,6 +138,7 @@ def lag(
             "estimator": repr(estimator),
             "interval": repr(interval),
             "faces": len(both),
+            **too_few(interval, both),
         },
     )
 

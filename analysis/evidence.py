@@ -1,6 +1,6 @@
 """Measured runs as figures and tables ask for them: by experiment, backbone and setting."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,10 +8,21 @@ import numpy as np
 import xarray as xr
 
 from analysis import cells
-from analysis.bootstrap import ExpandedPercentile, Interval, JackknifeT, OneFace
+from analysis.bands import Band
+from analysis.bootstrap import (
+    ExpandedPercentile,
+    Interval,
+    JackknifeT,
+    OneFace,
+    Statistic,
+)
 from analysis.compare import compare
+from analysis.crossed import crossed
+from analysis.margins import Margins
 from analysis.metrics import METRICS
+from analysis.ratio import ratio
 from analysis.runs import recording
+from analysis.tally import Tally
 from hooks.errors import StepscopeError
 
 
@@ -28,6 +39,8 @@ class Evidence:
     levels: complexity level of each prompt, in order from simple to conflicting (ours).
     judge: the recogniser that identity is read with; None is the first that conditions nothing.
     share: of the plateau, at which the window ends; level: of every interval, 0 to 1.
+    margins: what verdicts hold the numbers against; figures need none.
+    tally: of the intervals over faces that were made.
     """
 
     runs: Mapping[str, Sequence[xr.Dataset]] = field(repr=False)
@@ -38,6 +51,8 @@ class Evidence:
     share: float = 0.9
     level: float = 0.95
     resamples: int = 1999
+    margins: Margins | None = None
+    tally: Tally = field(default_factory=Tally, repr=False)
 
     @property
     def backbones(self) -> tuple[str, str]:
@@ -45,9 +60,9 @@ class Evidence:
         return self.baseline, self.swapped
 
     @property
-    def window_interval(self) -> ExpandedPercentile:
+    def window_interval(self) -> Interval:
         """For positions, which have kinks."""
-        return ExpandedPercentile(level=self.level, resamples=self.resamples)
+        return self.tally.of(ExpandedPercentile(level=self.level, resamples=self.resamples))
 
     def all(self, experiment: str, **settings: Any) -> list[xr.Dataset]:
         """Every run of an experiment with these settings; a name `a__b` is the setting `a.b`."""
@@ -88,6 +103,57 @@ class Evidence:
         one = values.sel(recogniser=self.recogniser(run), alignment=alignment)
         return one.drop_vars(["recogniser", "conditioning", "alignment"])
 
+    def carried(self, run: xr.Dataset, alignment: str = "fixed") -> xr.DataArray:
+        """Similarity (sample, step) of x0 with the adapter off for that evaluation."""
+        values = self._judged(run, "carried_similarity").sel(alignment=alignment, drop=True)
+        return again(values, run, "carried_x0")
+
+    def other_face(
+        self, run: xr.Dataset, toward: str = "own", alignment: str = "fixed"
+    ) -> xr.DataArray:
+        """Similarity (sample, step) of x0 with another person's face for that evaluation.
+
+        toward: `own`, to the run's reference, or `other`, to the person whose face was given.
+        """
+        values = self._judged(run, "swapped_similarity")
+        chosen = values.sel(alignment=alignment, toward=toward, drop=True)
+        return again(chosen, run, "swapped_x0")
+
+    def committed(self, run: xr.Dataset) -> xr.DataArray:
+        """Similarity (sample, adapter_steps) of final images with the adapter off from a step to the end.
+
+        adapter_steps: how many of the first steps had it, unevenly spaced from 0 to all; `sigma`: the
+        noise level at which it was switched off. NaN where no face was found.
+        """
+        values = again(self._judged(run, "committed_similarity"), run, "committed_latents")
+        return values.rename(off_from="adapter_steps", off_sigma="sigma")
+
+    def blur_null(self, run: xr.Dataset) -> xr.DataArray:
+        """Similarity (sample, step) of the final image, blurred to x0's sharpness at the step."""
+        return self._judged(run, "null_similarity")
+
+    def chance(self, run: xr.Dataset) -> xr.DataArray:
+        """Similarity (sample) of the reference to other people's; NaN where there is no other."""
+        return self._judged(run, "chance")
+
+    def ceiling(self, run: xr.Dataset) -> xr.DataArray:
+        """Similarity (sample) of the reference to other photos of the person; NaN where there are none."""
+        return self._judged(run, "ceiling")
+
+    def way(self, values: xr.DataArray, run: xr.Dataset) -> xr.DataArray:
+        """Similarities as shares of the way from chance (0) to ceiling (1), both means over faces.
+
+        NaN where either is not known.
+        """
+        low, high = (
+            float(self.average(ends)["mean"]) for ends in (self.chance(run), self.ceiling(run))
+        )
+        return ((values - low) / (high - low)).assign_attrs(units="1", long_name="share of the way")
+
+    def _judged(self, run: xr.Dataset, name: str) -> xr.DataArray:
+        values = measured(run, name).sel(recogniser=self.recogniser(run))
+        return values.drop_vars(["recogniser", "conditioning"], errors="ignore")
+
     def endpoint(self, run: xr.Dataset, recogniser: str | None = None) -> xr.DataArray:
         """Similarity (sample) of the final image, NaN where no face was found."""
         values = measured(run, "final_similarity")
@@ -97,11 +163,20 @@ class Evidence:
     def interval(self, *values: xr.DataArray) -> Interval:
         """For means: Student's over faces; none where fewer than two faces have a value."""
         enough = all(len(np.unique(v["face"].values[_any(v)])) > 1 for v in values)
-        return JackknifeT(self.level) if enough else OneFace()
+        return self.tally.of(JackknifeT(self.level)) if enough else OneFace()
 
     def average(self, values: xr.DataArray) -> xr.Dataset:
-        """`cells.average`; without bounds where fewer than two faces were measured."""
-        return cells.average(values, self.interval(values))
+        """`cells.average`; without bounds where fewer than two faces were measured.
+
+        A curve (sample, one dimension) also has `band_low` and `band_high`, which hold all of it at
+        once: what curves are compared by.
+        """
+        interval = self.interval(values)
+        found = cells.average(values, interval)
+        if values.ndim == 2 and not isinstance(interval, OneFace):
+            band = Band(self.level, self.resamples)(values)
+            found = found.assign(band_low=band["low"], band_high=band["high"])
+        return found
 
     def effect(self, baseline: xr.DataArray, changed: xr.DataArray) -> xr.Dataset:
         """`compare.compare`; without bounds where fewer than two faces were measured."""
@@ -112,7 +187,43 @@ class Evidence:
         """`cells.detection_rate`; None for a single face."""
         if len(np.unique(values["face"].values)) < 2:
             return None
-        return cells.detection_rate(values, level=self.level)
+        found = cells.detection_rate(values, level=self.level)
+        self.tally.add("Wilson", found["low"], found["high"])
+        return found
+
+    def ratio(self, above: xr.DataArray, below: xr.DataArray) -> xr.Dataset:
+        """`ratio.ratio` of the means over faces of two quantities (sample)."""
+        means = [cells.face_means(values) for values in (above, below)]
+        faces = sorted({*means[0].faces} & {*means[1].faces})
+        each = [m.mean[np.searchsorted(m.faces, faces)] for m in means]
+        found = ratio(each[0], each[1], level=self.level)
+        self.tally.add("Fieller", found["low"], found["high"])
+        return found
+
+    def crossed(
+        self, values: xr.DataArray, statistic: Statistic = lambda means: means
+    ) -> xr.Dataset:
+        """`crossed.crossed`: faces, prompts and seeds drawn."""
+        found = crossed(values, statistic, level=self.level)
+        self.tally.add("crossed", found["low"], found["high"])
+        return found
+
+
+IDENTITY: Mapping[str, Callable[[Evidence, xr.Dataset], xr.DataArray]] = {
+    "as predicted": lambda evidence, run: evidence.identity(run),
+    "carried by the latents": lambda evidence, run: evidence.carried(run),
+    "committed": lambda evidence, run: evidence.committed(run),
+}
+"""The three identity curves of a run, by the names that are theirs alone: (sample, step), the last
+(sample, adapter_steps)."""
+
+
+def again(values: xr.DataArray, run: xr.Dataset, source: str) -> xr.DataArray:
+    """Of measurements of a reading, the samples that were read again."""
+    if source not in run:
+        return values
+    asked = set(run[source].attrs["samples"])
+    return values.isel(sample=[s in asked for s in values["sample"].values.tolist()])
 
 
 def setting(run: xr.Dataset, name: str) -> Any:

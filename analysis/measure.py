@@ -18,6 +18,8 @@ import xarray as xr
 from analysis.group import create, discard, laid_out, unmark, write
 from analysis.metrics import METRICS, Metric
 from analysis.metrics.metric import fingerprint
+from analysis.metrics.perceptual_pocket import PocketDistance
+from analysis.rereads import READING, making
 from analysis.runs import MARK, content, measurements, open_recorded, reading
 from hooks.errors import RunError, StepscopeError, nearest
 from hooks.paths import run_path
@@ -42,6 +44,8 @@ class Settings:
     dinov2: str = "facebook/dinov2-base"
     dinov2_size: int = 224
     many_step: str | None = None
+    perceptual: str = PocketDistance.perceptual
+    photos: Sequence[str] = ()
     device: str = "auto"
 
 
@@ -117,7 +121,10 @@ def readable(path: Path, metric: Metric, names: Collection[str]) -> None:
     """Raise RunError if these variables of a run are not all that a metric reads."""
     absent = [name for name in metric.reads if name not in names]
     if absent:
-        raise RunError(f"{path} has no {', '.join(absent)}: {metric.name} cannot be measured of it")
+        cure = f"; {making(path, READING[absent[0]])} makes it" if absent[0] in READING else ""
+        raise RunError(
+            f"{path} has no {', '.join(absent)}: {metric.name} cannot be measured of it{cure}"
+        )
 
 
 def refuse_label(path: Path, recorded: xr.Dataset, metric: Metric) -> None:
@@ -172,9 +179,12 @@ def measure(path: Path, recorded: xr.Dataset, metric: Metric, say: Say) -> None:
     left = np.flatnonzero(group[MARK + metric.name].values != marks)
     if not len(left):
         return
+    if metric.whole:
+        left = np.arange(len(marks))
     say(f"{path}: {metric.name}, {len(left)} of {len(marks)} samples")
     unmark(path, group, metric, left)
-    for rows in blocks(left, max(1, FRAMES // run.sizes["step"])):
+    most = len(left) if metric.whole else max(1, FRAMES // run.sizes["step"])
+    for rows in blocks(left, most):
         names = [name for name in metric.reads if name in run]
         with reading(path, run.attrs):
             samples = run[names].isel(sample=slice(rows[0], rows[-1] + 1)).load()

@@ -16,6 +16,7 @@ from analysis.evidence import Evidence
 from analysis.exhibit import Exhibit
 from analysis.figures import FIGURES
 from analysis.figures.style import save, styled
+from analysis.margins import Margins
 from analysis.measure import measure_all
 from analysis.report import Item
 from analysis.runs import open_measured
@@ -43,6 +44,7 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
         for name in config[word] or ():
             if name not in known:
                 raise StepscopeError(f"{word}: no {name!r}; {nearest(name, known)}")
+    margins = Margins(**config["verdict"])
     wanted = experiments(config["study"], config["experiments"])
     planned = plan(wanted, models["faces"], models["overrides"], out / "runs", dry=config["dry"])
     say(describe(planned, models))
@@ -50,7 +52,7 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
         return None
     make(planned, say)
     measure(planned, say)
-    evidence = gather(planned, models)
+    evidence = gather(planned, models, margins)
     items = show(config, evidence, planned, say)
     path = report.write(out / "report.html", evidence, items, title=f"stepscope: {out.name}")
     say(f"{path}: {sum(not item.missing for item in items)} of {len(items)} figures and tables")
@@ -78,14 +80,22 @@ ALONG = ("decode", "arcface", "sharpness", "latency")
 AT_THE_END = ("arcface_final", "latency")
 
 
-def gather(planned: Sequence[Planned], models: Mapping[str, Any]) -> Evidence:
+def gather(
+    planned: Sequence[Planned], models: Mapping[str, Any], margins: Margins | None = None
+) -> Evidence:
     """Every experiment's measured runs, each cut to the experiment's own grid."""
     runs: dict[str, list[xr.Dataset]] = {}
     for one in planned:
         measured = open_measured(one.path).assign_attrs(path=str(one.path))
         runs.setdefault(one.experiment.name, []).append(cut(measured, one))
     levels = composed(["experiment=prompt_complexity", *backbone(models)]).get("complexity", {})
-    return Evidence(runs, baseline=models["baseline"], swapped=models["swapped"], levels=levels)
+    return Evidence(
+        runs,
+        baseline=models["baseline"],
+        swapped=models["swapped"],
+        levels=levels,
+        margins=margins,
+    )
 
 
 def backbone(models: Mapping[str, Any]) -> list[str]:

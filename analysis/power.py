@@ -1,6 +1,7 @@
 """How many pairs show an effect of a given size: power of the paired t test over faces."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -12,9 +13,37 @@ MOST_FACES = 1_000_000
 _NODE, _WEIGHT = (v / 2 for v in np.polynomial.legendre.leggauss(400))
 
 
+@lru_cache(maxsize=10_000)
 def _spread(df: int) -> Float[np.ndarray, "node"]:
     """Estimated over true standard error, at the quadrature nodes of its chi distribution."""
     return np.sqrt(stats.chi2.ppf(_NODE + 0.5, df) / df)
+
+
+def noncentrality(
+    t: Float[np.ndarray, "*rest"], df: Float[np.ndarray, "*rest"], *, level: float
+) -> Float[np.ndarray, "bound=2 *rest"]:
+    """Both ends of the interval of a t statistic's noncentrality (Steiger & Fouladi 1997).
+
+    It leaves out 0 exactly where the two-sided t test at this level rejects. NaN where t or df is.
+    By the quadrature of `Design.power`, and bisection.
+    """
+    bounds = np.full((2, t.size), np.nan)
+    for k, (value, free) in enumerate(zip(t.ravel(), df.ravel(), strict=True)):
+        if not (np.isfinite(value) and free >= 1):
+            continue
+        scaled = value * _spread(int(free))
+        reach = 12 + 4 * abs(
+            value
+        )  # the interval is wider than that of t by a little, never so much
+        for end, tail in enumerate(((1 + level) / 2, (1 - level) / 2)):
+            bounds[end, k] = optimize.brentq(
+                lambda shift, tail=tail, scaled=scaled: (
+                    _WEIGHT @ stats.norm.cdf(scaled - shift) - tail
+                ),
+                value - reach,
+                value + reach,
+            )
+    return bounds.reshape(2, *t.shape)
 
 
 @dataclass(frozen=True)
@@ -70,6 +99,41 @@ class Design:
             lambda effect: self.power(effect) - power, bracket=(0.0, widest)
         )
         return float(found.root)
+
+
+def pairs_range(
+    effect: float,
+    *,
+    spread: float,
+    faces: int,
+    cells_per_face: int,
+    power: float,
+    level: float = 0.95,
+    sure: float = 0.8,
+) -> tuple[int, int]:
+    """Pairs needed at both ends of the interval of the standard deviation that the pilot gave.
+
+    spread: standard deviation over the pilot's faces of their mean difference, in the unit of the
+    effect; of so many normal faces its square is known by chi-squared. sure: coverage of the
+    interval, 0 to 1; a plan at its upper end falls short of the power in (1 - sure) / 2 of pilots,
+    one at the estimate itself in half of them. Raises StepscopeError as `pairs_needed` does, and
+    for fewer than two faces.
+    """
+    if faces < 2:
+        raise StepscopeError(f"a spread over faces needs at least 2 faces, got {faces}")
+    tails = ((1 + sure) / 2, (1 - sure) / 2)
+    low, high = (
+        pairs_needed(
+            effect,
+            between_sd=spread * float(np.sqrt((faces - 1) / stats.chi2.ppf(tail, faces - 1))),
+            within_sd=0.0,
+            cells_per_face=cells_per_face,
+            power=power,
+            level=level,
+        ).pairs
+        for tail in tails
+    )
+    return low, high
 
 
 def pairs_needed(

@@ -1,4 +1,7 @@
-"""One self-contained page: what the models say, then every figure and table with what made it."""
+"""One self-contained page: verdicts with their rules and controls, then every figure and table.
+
+Every number of a sentence stands in one of the tables, which come first.
+"""
 
 import base64
 import html
@@ -7,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from analysis.claims import Claim, claims
+from analysis.claims import claims
 from analysis.evidence import Evidence, setting
+from analysis.tables import TABLES
 from analysis.tables.table import Table
+from analysis.verdict import Claim
 
 STYLE = """
 body{max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;line-height:1.5;
@@ -44,12 +49,22 @@ class Item:
 
 
 def write(path: Path, evidence: Evidence, items: Sequence[Item], *, title: str) -> Path:
-    """Write the page; it opens from disk, with its pictures inside, and asks the network for nothing."""
+    """Write the page; it opens from disk, with its pictures inside, and asks the network for nothing.
+
+    Items of FIRST are made here, whether or not they are among `items`.
+    """
+    first = [table_item(name, evidence) for name in FIRST]
+    rest = [item for item in items if item.name not in FIRST]
     parts = [
         f"<h1>{html.escape(title)}</h1>",
-        *(claim_html(claim) for claim in claims(evidence)),
         f'<p class="note">{html.escape(about(evidence))}</p>',
-        *(item_html(item) for item in items),
+        *(verdict_html(claim) for claim in claims(evidence)),
+        *(item_html(item) for item in first),
+        "<h2>Verdicts, question by question</h2>",
+        *(claim_html(claim) for claim in claims(evidence)),
+        *(item_html(item) for item in rest),
+        "<h2>Intervals in this report</h2>",
+        table_html(intervals(evidence)),
         "<h2>Runs</h2>",
         *runs_html(evidence),
     ]
@@ -76,21 +91,57 @@ def about(evidence: Evidence) -> str:
         + ("These are pocket models, small and trained on drawn portraits: what they say is said of "
            "them, and not of FLUX.1. " if pocket else "")
         + f"In brackets: {evidence.level:.0%} intervals over faces, each face drawn or left out whole; of "
-        "seconds over pipeline calls; [–] where there is none. Faces that were not found are left out "
-        "and counted, never imputed."
+        "seconds over pipeline calls; the reason where there is none. Prompts and seeds are as given, "
+        "but in the column that says they are drawn too. Faces that were not found are left out and "
+        "counted, never imputed."
     )  # fmt: skip
 
 
-def claim_html(claim: Claim) -> str:
-    """A claim, its verdict, and the numbers that the verdict follows from."""
-    numbers = "".join(f"<p>{html.escape(line)}</p>" for line in claim.evidence)
-    claimed = (
-        f'<p class="note">The paper: {html.escape(claim.claimed)}.</p>' if claim.claimed else ""
-    )
+FIRST = {
+    "table_verdicts": "What would change our mind",
+    "table_confounders": "Confounders, and how each is held",
+    "table_numbers": "Numbers behind the verdicts",
+}
+"""Tables with which the page begins, and their headings."""
+
+
+def table_item(name: str, evidence: Evidence) -> Item:
+    """One of FIRST."""
+    exhibit = TABLES[name]
+    return Item(FIRST[name], exhibit.caption, "", table=exhibit.make(evidence))
+
+
+def verdict_html(claim: Claim) -> str:
+    """A claim and its verdict, which the table below it accounts for."""
     return (
-        f'<div class="claim"><p><b>{html.escape(claim.title)}:</b> {html.escape(claim.verdict)}.</p>'
-        f"{numbers}{claimed}</div>"
+        f'<div class="claim"><p><b>{html.escape(claim.title)}:</b> {html.escape(claim.sentence)}</p>'
+        f'<p class="note">The paper: {html.escape(claim.claimed)}.</p></div>'
     )
+
+
+def claim_html(claim: Claim) -> str:
+    """Every part of a claim in words."""
+    told = "".join(f"<p>{html.escape(part.sentence)}.</p>" for part in claim.parts)
+    return f'<div class="claim"><p><b>{html.escape(claim.title)}</b></p>{told}</div>'
+
+
+def intervals(evidence: Evidence) -> Table:
+    """How many intervals over faces the report holds, and which of them were named beforehand."""
+    counts = evidence.tally.counts()
+    rows = [[kind, str(count)] for kind, count in counts.items()]
+    total = sum(counts.values())
+    rows += [
+        ["all, over faces", str(total)],
+        ["expected to miss by chance, were all independent", f"{(1 - evidence.level) * total:.0f}"],
+    ]
+    named = [f"{c.title}: {p.name}" for c in claims(evidence) for p in c.parts if p.decides]
+    rows += [["named beforehand", str(len(named))]]
+    note = (
+        f"Each is a {evidence.level:.0%} interval of its own, none is adjusted for the others. Named "
+        f"beforehand, and so read without a search: {'; '.join(named)}. All others are to look at. Bands "
+        "drawn as outlines hold a whole curve at once."
+    )
+    return Table(("kind", "intervals"), rows, note=note)
 
 
 def item_html(item: Item) -> str:
@@ -106,8 +157,13 @@ def item_html(item: Item) -> str:
     return (
         f"<h2>{html.escape(item.name)}</h2><figure>{body}"
         f"<figcaption>{html.escape(item.caption)}</figcaption></figure>"
-        f"<pre>{html.escape(item.command)}</pre><details><summary class=note>its runs: "
-        f"{html.escape(', '.join(item.runs) or 'none')}</summary><pre>{html.escape(runs)}</pre></details>"
+        + (f"<pre>{html.escape(item.command)}</pre>" if item.command else "")
+        + (
+            f"<details><summary class=note>its runs: {html.escape(', '.join(item.runs))}</summary>"
+            f"<pre>{html.escape(runs)}</pre></details>"
+            if item.runs
+            else ""
+        )
     )
 
 

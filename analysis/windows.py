@@ -1,7 +1,8 @@
 """The early effective window: where a mean curve saturates, and how surely.
 
-Two modes are never mixed. *Trajectory*: dimension `step`, the estimate x0 along one run. *Budget*:
-dimension `budget`, the endpoints of whole runs, one for each number of steps.
+Three modes are never mixed. *Trajectory*: dimension `step`, the estimate x0 along one run. *Budget*:
+dimension `budget`, the endpoints of whole runs, one for each number of steps. *Committed*: dimension
+`adapter_steps`, the endpoints of runs whose adapter is off from that step on.
 """
 
 from collections.abc import Sequence
@@ -12,8 +13,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from analysis.bootstrap import Bounds, Interval, weighted_means
+from analysis.bootstrap import Bounds, Interval, too_few, weighted_means
 from analysis.cells import face_means
+from analysis.ratio import ratio
 from analysis.saturation import (
     REASONS,
     Estimator,
@@ -23,7 +25,7 @@ from analysis.saturation import (
 )
 from hooks.errors import StepscopeError
 
-MODES = {"step": "trajectory", "budget": "budget"}
+MODES = {"step": "trajectory", "budget": "budget", "adapter_steps": "committed"}
 """Dimension of the curve, and the mode that it stands for."""
 Against = Literal["step", "sigma"]
 
@@ -54,13 +56,15 @@ class Axis:
             ("budget", "step"): ("steps", "number of steps of a whole run"),
             ("trajectory", "sigma"): ("1", "noise level sigma at the start of the step"),
             ("budget", "sigma"): ("1", "noise level sigma of the whole run's last step"),
+            ("committed", "step"): ("steps", "number of steps that had the adapter"),
+            ("committed", "sigma"): ("1", "noise level sigma from which the adapter is off"),
         }
         units, long_name = meaning[self.mode, self.against]
         return {"units": units, "long_name": long_name}
 
 
 def axis(curves: xr.DataArray, against: Against) -> Axis:
-    """The axis of curves (sample, step) or (sample, budget), against its own coordinate or sigma.
+    """The axis of curves (sample, a dimension of MODES), against its own coordinate or sigma.
 
     Raises StepscopeError for a mixture of modes (both dimensions, or trajectories of runs with
     different numbers of steps, coordinate `steps`), further dimensions, and a coordinate that is
@@ -69,7 +73,8 @@ def axis(curves: xr.DataArray, against: Against) -> Axis:
     dims = [d for d in MODES if d in curves.dims]
     if len(dims) != 1 or set(curves.dims) != {"sample", *dims}:
         raise StepscopeError(
-            f"a curve has dimensions ('sample', 'step') or ('sample', 'budget'), got {curves.dims}"
+            f"a curve has dimensions ('sample', 'step'), ('sample', 'budget') or ('sample', "
+            f"'adapter_steps'), got {curves.dims}"
         )
     dim = dims[0]
     counts = np.unique(curves["steps"].values) if "steps" in curves.coords else np.array([])
@@ -109,18 +114,19 @@ def window(
 ) -> xr.Dataset:
     """Position at which the mean curve saturates: the end of the early effective window.
 
-    curves: (sample, step) or (sample, budget) with face, prompt, seed on `sample`; NaN is *no face
-    found* and left out of the mean (over faces of the mean over their samples). Variables:
-    `position` on the axis, NaN where the curve does not saturate, with `reason`; `low` and `high`,
-    infinite where the interval reaches beyond the last point; `detected`, samples in the mean at
-    each point. A resample that does not saturate counts as later than the last point.
+    curves: (sample, a dimension of MODES) with face, prompt, seed on `sample`; NaN is *no face found*
+    and left out of the mean (over faces of the mean over their samples). Variables: `position` on the
+    axis, NaN where the curve does not saturate or had done so before its first point, with `reason`;
+    `low` and `high`, infinite where the interval reaches beyond the points, NaN for too few faces;
+    `detected`, samples in the mean at each point. A resample that does not saturate counts as later
+    than the last point, one that starts above as earlier than the first.
     """
     place = axis(curves, against)
     faces = face_means(curves)
     bounds = interval(faces.mean, lambda y: saturation(estimator, y, place.progress).position)
     whole = weighted_means(np.ones((1, len(faces.faces))), faces.mean)
     reason = REASONS[saturation(estimator, whole, place.progress).reason[0]]
-    dim = "step" if place.mode == "trajectory" else "budget"
+    dim = next(word for word, mode in MODES.items() if mode == place.mode)
     result = _positions(bounds, place)
     result["reason"] = xr.DataArray(reason, attrs={"long_name": "why there is no position"})
     result["detected"] = xr.DataArray(
@@ -135,7 +141,28 @@ def window(
         interval=repr(interval),
         faces=len(faces.faces),
         samples=curves.sizes["sample"],
+        **too_few(interval, faces.mean),
     )
+
+
+def plateau(curves: xr.DataArray, *, against: Against, level: float = 0.95) -> xr.Dataset:
+    """How much a curve still rises at its end: `share`, with bounds, as a share of its whole rise.
+
+    The rise of the last quarter of the axis by the least-squares line through its points (at least
+    three), over that line's end minus the first point; both means over faces, their ratio with
+    Fieller's interval. A straight line has .25, 1 - exp(-x / tau) with a tau of a seventh of the
+    axis .006. No bounds where the curve is not told to rise at all. A face without the first or one of
+    the last points is left out.
+    """
+    x = axis(curves, against).progress
+    faces = face_means(curves).mean
+    last = x >= x[-1] - (x[-1] - x[0]) / 4
+    last[-3:] = True
+    t, y = x[last] - x[last].mean(), faces[:, last]
+    slope = y @ t / (t @ t)
+    end = y.mean(1) + slope * t[-1]
+    found = ratio(slope * (x[-1] - x[0]) / 4, end - faces[:, 0], level=level)
+    return found.rename(ratio="share")
 
 
 def windows(

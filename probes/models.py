@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 
 from hooks.errors import StepscopeError
 from probes import backbones, grid, infusenet
@@ -49,8 +49,11 @@ class Models:
         batch: Sequence[grid.Cell],
         call: Mapping[str, Any],
         on_step: Callable[[], None] = lambda: None,
-    ) -> Float[np.ndarray, "sample row column 3"]:
-        """Images in [0, 1] of a batch; `call` is what `ready` yielded. Runs `on_step` after steps."""
+    ) -> Float[np.ndarray, "sample row column 3"] | Float[Tensor, "sample token packed"]:
+        """Images in [0, 1] of a batch; `call` is what `ready` yielded. Runs `on_step` after steps.
+
+        Packed latents where `call` names the output type `latent`.
+        """
         if self.network is not None and self.projection is not None:
             embeddings = np.stack([self.faces[cell.face].embedding for cell in batch])
             self.network.identity = infusenet.identity_tokens(

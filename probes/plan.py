@@ -36,7 +36,7 @@ EXTRAS = {
         "was given",
     ),
 }
-_EXTRA_SHAPES = {"face_embedding": (512,), "face_crop": (112, 112, 3)}
+EXTRA_SHAPES = {"face_embedding": (512,), "face_crop": (112, 112, 3)}
 
 
 class DiskError(StepscopeError):
@@ -77,7 +77,7 @@ def outline(study: Study) -> Layout:
             for site in select(study.capture.sites, blocks)
         },
     )
-    extras = {name: (declared, _EXTRA_SHAPES[name]) for name, declared in EXTRAS.items()}
+    extras = {name: (declared, EXTRA_SHAPES[name]) for name, declared in EXTRAS.items()}
     return replace(found, variables=found.variables | extras)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from analysis.evidence import Evidence
+from analysis.margins import Margins
 
 LEVELS = {
     "portrait photo of a person": "simple",
@@ -17,6 +18,17 @@ LEVELS = {
 PROMPTS = tuple(LEVELS)
 FACES = tuple(f"{n:02d}_0" for n in range(6))
 SIZE, BATCH = 16, 8
+MARGINS = Margins(
+    retention=0.9,
+    transfer_margin=0.05,
+    distance_margin=0.02,
+    speed=3.0,
+    lost_face=0.0,
+    window_from=4,
+    window_steps=8,
+    window_decided_by=("committed",),
+    plateau_rise=0.1,
+)
 STREAMS = ("image", "text", "identity")
 PARTS = ("face", "text", "adapter", "denoiser", "vae", "total")
 
@@ -61,12 +73,17 @@ def measured_run(
         "sharpness": (("sample", "step", "region", "measure"), sharp),
         "latency_seconds": (("sample", "part"), seconds),
         "fixed_cost_steps": (("sample",), rng.normal(0.9, 0.01, n)),
+        **readings(rng, similarity[:, :, :, 1], sharp, steps),
         "decoded": (("sample", "step", "row", "column", "rgb"), _pictures(rng, n, steps)),
         "image": (("sample", "row", "column", "rgb"), _pictures(rng, n, 1)[:, 0]),
         "face_crop": (("sample", "crop_row", "crop_column", "rgb"), _pictures(rng, n, 1)[:, 0]),
         "attention_norm": (
             ("sample", "step", "branch", "block", "stream"),
             rng.uniform(1, 2, (n, steps, 1, blocks, 3)) * [1, 0.5, np.nan],
+        ),
+        "residual_norm": (
+            ("sample", "step", "branch", "block", "stream"),
+            rng.uniform(30, 50, (n, steps, 1, blocks, 3)) * [1, 1, np.nan],
         ),
         "contribution": (
             ("sample", "step", "branch", "block"),
@@ -98,9 +115,56 @@ def measured_run(
             "measure": ["laplacian", "tenengrad", "high_frequency"],
             "part": list(PARTS),
             "pair": list(pairs),
+            "toward": ["own", "other"],
+            "off_from": off_from(steps),
+            "off_sigma": ("off_from", np.append(sigma, 0)[off_from(steps)]),
         },
-        attrs=_attributes(backbone, steps, scale, guidance, true_cfg, seeds),
+        attrs=attributes(backbone, steps, scale, guidance, true_cfg, seeds),
     )
+
+
+def off_from(steps: int) -> list[int]:
+    """Steps from which the adapter was off; the last is the run itself."""
+    return [*range(0, steps, max(1, steps // 7)), steps]
+
+
+def readings(
+    rng: np.random.Generator, predicted: np.ndarray, sharp: np.ndarray, steps: int
+) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """What is carried and committed rises later than what is predicted (sample, step, recogniser).
+
+    The blur null is the last step's identity from the first step on; chance is 0, the ceiling 0.9.
+    """
+    n, _, recognisers = predicted.shape
+    last = np.nan_to_num(predicted[:, -1:], nan=0.6)
+
+    def rising(at: np.ndarray, late: float) -> np.ndarray:
+        way = 1 - np.exp(-at / (late * steps))
+        return last * (way / way[-1])[:, None] + rng.normal(0, 0.01, (n, len(at), recognisers))
+
+    carried = rising(np.arange(steps) + 0.5, 0.3)
+    committed = rising(np.array(off_from(steps)), 0.25)
+    off = np.array(off_from(steps))
+    along = ("sample", "step", "recogniser")
+    return {
+        "carried_similarity": ((*along, "alignment"), np.stack([carried] * 2, -1)),
+        "swapped_similarity": (
+            (*along, "alignment", "toward"),
+            np.stack([np.stack([carried / 2, last - carried / 2], -1)] * 2, -2),
+        ),
+        "committed_similarity": (("sample", "off_from", "recogniser"), committed),
+        "decoded_carried": (("sample", "step", "row", "column", "rgb"), _pictures(rng, n, steps)),
+        "decoded_committed": (
+            ("sample", "off_from", "row", "column", "rgb"),
+            _pictures(rng, n, len(off)),
+        ),
+        "null_similarity": (along, np.repeat(last, steps, 1)),
+        "null_sharpness": (("sample", "step", "region", "measure"), sharp),
+        "contrast": (("sample", "step", "region"), 0.1 + 0.05 * sharp[..., 0]),
+        "null_contrast": (("sample", "step", "region"), 0.12 + 0.03 * sharp[..., 0]),
+        "chance": (("sample", "recogniser"), rng.normal(0, 0.01, (n, recognisers))),
+        "ceiling": (("sample", "recogniser"), rng.normal(0.9, 0.01, (n, recognisers))),
+    }
 
 
 def evidence(**more: Any) -> Evidence:
@@ -124,7 +188,12 @@ def evidence(**more: Any) -> Evidence:
         runs[experiment] = [measured_run(scale=a, **dev) for a in scales]
         runs[experiment] += [measured_run("pocket_schnell", 4, scale=a, **schnell) for a in scales]
     return Evidence(
-        runs, baseline="pocket_dev", swapped="pocket_schnell", levels=LEVELS, resamples=99
+        runs,
+        baseline="pocket_dev",
+        swapped="pocket_schnell",
+        levels=LEVELS,
+        resamples=99,
+        margins=MARGINS,
     )
 
 
@@ -132,7 +201,7 @@ def _pictures(rng: np.random.Generator, samples: int, steps: int) -> np.ndarray:
     return rng.integers(1, 255, (samples, steps, SIZE, SIZE, 3), dtype=np.uint8)
 
 
-def _attributes(
+def attributes(
     backbone: str,
     steps: int,
     scale: float,

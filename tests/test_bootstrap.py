@@ -9,10 +9,12 @@ from scipy import stats
 
 from analysis.bootstrap import (
     INTERVALS,
+    WITHOUT,
     Bounds,
     ExpandedPercentile,
     JackknifeT,
     Means,
+    too_few,
     weighted_means,
 )
 from hooks.errors import StepscopeError
@@ -170,10 +172,27 @@ def test_equal_faces_have_an_interval_of_no_width(kind) -> None:
     assert (found.low[0], found.high[0]) == pytest.approx((0.5, 0.5))
 
 
-@each
-def test_one_face_is_refused(kind) -> None:
-    with pytest.raises(StepscopeError, match="at least 2 faces with measurements, got 1"):
-        kind()(np.array([[0.5], [np.nan]]), itself)
+@pytest.mark.parametrize(
+    ("kind", "values", "told"),
+    [
+        (JackknifeT, [[0.5], [np.nan]], "at least 2 faces with measurements, got 1"),
+        (ExpandedPercentile, [[np.nan], [np.nan]], "at least 1 face with measurements, got 0"),
+    ],
+)
+def test_too_few_faces_for_an_estimate_are_refused(kind, values: list, told: str) -> None:
+    with pytest.raises(StepscopeError, match=told):
+        kind()(np.array(values), itself)
+
+
+def test_a_percentile_interval_of_fewer_faces_than_can_hold_it_is_none() -> None:
+    values = faces(6)
+    for n in range(1, 5):
+        found = ExpandedPercentile()(values[:n], ratio)
+        assert found.estimate == pytest.approx(values[:n, 0].mean() / values[:n, 1].mean())
+        assert np.isnan([found.low, found.high]).all()
+        assert too_few(ExpandedPercentile(), values[:n]) == {WITHOUT: f"needs 5 faces; here {n}"}
+    assert np.isfinite(ExpandedPercentile()(values[:5], ratio).low)
+    assert too_few(ExpandedPercentile(), values[:5]) == {}
 
 
 def test_an_estimate_beyond_the_range_makes_its_bound_infinite() -> None:

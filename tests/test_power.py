@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.power import Design, pairs_needed
+from analysis.power import Design, noncentrality, pairs_needed, pairs_range
 from hooks.errors import StepscopeError
 
 
@@ -65,6 +65,37 @@ def test_the_design_effect_is_the_variance_over_that_of_free_pairs() -> None:
     design = Design(faces=10, cells_per_face=8, between_sd=0.05, within_sd=0.1)
     free = (0.05**2 + 0.1**2) / design.pairs
     assert design.standard_error**2 / free == pytest.approx(design.design_effect)
+
+
+def test_a_plan_at_the_upper_end_falls_short_in_one_pilot_of_ten_and_the_plain_one_in_half() -> (
+    None
+):
+    faces, cells, spread, effect = 8, 6, 0.05, 0.028
+    known = {"between_sd": spread, "within_sd": 0.0, "cells_per_face": cells, "power": 0.8}
+    needed = pairs_needed(effect, **known).pairs
+    rng, short = np.random.default_rng(0), []
+    for _ in range(150):
+        found = rng.normal(0, spread, faces).std(ddof=1)
+        low, high = pairs_range(effect, spread=found, faces=faces, cells_per_face=cells, power=0.8)
+        plain = pairs_needed(
+            effect, between_sd=found, within_sd=0.0, cells_per_face=cells, power=0.8
+        ).pairs
+        assert low <= plain <= high
+        short.append([plain < needed, high < needed])
+    plain, sure = np.mean(short, 0)
+    assert sure == pytest.approx(0.1, abs=0.06)
+    assert plain > 0.45
+    with pytest.raises(StepscopeError, match="at least 2 faces, got 1"):
+        pairs_range(effect, spread=0.1, faces=1, cells_per_face=1, power=0.8)
+
+
+@pytest.mark.parametrize("df", [4, 7, 30])
+@pytest.mark.parametrize("t", [-3.0, 0.0, 0.7, 6.0])
+def test_the_ends_of_a_noncentrality_are_scipys(t: float, df: int) -> None:
+    low, high = noncentrality(np.array([t]), np.array([float(df)]), level=0.95)
+    assert stats.nct.cdf(t, df, low[0]) == pytest.approx(0.975, abs=1e-4)
+    assert stats.nct.cdf(t, df, high[0]) == pytest.approx(0.025, abs=1e-4)
+    assert np.isnan(noncentrality(np.array([np.nan]), np.array([3.0]), level=0.95)).all()
 
 
 @pytest.mark.parametrize(

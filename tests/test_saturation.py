@@ -10,6 +10,7 @@ from scipy import optimize
 
 from analysis.saturation import REASONS, BrokenLine, ExponentialApproach, ShareOfPlateau, panel
 from analysis.synthetic import Approach, Hinge
+from tests.bench.breaks import errors
 
 STEPS = np.arange(28.0)
 IRREGULAR = np.array([0.0, 1, 2, 4, 5, 7, 8, 11, 12, 15, 19, 20, 24, 28])
@@ -37,9 +38,28 @@ def test_an_origin_at_the_first_value_counts_the_rise() -> None:
     assert ShareOfPlateau(share=0.8)(y, STEPS).position == pytest.approx((0.8 * 0.9 - 0.4) / 0.05)
 
 
-def test_a_curve_that_starts_above_its_share_has_the_first_point() -> None:
-    y = np.full((1, 28), 0.6)
-    assert ShareOfPlateau(share=0.9)(y, STEPS).position == 0
+@pytest.mark.parametrize(
+    "estimator", [ShareOfPlateau(share=0.9), ExponentialApproach(share=0.9)], ids=repr
+)
+def test_a_curve_that_starts_above_its_share_is_censored_on_the_left(estimator) -> None:
+    y = 0.6 - 0.03 * np.exp(-STEPS / 3)[None]
+    found = estimator(y, STEPS)
+    assert found.position == -np.inf
+    assert REASONS[found.reason[0]].startswith("starts above the share")
+    assert np.isfinite(estimator(y - 0.5, STEPS).position)
+
+
+@pytest.mark.parametrize(("after", "most"), [("flat", 0.03), ("sloped", 0.06)])
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+def test_a_straight_line_whose_errors_go_together_is_seldom_broken(
+    after, most: float, correlation: float
+) -> None:
+    error = errors(28, correlation)
+    straight = 0.8 + 0.2 * STEPS / 27 + 0.01 * error
+    broken = np.isfinite(BrokenLine(after=after)(straight, STEPS).position)
+    assert broken.mean() < most
+    bent = 0.6 * Hinge(9.3)(STEPS) + 0.03 * error[:200]
+    assert np.isfinite(BrokenLine(after=after)(bent, STEPS).position).mean() > 0.98
 
 
 def test_staying_above_is_later_than_first_reaching_in_a_curve_that_falls_back() -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from analysis.cells import average
-from analysis.claims import claims
 from analysis.compare import compare
 from analysis.evidence import Evidence
+from analysis.number import Number
 from analysis.tables import TABLES
-from analysis.tables.table import LATEX, NEEDS, Number, Table
+from analysis.tables.table import LATEX, NEEDS, Table
 from analysis.tables.table_guidance import over_seeds
 from tests.measured import FACES, evidence, measured_run
 
@@ -61,17 +62,22 @@ def test_the_conditioning_recogniser_is_marked_and_never_the_judge() -> None:
 
 def test_seconds_stand_on_calls_and_say_where_one_is_too_few() -> None:
     row = next(r for r in TABLES["table1_main"].make(WHOLE).rows if r[0] == "seconds an image")
-    assert row[5] == "4 + 4 calls, less 1 + 1 cold"  # of 8 samples and one of 4
+    told = re.fullmatch(
+        r"3 \+ 3 calls, worth (\S+) \+ (\S+), without 1 \+ 1 cold, 1 \+ 1 of another size",
+        str(row[5]),
+    )  # of 8 samples, the last of 4
+    assert told
+    assert all(1 <= float(worth) <= 3 for worth in told.groups())
     slow, fast = (
-        np.unique((run["latency_seconds"].sel(part="total") / run["batch_size"])[8:])
+        np.unique((run["latency_seconds"].sel(part="total") / run["batch_size"])[8:-4])
         for run in WHOLE.runs["main"]
     )
     assert isinstance(row[3], Number)
     assert row[3].value == pytest.approx(slow.mean() / fast.mean())
     assert row[3].low < row[3].value < row[3].high
     alone = next(r for r in TABLES["table1_main"].make(ALONE).rows if r[0] == "seconds an image")
-    assert str(alone[1]).endswith(" [one call]")
-    assert str(alone[3]).endswith("× [one call]")
+    assert str(alone[1]).endswith(" [one call: too few to quote]")
+    assert str(alone[3]).endswith("× [one call: too few to quote]")
 
 
 def test_the_spread_over_seeds_leaves_faces_and_prompts_out() -> None:
@@ -94,34 +100,29 @@ def test_what_is_not_measured_says_so_and_how_to_get_it() -> None:
     assert "metrics=[lpips,dinov2]" in table.note
 
 
+def test_a_perceptual_distance_stands_in_the_row_of_lpips_under_its_own_name() -> None:
+    runs = evidence(lpips=False).runs["main"]
+    pairs = xr.DataArray(np.full((runs[0].sizes["sample"], 2), 0.2), dims=("sample", "pair"))
+    measured = [run.assign(perceptual_distance_pocket=pairs) for run in runs]
+    own = Evidence({"main": measured}, baseline="pocket_dev", swapped="pocket_schnell")
+    names = [row[0] for row in TABLES["table1_main"].make(own).rows]
+    assert "perceptual distance of the pocket recogniser, reference" in names
+    assert "LPIPS" not in names
+
+
+def test_pairs_needed_come_with_the_range_that_the_pilot_leaves() -> None:
+    row = next(r for r in TABLES["table1_main"].make(WHOLE).rows if r[0] == "ArcFace, pocket")
+    told = re.fullmatch(r"(\d+) \[(\d+), (\d+)\]", str(row[6]))
+    assert told
+    assert int(told[2]) < int(told[1]) < int(told[3])
+
+
 def test_one_face_has_no_interval_and_no_face_no_number() -> None:
     assert str(Number(0.5)) == "0.500 [–]"
     assert str(Number(np.nan)) == "–"
     rows = records(TABLES["table1_main"].make(ALONE))
     similarity = next(r for r in rows if r["quantity"] == "ArcFace, pocket")
     assert similarity["pocket dev, 28 steps low"] == ""
-
-
-def test_verdicts_follow_the_numbers_whichever_way_they_come_out() -> None:
-    found = {claim.title: claim for claim in claims(WHOLE)}
-    assert "no different, as far as these pairs show" in found["Transfer"].verdict
-    assert "sharpness still rises" in found["Later steps refine detail"].verdict
-    worse = [measured_run(guidance=3.5), measured_run("pocket_schnell", 4, scale=0.2)]
-    better = [measured_run(scale=0.2), measured_run("pocket_schnell", 4)]
-    for runs, word in ((worse, "lower"), (better, "higher")):
-        one = Evidence(
-            {"main": runs}, baseline="pocket_dev", swapped="pocket_schnell", resamples=99
-        )
-        assert f"similarity is {word} than with pocket dev" in claims(one)[0].verdict
-
-
-def test_the_window_is_told_for_several_shares_of_the_plateau() -> None:
-    lines = [line for line in claims(WHOLE)[1].evidence if line.startswith("The same by the share")]
-    assert len(lines) == 2  # along the run, and for whole runs
-    for line in lines:
-        ends = [float(text.split()[0]) for text in line.split(" at ")[1:]]
-        assert [text[-3:] for text in line.split(" at ")[:-1]] == ["80%", "90%", "95%"]
-        assert ends == sorted(ends)
 
 
 def test_a_prompt_with_signs_of_its_own_leaves_a_table_whole() -> None:
@@ -169,9 +170,3 @@ def test_every_table_and_sign_is_compiled(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
     assert done.returncode == 0, [s for s in done.stdout.splitlines() if s.startswith("!")]
     assert "Missing character" not in done.stdout
-
-
-def test_without_an_interval_there_is_no_verdict() -> None:
-    assert "no verdict" in claims(ALONE)[0].verdict
-    nothing = Evidence({}, baseline="pocket_dev", swapped="pocket_schnell")
-    assert [claim.verdict for claim in claims(nothing)] == ["not measured"] * 3

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from analysis.evidence import Evidence
-from analysis.figures.marks import look, name
+from analysis.figures.marks import look
 from analysis.figures.style import INK, QUIET, canvas
+from analysis.quantities import name
 
 EXPERIMENTS = ("main",)
 BOXES = ("portrait", "identity\nencoder", "InfuseNet", "backbone", "VAE", "image")

@@ -11,8 +11,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from analysis.evidence import Evidence
-from analysis.figures.marks import cosine, picture, run_name, wrapped
+from analysis.figures.marks import cosine, picture, wrapped
 from analysis.figures.style import WIDTH, canvas, frames
+from analysis.quantities import run_name
 
 EXPERIMENTS = ("main",)
 MOST_FACES, MOST_PROMPTS = 6, 3

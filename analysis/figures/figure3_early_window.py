@@ -1,12 +1,18 @@
-"""Where identity enters: similarity against the number of steps of whole runs, and along one run.
+"""Three curves of identity that are not one another, and a null, against steps and noise level.
 
-(a) Budget: endpoints of runs with different numbers of steps. (b, c) Trajectory: the decoded
-estimate x0 at each step of one run, read with the final image's keypoints held fixed, against step
-and against sigma. The two modes are different questions and are never mixed. Shaded: the early
-effective window, our definition, from the start to where the mean curve reaches the named share of
-its plateau, with the interval of that position. Below: the same position by each estimator; an
-arrow at the edge is an interval that reaches beyond the run, a cross one that the estimator refuses.
+*As predicted*: identity readable in the model's estimate, the decoded x0 at each step, which the
+adapter supplies at that very evaluation. *Carried by the latents*: the adapter off for one evaluation
+at the same recorded x_t. *Committed*: the adapter off from that step to the end, read in the final
+image. *Blur null*: the run's final image, whose identity is what it is, blurred to x0's sharpness.
+(a) Endpoints of whole runs of different numbers of steps: another question, never mixed with these.
+(b, c) The baseline and (d, e) the swapped backbone, along one run; x0 is read with the final image's
+keypoints held fixed. Shaded: interval at each point; outlined: of the whole curve at once. Horizontal
+lines: another person's reference, and the same person's other photos. (f to h) The end of the early
+effective window, our definition, by each estimator and for each curve: an arrow is an interval that
+reaches beyond the run, a cross a position that the estimator refuses.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
@@ -14,116 +20,145 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.evidence import Evidence, budgets
-from analysis.figures.marks import bars, curve, legend, look, name, run_name, window_mark
+from analysis.figures.marks import bars, curve, look, steps
+from analysis.figures.readings import NULL, READINGS, bounds, draw_readings, way_axis
 from analysis.figures.style import QUIET, Look, canvas, gap, panel
-from analysis.saturation import Estimator, ExponentialApproach, ShareOfPlateau
+from analysis.quantities import name, run_name, short
 from analysis.saturation import panel as estimators
 from analysis.windows import Against, window
 from hooks.errors import StepscopeError
 
 EXPERIMENTS = ("step_budget", "trajectory")
+LOWEST, HIGHEST = -0.2, 1.08
+"""Of every cosine here."""
 
 
 def draw(evidence: Evidence) -> Figure:
-    """Curves above, windows by every estimator below."""
-    figure = canvas(4.1)
-    axes = figure.subplots(2, 3, height_ratios=[1.75, 1], sharex="col")
-    modes: tuple[tuple[str, str, Against], ...] = (
-        ("budget: whole runs", "number of steps of a run", "step"),
-        ("trajectory", "step of one run", "step"),
-        ("trajectory", "noise level σ", "sigma"),
-    )
-    for k, (title, label, against) in enumerate(modes):
-        panel(axes[0, k], "abc"[k], title)
-        try:
-            found = curves(evidence, budget=k == 0)
-        except StepscopeError as error:
-            gap(axes[0, k], str(error))
-            gap(axes[1, k], "")
-            continue
-        column(evidence, axes[:, k], found, against)
-        axes[1, k].set_xlabel(label)
-        if k:
-            axes[0, k].sharey(axes[0, 1])
-            axes[0, k].tick_params(labelleft=k == 1)
-            axes[1, k].tick_params(labelleft=False)
-    axes[0, 0].set_ylabel("cosine to the reference")
-    legend(axes[0, 0], loc="lower right")
-    legend(axes[0, 1], loc="lower right")
+    """Budget on the left, the two backbones' curves beside it, windows below."""
+    figure = canvas(6.0)
+    axes = figure.subplots(3, 3, height_ratios=[1.5, 1.5, 1.25])
+    budget(evidence, axes[0, 0], axes[2, 0])
+    axes[1, 0].axis("off")
+    against: tuple[Against, Against] = ("step", "sigma")
+    for row, backbone in enumerate(evidence.backbones):
+        for column, x in enumerate(against):
+            one = axes[row, column + 1]
+            panel(one, "bcde"[2 * row + column], "")
+            try:
+                run = evidence.one("trajectory", backbone=backbone)
+            except StepscopeError as error:
+                gap(one, str(error))
+                continue
+            panel(one, "bcde"[2 * row + column], run_name(run))
+            found = draw_readings(evidence, one, run, x)
+            ends = bounds(evidence, one, run, words=column == 0)
+            along(one, run.sizes["step"], x)
+            if column == 1:
+                way_axis(one, ends)
+                one.tick_params(labelleft=False)
+            if row == 0:
+                positions(evidence, axes[2, column + 1], one, found, x)
+                panel(axes[2, column + 1], "gh"[column], f"window ends, {name(backbone)}")
+    handles, labels = axes[0, 1].get_legend_handles_labels()
+    axes[1, 0].legend(handles, labels, loc="center", title="identity, (b) to (e)")
+    axes[0, 1].set_ylabel("cosine to the reference")
+    axes[1, 1].set_ylabel("cosine to the reference")
+    axes[2, 2].tick_params(labelleft=False)
     return figure
 
 
-def curves(evidence: Evidence, *, budget: bool) -> dict[str, xr.DataArray]:
-    """By the name in the legend: endpoints of whole runs, or trajectories."""
-    if budget:
-        runs = {b: evidence.all("step_budget", backbone=b) for b in evidence.backbones}
-        return {name(b): budgets(evidence, each) for b, each in runs.items()}
-    runs = [evidence.one("trajectory", backbone=b) for b in evidence.backbones]
-    return {run_name(run): evidence.identity(run) for run in runs}
-
-
-def column(
-    evidence: Evidence, axes: np.ndarray, found: dict[str, xr.DataArray], against: Against
-) -> None:
-    """One mode against one coordinate."""
-    dim = "budget" if "budget" in next(iter(found.values())).dims else "step"
-    for k, (label, values) in enumerate(found.items()):
-        x = values["sigma" if against == "sigma" else dim].values
-        curve(axes[0], x, evidence.average(values), look(k), label)
-    if dim == "budget":
-        points = np.unique(np.concatenate([v["budget"].values for v in found.values()]))
-        axes[0].set_xscale("log", base=2)
-        axes[0].set_xticks(points, [str(p) for p in points], minor=False)
-        axes[0].set_xticks([], minor=True)
-        axes[0].set_xlim(points[0] / 1.15, points[-1] * 1.15)
-    elif against == "sigma":
-        axes[0].set_xlim(1.02, 0.0)
+def along(axes: Axes, count: int, against: Against) -> None:
+    """One run's axis, from its noise to its image."""
+    axes.set_ylim(LOWEST, HIGHEST)
+    if against == "sigma":
+        axes.set_xlim(1.03, -0.03)
+        axes.set_xlabel("noise level σ")
     else:
-        axes[0].set_xlim(-1, max(len(values["step"]) for values in found.values()))
-    for k, values in enumerate(found.values()):
-        estimates(evidence, axes, values, against, look(k), (k - 0.5) * 0.3)
+        steps(axes, count)
+        axes.set_xlim(-0.03 * count, 1.03 * count)
+        axes.set_xlabel("steps with the adapter before")
 
 
-def estimates(
-    evidence: Evidence,
-    axes: np.ndarray,
-    values: xr.DataArray,
-    against: Against,
-    drawn: Look,
-    offset: float,
+def budget(evidence: Evidence, above: Axes, below: Axes) -> None:
+    """Endpoints of whole runs and their windows."""
+    panel(above, "a", "whole runs")
+    panel(below, "f", "window ends, whole runs")
+    try:
+        every = {b: evidence.all("step_budget", backbone=b) for b in evidence.backbones}
+        found = {name(b): budgets(evidence, runs) for b, runs in every.items()}
+    except StepscopeError as error:
+        gap(above, str(error))
+        gap(below, "")
+        return
+    points = np.unique(np.concatenate([v["budget"].values for v in found.values()]))
+    above.set_ylim(LOWEST, HIGHEST)
+    for axes in (above, below):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(points, [str(p) for p in points], minor=False)
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(points[0] / 1.15, points[-1] * 1.15)
+        axes.set_xlabel("number of steps of a run")
+    for k, (label, values) in enumerate(found.items()):
+        curve(above, values["budget"].values, evidence.average(values), look(3 + k), label)
+    bounds(evidence, above, every[evidence.baseline][0], words=False)
+    above.set_ylabel("cosine to the reference")
+    above.legend(loc="lower right")
+    marks(evidence, below, {k: (v, look(3 + i)) for i, (k, v) in enumerate(found.items())}, "step")
+
+
+def positions(
+    evidence: Evidence, axes: Axes, above: Axes, found: Mapping[str, xr.DataArray], against: Against
 ) -> None:
-    """The position by every estimator; the first one's is the window that is shaded above."""
+    """The windows of one run's curves, on the same axis as they."""
+    axes.set_xlim(above.get_xlim())
+    axes.set_xlabel(above.get_xlabel())
+    marks(evidence, axes, {label: (v, READINGS[label][1]) for label, v in found.items()}, against)
+
+
+def marks(
+    evidence: Evidence,
+    axes: Axes,
+    found: Mapping[str, tuple[xr.DataArray, Look]],
+    against: Against,
+) -> None:
+    """For each estimator a position of every curve."""
     panel_ = estimators(evidence.share)
-    for row, estimator in enumerate(panel_):
-        try:
-            found = window(values, estimator, evidence.window_interval, against=against)
-        except StepscopeError:  # a single face: a position without interval is not drawn
-            found = None
-        if found is not None and row == 0:
-            window_mark(axes[0], found, drawn, sigma=against == "sigma")
-        position_mark(axes[1], found, row + offset, drawn)
-    axes[1].set_yticks(range(len(panel_)), [short(e) for e in panel_])
-    axes[1].set_ylim(len(panel_) - 0.4, -0.6)
-    axes[1].grid(visible=False)
+    for k, (label, (values, drawn)) in enumerate(found.items()):
+        offset = (k - (len(found) - 1) / 2) * 0.8 / max(len(found), 2)
+        for row, estimator in enumerate(panel_):
+            try:
+                where = window(values, estimator, evidence.window_interval, against=against)
+            except StepscopeError:  # too few faces: a position without interval is not drawn
+                where = None
+            shown = Look(drawn.colour, drawn.line, "|") if label == NULL else drawn
+            position_mark(axes, where, row + offset, shown)
+    axes.set_yticks(range(len(panel_)), [folded(short(e)) for e in panel_], fontsize=6)
+    axes.set_ylim(len(panel_) - 0.45, -0.55)
+    axes.grid(visible=False)
+    for row in range(1, len(panel_)):
+        axes.axhline(row - 0.5, color="#dddddd", lw=0.4)
+
+
+def folded(text: str) -> str:
+    """An estimator's name in two lines."""
+    for sign in (", ", " of a ", " of "):
+        if sign in text:
+            first, last = text.split(sign)
+            return f"{first}{sign.rstrip()}\n{last}"
+    return text
 
 
 def position_mark(axes: Axes, found: xr.Dataset | None, y: float, drawn: Look) -> None:
     """A position and its interval, cut at the panel's edges; a cross where there is none."""
     left, right = axes.get_xlim()
     if found is None or not np.isfinite(found["position"]):
-        axes.plot([0.97], [y], "x", color=QUIET, ms=3, transform=axes.get_yaxis_transform())
+        axes.plot(
+            [0.985], [y], "x", color=drawn.colour if found is not None else QUIET, ms=2.5,
+            transform=axes.get_yaxis_transform(),
+        )  # fmt: skip
         return
     ends = np.clip([float(found["low"]), float(found["high"])], min(left, right), max(left, right))
-    bars(axes, y, [found["position"].item(), *ends], drawn, across=True)
+    bars(axes, y, [found["position"].item(), *ends], drawn, across=True, capsize=1.2, ms=2.8)
     for end, bound in zip(ends, (found["low"], found["high"]), strict=True):
         if np.isinf(bound):
-            axes.plot([end], [y], ">", color=drawn.colour, ms=3.5, clip_on=False)
-
-
-def short(estimator: Estimator) -> str:
-    """An estimator's name on an axis."""
-    if isinstance(estimator, ShareOfPlateau):
-        return f"{estimator.share:.0%} of plateau"
-    if isinstance(estimator, ExponentialApproach):
-        return f"{estimator.share:.0%} of a saturating fit"
-    return f"broken line, {estimator.after} end"
+            axes.plot([end], [y], ">", color=drawn.colour, ms=3, clip_on=False)

@@ -1,14 +1,19 @@
-"""Identity, sharpness and the streams inside the model over a run.
+"""Identity, sharpness, contrast and the streams inside the model over a run.
 
-(a) Means over faces against sigma: similarity of the decoded x0 (final image's keypoints fixed),
-share of frames with a face (Wilson's interval), sharpness of the face (variance of the Laplacian of
-x0 at a fixed size), and the norm ratio. (b, c) Norm ratio by block and step under both backbones:
-text over image, root mean square per token of the attention output before its gate; our definition.
-It measures text, not identity. (d, e) What the adapter adds after each block over what it is added
-to, |alpha r| / |h|; zero in blocks without residual. Each pair shares one colour scale.
+Means over faces against sigma. (a1) Identity readable in the model's estimate (final image's keypoints
+fixed), and grey its blur null, the final image blurred to x0's sharpness; (a2) share of frames with a
+face (Wilson's interval); (a3) sharpness of the face, variance of the Laplacian of x0 at a fixed size,
+which the null has by construction; (a4) RMS contrast of the face, and grey the null's. Text over image
+norm, our definition: root mean square per token of the attention output before its gate, in (b1)
+double blocks, where it is measured after its output projection, and (b2) single blocks, where before
+it: the two are not compared. It measures text, not identity. Padding tokens are a stream of their own
+where the run has them; else they are in text. (b3) Norm of the image tokens after a block, mean over
+blocks, and without its few largest channels where recorded. (c, d) The ratio by block and step, each
+kind of block on its own scale; (e, f) what the adapter adds after each block over what it is added to,
+|alpha r| / |h|; zero in blocks without residual.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -18,57 +23,120 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
 
 from analysis.evidence import Evidence, MissingEvidenceError, measured
-from analysis.figures.marks import curve, heatmap, key, look, plain, run_name, steps
+from analysis.figures.marks import curve, heatmap, key, look, plain, steps
+from analysis.figures.readings import NULL, READINGS, bounds
 from analysis.figures.style import Look, canvas, gap, panel
+from analysis.quantities import (
+    contrast,
+    contribution,
+    norm_ratio,
+    null_contrast,
+    run_name,
+    sharpness,
+)
 
 EXPERIMENTS = ("trajectory",)
 LEAST_WIDTH = 0.34  # of a heatmap, for runs of few steps, as a share of the longest run's
+Quantity = Callable[[xr.Dataset], xr.DataArray]
 
 
 def draw(evidence: Evidence) -> Figure:
     """Curves above, pairs of heatmaps below."""
     runs = [evidence.one("trajectory", backbone=b) for b in evidence.backbones]
-    figure = canvas(5.0)
-    (above,), (below,) = figure.subfigures(2, 1, height_ratios=[1, 1.5], squeeze=False)
-    over_sigma(evidence, above, runs)
+    figure = canvas(7.0)
+    (above,), (middle,), (below,) = figure.subfigures(
+        3, 1, height_ratios=[1.05, 1, 1.75], squeeze=False
+    )
+    images(evidence, above, runs)
+    norms(evidence, middle, runs)
     heatmaps(below, runs)
     return figure
 
 
-def norm_ratio(run: xr.Dataset) -> xr.DataArray:
-    """Text over image norm of the attention output, (sample, step, block); ours by definition."""
-    norms = measured(run, "attention_norm").sel(branch="positive")
-    ratio = norms.sel(stream="text", drop=True) / norms.sel(stream="image", drop=True)
-    return ratio.assign_attrs(units="1", long_name="text over image attention-output norm")
-
-
-def over_sigma(evidence: Evidence, figure: SubFigure, runs: list[xr.Dataset]) -> None:
-    """Four quantities against sigma."""
+def images(evidence: Evidence, figure: SubFigure, runs: Sequence[xr.Dataset]) -> None:
+    """Four quantities of the decoded estimates against sigma."""
     axes = figure.subplots(1, 4)
-    quantities: tuple[tuple[str, Callable[[xr.Dataset], xr.DataArray]], ...] = (
-        ("identity (cosine)", evidence.identity),
-        ("frames with a face", lambda run: evidence.identity(run, "detected")),
-        ("sharpness of the face", sharpness),
-        ("text / image norm", lambda run: norm_ratio(run).mean("block")),
+    quantities: tuple[tuple[str, Quantity, Quantity | None], ...] = (
+        ("identity in x0 (cosine)", evidence.identity, evidence.blur_null),
+        ("frames with a face", lambda run: evidence.identity(run, "detected"), None),
+        ("sharpness of the face", sharpness, None),
+        ("contrast of the face", contrast, null_contrast),
     )
-    for k, (title, quantity) in enumerate(quantities):
+    for k, (title, quantity, null) in enumerate(quantities):
         panel(axes[k], f"a{k + 1}", title)
-        axes[k].set_xlim(1.02, 0.0)
-        axes[k].set_xlabel("noise level σ")
         for i, run in enumerate(runs):
             draw_one(evidence, axes[k], run, quantity, look(i), detection=k == 1)
+            if null is not None:
+                draw_null(evidence, axes[k], run, null, label=i == 0 and k == 0)
+    bounds(evidence, axes[0], runs[0])
+    over_sigma(axes)
     key(figure, axes[0])
     axes[1].set_ylim(-0.03, 1.05)
+    axes[0].set_ylim(-0.05, 1.08)
+
+
+def norms(evidence: Evidence, figure: SubFigure, runs: Sequence[xr.Dataset]) -> None:
+    """The streams' ratio, kinds of block apart, and the residual stream's norm."""
+    kinds = list(dict.fromkeys(k for run in runs for k in kinds_of(run)))
+    axes = figure.subplots(1, len(kinds) + 1, squeeze=False)[0]
+    for k, kind in enumerate(kinds):
+        panel(axes[k], f"b{k + 1}", f"text / image norm, {kind} blocks")
+        for i, run in enumerate(runs):
+            for stream, line in (("text", "-"), ("padding", ":")):
+                if stream not in run["stream"].values:
+                    continue
+                drawn = Look(look(i).colour, line, look(i).marker)
+
+                def mean(r: xr.Dataset, s: str = stream, t: str = kind) -> xr.DataArray:
+                    return of(norm_ratio(r, s), t).mean("block")
+
+                draw_one(evidence, axes[k], run, mean, drawn)
+    last = axes[-1]
+    panel(last, f"b{len(kinds) + 1}", "norm after a block, image")
+    for i, run in enumerate(runs):
+        for variable, line, word in (
+            ("residual_norm", "-", "whole"),
+            ("residual_norm_without_massive", "--", "without its largest channels"),
+        ):
+            if variable not in run:
+                continue
+            drawn = Look(look(i).colour, line, look(i).marker)
+            label = f"{run_name(run)}, {word}"
+            draw_one(evidence, last, run, lambda r, v=variable: residual(r, v), drawn, label=label)
+    if not last.get_legend_handles_labels()[1]:
+        gap(last, "the residual stream's norm was not recorded")
+    else:
+        last.set_yscale("log")
+        plain(last.yaxis)
+        if any("residual_norm_without_massive" in run for run in runs):
+            lines(last, {"-": "whole", "--": "without its largest channels"})
+    over_sigma(axes)
+    if any("padding" in run["stream"].values for run in runs):
+        lines(axes[0], {"-": "text tokens", ":": "padding tokens"})
+
+
+def lines(axes: Axes, words: Mapping[str, str]) -> None:
+    """A legend of line styles, whatever the colour."""
+    axes.legend([axes.plot([], [], color="#555555", ls=s)[0] for s in words], list(words.values()))
+
+
+def over_sigma(axes: Sequence[Axes]) -> None:
+    """From noise on the left to the image on the right."""
+    for one in axes:
+        if one.get_lines():
+            one.set_xlim(1.02, -0.02)
+            one.set_xlabel("noise level σ")
 
 
 def draw_one(
     evidence: Evidence,
     axes: Axes,
     run: xr.Dataset,
-    quantity: Callable[[xr.Dataset], xr.DataArray],
+    quantity: Quantity,
     drawn: Look,
     *,
-    detection: bool,
+    detection: bool = False,
+    label: str | None = None,
 ) -> None:
     """One run's curve of one quantity."""
     try:
@@ -79,50 +147,88 @@ def draw_one(
     if mean is None:
         return gap(axes, "one face: no rate over faces")
     mean = mean.rename({"rate": "mean"}) if detection else mean
-    return curve(axes, run["sigma"].values, mean, drawn, run_name(run))
+    return curve(axes, run["sigma"].values, mean, drawn, label or run_name(run))
 
 
-def sharpness(run: xr.Dataset) -> xr.DataArray:
-    """Variance of the Laplacian of the face in x0, (sample, step)."""
-    return measured(run, "sharpness").sel(region="face", measure="laplacian", drop=True)
+def draw_null(
+    evidence: Evidence, axes: Axes, run: xr.Dataset, null: Quantity, *, label: bool
+) -> None:
+    """The same of the blurred final image, in grey; nothing if it was not measured."""
+    try:
+        mean = evidence.average(null(run))
+    except MissingEvidenceError:
+        return
+    words = NULL if label else "_"
+    curve(axes, run["sigma"].values, mean, READINGS[NULL][1], words, faint=True)
 
 
-def heatmaps(figure: SubFigure, runs: list[xr.Dataset]) -> None:
-    """Two pairs: the norm ratio and the adapter's contribution; each pair on one colour scale."""
+def kinds_of(run: xr.Dataset) -> list[str]:
+    """Kinds of block, in order: `double` and `single` in FLUX."""
+    return list(dict.fromkeys(str(name).partition(".")[0] for name in run["block"].values))
+
+
+def of(values: xr.DataArray, kind: str) -> xr.DataArray:
+    """Of a quantity along `block`, the blocks of one kind."""
+    return values.isel(block=[str(n).startswith(f"{kind}.") for n in values["block"].values])
+
+
+def residual(run: xr.Dataset, variable: str) -> xr.DataArray:
+    """The residual stream's norm of the image tokens, mean over blocks, (sample, step)."""
+    norms = measured(run, variable).sel(branch="positive", stream="image", drop=True)
+    return norms.mean("block")
+
+
+def heatmaps(figure: SubFigure, runs: Sequence[xr.Dataset]) -> None:
+    """Two pairs, each with a row for every kind of block: the norm ratio and the adapter's contribution."""
     longest = max(run.sizes["step"] for run in runs)
     widths = [max(run.sizes["step"], LEAST_WIDTH * longest) for run in runs]
     sides = figure.subfigures(1, 2, squeeze=False)[0]
+    kinds = kinds_of(runs[0])
+    heights = [max(2, len(of(runs[0]["block"], kind))) for kind in kinds]
     quantities = (
-        ("text / image norm", norm_ratio, "bc"),
-        ("adapter's contribution |αr|/|h|", contribution, "de"),
+        ("text / image", norm_ratio, "cd"),
+        ("contribution |αr|/|h|", contribution, "ef"),
     )
     for side, (title, quantity, letters) in zip(sides, quantities, strict=True):
-        axes = side.subplots(1, len(runs), width_ratios=widths)
+        axes = side.subplots(
+            len(kinds), len(runs), width_ratios=widths, height_ratios=heights, squeeze=False
+        )
         try:
             maps = [quantity(run).mean("sample").transpose("block", "step") for run in runs]
         except MissingEvidenceError as error:
-            for one in axes:
+            for one in axes[:-1].ravel():
+                one.axis("off")
+            for one in axes[-1]:
                 gap(one, str(error))
             continue
-        scale = colour_scale(
-            np.concatenate([m.values.ravel() for m in maps]), log=quantity is norm_ratio
-        )
-        for one, run, values, letter in zip(axes, runs, maps, letters, strict=True):
-            blocks = values["block"].values.tolist()
-            heatmap(one, values.values, blocks, norm=scale)
-            every = max(1, len(blocks) // 12)
-            one.set_yticks(range(0, len(blocks), every), blocks[::every])
-            one.tick_params(labelleft=one is axes[0])
-            steps(one, run.sizes["step"])
+        ratio = quantity is norm_ratio
+        whole = colour_scale(np.concatenate([m.values.ravel() for m in maps]), log=ratio)
+        for row, kind in enumerate(kinds):
+            parts = [of(m, kind) for m in maps]
+            values = np.concatenate([p.values.ravel() for p in parts])
+            scale = colour_scale(values, log=True) if ratio else whole
+            for one, part in zip(axes[row], parts, strict=True):
+                pixels(one, part, scale, labels=one is axes[row][0])
+                one.tick_params(labelbottom=row == len(kinds) - 1)
+            if ratio or row == 0:
+                on = list(axes[row]) if ratio else axes.ravel().tolist()
+                bar = side.colorbar(ScalarMappable(scale), ax=on, pad=0.02, shrink=0.95)
+                bar.set_label(title, fontsize=6)
+                if isinstance(scale, LogNorm):
+                    plain(bar.ax.yaxis)
+        for one, run, letter in zip(axes[0], runs, letters, strict=True):
             panel(one, letter, run_name(run).replace(", ", "\n"))
-        bar = side.colorbar(ScalarMappable(scale), ax=list(axes), label=title, shrink=0.9, pad=0.02)
-        if isinstance(scale, LogNorm):
-            plain(bar.ax.yaxis)
+        for one, run in zip(axes[-1], runs, strict=True):
+            steps(one, run.sizes["step"])
 
 
-def contribution(run: xr.Dataset) -> xr.DataArray:
-    """|alpha r| / |h| of the positive branch, (sample, step, block)."""
-    return measured(run, "contribution").sel(branch="positive", drop=True)
+def pixels(axes: Axes, values: xr.DataArray, scale: Normalize, *, labels: bool) -> None:
+    """One backbone's blocks of one kind."""
+    blocks = values["block"].values.tolist()
+    heatmap(axes, values.values, blocks, norm=scale)
+    every = max(1, -(-len(blocks) // 8))
+    axes.set_yticks(range(0, len(blocks), every), blocks[::every])
+    axes.tick_params(labelleft=labels, labelsize=6)
 
 
 def colour_scale(values: np.ndarray, *, log: bool) -> Normalize:

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from analysis.drift import drift
 from analysis.evidence import Evidence, MissingEvidenceError
 from analysis.figures.figure4_streams import LEAST_WIDTH, colour_scale
-from analysis.figures.marks import bars, heatmap, key, look, name, run_name, steps
+from analysis.figures.marks import bars, heatmap, key, look, steps
 from analysis.figures.style import canvas, gap, panel
+from analysis.quantities import name, run_name
 from hooks.errors import StepscopeError
 
 EXPERIMENTS = ("prompt_complexity",)

@@ -1,6 +1,7 @@
 """Conditioning scale: identity and detection of the final image against the adapter's factor alpha.
 
-(a) Similarity to the reference, mean over the samples in which a face was found. (b) Share of
+(a) Similarity to the reference, mean over the samples in which a face was found; lines: another
+person's reference, and the same person's other photos. (b) Share of
 samples with a face (Wilson's interval at the effective sample size). (c) The adapter's contribution
 |alpha r| / |h|, mean over blocks and steps. alpha = 0 is without adapter, 1 is as trained.
 """
@@ -9,9 +10,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from analysis.evidence import Evidence, MissingEvidenceError, setting
-from analysis.figures.figure4_streams import contribution
-from analysis.figures.marks import bars, key, look, name
+from analysis.figures.marks import bars, key, look
+from analysis.figures.readings import bounds
 from analysis.figures.style import canvas, gap, panel
+from analysis.quantities import contribution, name
 
 EXPERIMENTS = ("adapter_scale",)
 
@@ -52,6 +54,7 @@ def draw(evidence: Evidence) -> Figure:
             bars(one, alpha[: len(found)], values, look(k), ls=look(k).line, label=name(backbone))
     if not rates:
         gap(axes[1], "one face: no rate over faces")
+    bounds(evidence, axes[0], evidence.all("adapter_scale", backbone=evidence.baseline)[0])
     axes[1].set_ylim(-0.03, 1.05)
     key(figure, axes[0])
     return figure

@@ -1,12 +1,14 @@
-"""The conceptual trajectory, fitted to the measured one: identity first, detail later.
+"""The conceptual trajectory, fitted to the measured one: identity and sharpness readable in x0.
 
 Dots: measured means over faces along the run, scaled so that the first step is 0 and the last lies
 on the curve; bars: the interval over faces of that share of the way, which the first and the last
 step have by definition; an arrow is an interval that goes on beyond the axis. Curves:
 1 - exp(-s / tau), s the step, with tau from the saturating fit to each mean (the position at which
 it has made half its way, over ln 2); bands: the interval of tau. Where the fit finds no saturation
-within the run there is no curve, and the panel says so. The shape of the curve is an assumption of
-the concept, not a finding; how the dots leave it is a finding.
+within the run there is no curve, and the panel says so. Grey: the blur null, the final image blurred to
+x0's sharpness, whose identity never changed: an early rise that it shares is the judge's, not the run's.
+x0 is what the adapter supplies at that evaluation, not what the latents carry (figure 3). The shape of
+the curve is an assumption of the concept, not a finding; how the dots leave it is a finding.
 """
 
 from collections.abc import Sequence
@@ -20,9 +22,10 @@ from matplotlib.figure import Figure
 
 from analysis.cells import face_means
 from analysis.evidence import Evidence
-from analysis.figures.figure4_streams import sharpness
-from analysis.figures.marks import key, look, run_name, steps
+from analysis.figures.marks import key, look, steps
+from analysis.figures.readings import NULL, READINGS
 from analysis.figures.style import QUIET, Look, canvas, gap, panel
+from analysis.quantities import run_name, sharpness
 from analysis.saturation import ExponentialApproach
 from analysis.windows import window
 from hooks.errors import StepscopeError
@@ -60,12 +63,15 @@ def draw(evidence: Evidence) -> Figure:
     """A panel for each backbone."""
     figure = canvas(2.6)
     axes = figure.subplots(1, 2, sharey=True)
-    every = []
+    every, nulls = [], []
     for one, letter, backbone in zip(axes, "ab", evidence.backbones, strict=True):
         run = evidence.one("trajectory", backbone=backbone)
         panel(one, letter, run_name(run))
         steps(one, run.sizes["step"])
-        quantities = (("identity", evidence.identity), ("sharpness of the face", sharpness))
+        quantities = (
+            ("identity as predicted", evidence.identity),
+            ("sharpness of the face", sharpness),
+        )
         courses: list[Course] = []
         for k, (label, quantity) in enumerate(quantities):
             try:
@@ -73,15 +79,27 @@ def draw(evidence: Evidence) -> Figure:
             except StepscopeError as error:
                 gap(one, str(error))
         every.append(courses)
+        nulls.append(null(evidence, run))
     low, high = limits([c for courses in every for c in courses])
-    for one, courses in zip(axes, every, strict=True):
+    for one, courses, blur in zip(axes, every, nulls, strict=True):
         one.set_ylim(low, high)
+        if blur is not None:
+            grey = READINGS[NULL][1]
+            one.plot(blur.step, blur.shares[0], color=grey.colour, ls=grey.line, label=NULL)
         for each in courses:
             concept(one, each)
         refusals(one, courses)
     axes[0].set_ylabel("share of the way to the plateau")
     key(figure, max(axes, key=lambda one: len(one.get_legend_handles_labels()[1])))
     return figure
+
+
+def null(evidence: Evidence, run: xr.Dataset) -> Course | None:
+    """The blur null's identity; None where it was not measured."""
+    try:
+        return course(evidence, evidence.blur_null(run), READINGS[NULL][1], NULL)
+    except StepscopeError:
+        return None
 
 
 def course(evidence: Evidence, values: xr.DataArray, drawn: Look, label: str) -> Course:

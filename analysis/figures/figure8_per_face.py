@@ -1,22 +1,29 @@
 """Identity per face: both backbones, and their paired difference.
 
 (a) Similarity of the final image: large marks are the means of a face, small dots its samples
-(prompts and seeds), faces in order of the baseline. One face says nothing about others, so there is
-no interval within a row. (b) Difference in the same face, prompt and seed, swapped minus baseline:
-dots are pairs, the line and band are the mean over faces and its interval. Pairs in which one of the
-two has no face are left out and counted in the title.
+(prompts and seeds), faces in order of the mean of both: an order by one of the two would make the
+differences beside it fall along the rows where there is nothing but chance. Vertical lines: another
+person's reference, dotted, and the same person's other photos, dashed. One face says nothing about
+others, so there is no interval within a row. (b) Difference in the same face, prompt and seed, swapped
+minus baseline: dots are pairs, the line and band are the mean over faces and its interval. Pairs in
+which one of the two has no face are left out and counted in the title.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from analysis.cells import face_means
+from analysis.cells import FaceMeans, face_means
 from analysis.compare import pair
 from analysis.evidence import Evidence
-from analysis.figures.marks import key, look, run_name
+from analysis.figures.marks import key, look
+from analysis.figures.readings import bounds
 from analysis.figures.style import INK, canvas, panel
+from analysis.quantities import run_name
 
 EXPERIMENTS = ("main",)
 
@@ -26,24 +33,35 @@ def draw(evidence: Evidence) -> Figure:
     runs = [evidence.one("main", backbone=b) for b in evidence.backbones]
     ends = [evidence.endpoint(run) for run in runs]
     means = [face_means(end) for end in ends]
-    order = np.argsort(np.nan_to_num(means[0].mean, nan=-2.0))[::-1]
-    faces = means[0].faces[order]
+    faces = by_mean(means)
     figure = canvas(1.1 + 0.16 * len(faces))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.35, 1])
     panel(left, "a", "cosine to the reference")
     for k, (run, end, mean) in enumerate(zip(runs, ends, means, strict=True)):
         rows = np.arange(len(faces)) + (k - 0.5) * 0.26
         dots(left, end, faces, rows, k)
+        middle = dict(zip(mean.faces.tolist(), mean.mean, strict=True))
         left.plot(
-            mean.mean[order], rows, ls="none", marker=look(k).marker, color=look(k).colour,
-            mec="white", mew=0.4, ms=5, label=run_name(run),
+            [middle.get(face, np.nan) for face in faces.tolist()], rows, ls="none",
+            marker=look(k).marker, color=look(k).colour, mec="white", mew=0.4, ms=5,
+            label=run_name(run),
         )  # fmt: skip
     left.set_yticks(range(len(faces)), faces.tolist())
     left.set_ylim(len(faces) - 0.4, -0.6)
     left.set_xlabel("cosine")
+    bounds(evidence, left, runs[0], across=True)
     key(figure, left)
     difference(evidence, right, ends, faces)
     return figure
+
+
+def by_mean(means: Sequence[FaceMeans]) -> np.ndarray:
+    """All faces, by falling mean over both runs; those that one of them never found last."""
+    faces = np.unique(np.concatenate([mean.faces for mean in means]))
+    each = np.full((len(means), len(faces)), np.nan)
+    for row, mean in zip(each, means, strict=True):
+        row[np.searchsorted(faces, mean.faces)] = mean.mean
+    return faces[np.argsort(np.nan_to_num(each.mean(0), nan=-2.0))[::-1]]
 
 
 def dots(axes: Axes, values: xr.DataArray, faces: np.ndarray, rows: np.ndarray, k: int) -> None:
@@ -73,4 +91,5 @@ def difference(evidence: Evidence, axes: Axes, ends: list[xr.DataArray], faces: 
     axes.axvspan(float(found["low"]), float(found["high"]), color=INK, alpha=0.13, lw=0)
     lost = int(np.isnan(change.values).sum())
     panel(axes, "b", f"paired difference ({int(found['pairs'])} pairs, {lost} without face)")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("swapped − baseline (cosine)")

@@ -1,8 +1,10 @@
 """Weak adapter: identity along the run without adapter, with a weak one and with the full one.
 
 (a, b) Similarity of the decoded x0 (final image's keypoints fixed) under both backbones, for each
-factor alpha of the adapter; alpha = 0 is the same model without it. (c) Lift of the final image,
-full minus the smaller alpha in the same face, prompt and seed, paired, with intervals.
+factor alpha of the adapter; alpha = 0 is the same model without it; lines: another person's reference,
+and the same person's other photos. It is identity readable in the model's estimate (figure 3). (c) Lift
+of the final image, full minus the smaller alpha in the same face, prompt and seed, paired, with
+intervals.
 """
 
 import numpy as np
@@ -11,8 +13,10 @@ from matplotlib.figure import Figure
 
 from analysis.drift import lift
 from analysis.evidence import Evidence, setting
-from analysis.figures.marks import bars, curve, key, look, name, run_name, steps
+from analysis.figures.marks import bars, curve, key, look, steps
+from analysis.figures.readings import bounds
 from analysis.figures.style import canvas, gap, panel
+from analysis.quantities import name, run_name
 from hooks.errors import StepscopeError
 
 EXPERIMENTS = ("weak_adapter",)
@@ -36,6 +40,7 @@ def draw(evidence: Evidence) -> Figure:
                 curve(axes[k], values["step"].values, evidence.average(values), look(i), label)
         except StepscopeError as error:
             gap(axes[k], str(error))
+        bounds(evidence, axes[k], runs[0], words=k == 0)
         lifts(evidence, axes[2], runs, k)
     axes[0].set_ylabel("cosine to the reference")
     axes[1].sharey(axes[0])

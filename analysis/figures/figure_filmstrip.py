@@ -1,68 +1,123 @@
-"""The decoded estimate x0 along the run, with its similarity to the reference under each frame.
+"""What is seen at the same steps: as predicted, carried by the latents, and committed.
 
-For each of the first faces of the grid (first prompt, first seed; nothing was selected) the
-reference, frames of the baseline and all frames of the swapped backbone, from the same initial
-noise. Over each frame its step and sigma; under it the cosine under the judge, with the final
-image's keypoints held fixed, or "no face".
+For the first face of the grid (first prompt, first seed; nothing was selected) and both backbones:
+*as predicted*, the decoded estimate x0 at the step; *carried by the latents*, x0 with the adapter off
+for that one evaluation; *committed*, the final image with the adapter off from that step to the end.
+Over each column its step and sigma; under each frame the cosine to the reference under the judge, of
+x0 with the final image's keypoints held fixed, of final images with their own, or "no face".
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from analysis.evidence import Evidence, measured
+from analysis.evidence import Evidence, MissingEvidenceError, measured
 from analysis.figures.figure2_grid import cell, unique
-from analysis.figures.marks import cosine, picture, run_name
-from analysis.figures.style import WIDTH, canvas
+from analysis.figures.marks import cosine, picture
+from analysis.figures.style import QUIET, WIDTH, canvas
 from analysis.figures.style import frames as place
+from analysis.quantities import run_name
 
 EXPERIMENTS = ("trajectory",)
-FACES, FRAMES = 2, 9
-GAP, LINE, HEAD = 0.03, 0.2, 0.16
-"""Inches: between the pictures, under and above each."""
+FRAMES = 9
+GAP, LINE, HEAD, LEFT = 0.03, 0.17, 0.3, 1.3
+"""Inches: between the pictures, under each, above each backbone's, left of all."""
+
+
+class Strip(NamedTuple):
+    """A row: its name, the images' variable, the axis that its frames lie on, and their cosines."""
+
+    label: str
+    images: str
+    axis: str
+    values: Callable[[Evidence, xr.Dataset], xr.DataArray]
+
+
+STRIPS = (
+    Strip("as\npredicted", "decoded", "step", lambda e, run: e.identity(run)),
+    Strip("carried by\nthe latents", "decoded_carried", "step", lambda e, run: e.carried(run)),
+    Strip("committed", "decoded_committed", "off_from", lambda e, run: e.committed(run)),
+)
 
 
 def draw(evidence: Evidence) -> Figure:
-    """Two rows a face."""
+    """Three rows a backbone; the reference on the left."""
     runs = [evidence.one("trajectory", backbone=b) for b in evidence.backbones]
-    faces = unique(runs[0]["face"])[:FACES]
-    prompt = unique(runs[0]["prompt"])[0]
-    side = (WIDTH - 0.45 - GAP * FRAMES) / (1 + FRAMES)
-    lefts = [0.02, *(0.4 + side + GAP + i * (side + GAP) for i in range(FRAMES))]
-    tops = [HEAD + i * (side + HEAD + LINE) for i in range(2 * len(faces))]
+    side = (WIDTH - LEFT - GAP * FRAMES) / FRAMES
+    lefts = [0.02, *(LEFT + i * (side + GAP) for i in range(FRAMES))]
+    block = HEAD + len(STRIPS) * (side + LINE)
+    tops = [
+        k * block + HEAD + i * (side + LINE) for k in range(len(runs)) for i in range(len(STRIPS))
+    ]
     figure = canvas(tops[-1] + side + LINE)
     axes = place(figure, tops, lefts, side)
-    for i, face in enumerate(faces):
-        for k, run in enumerate(runs):
-            row = axes[2 * i + k]
-            one = cell(run, face, prompt)
-            if k == 0:
-                picture(row[0], one["face_crop"].values, "reference", quiet=True)
-                row[0].set_title(face, fontsize=6, pad=2)
-            else:
-                row[0].axis("off")
-            row[1].set_ylabel(run_name(run).replace(", ", "\n"), fontsize=6)
-            frames(evidence, row[1:], run, one)
+    for k, run in enumerate(runs):
+        rows = axes[k * len(STRIPS) : (k + 1) * len(STRIPS)]
+        one = cell(run, unique(run["face"])[0], unique(run["prompt"])[0])
+        steps = shown(run, FRAMES)
+        for strip, row in zip(STRIPS, rows, strict=True):
+            row[0].axis("off")
+            row[1].set_ylabel(strip.label, fontsize=6, rotation=0, ha="right", va="center")
+            strip_of(evidence, row[1:], run, one, strip, steps)
+        for panel, step in zip(rows[0][1:], steps, strict=False):
+            sigma = float(run["sigma"][step])
+            panel.set_title(f"{step} · σ {sigma:.2f}", fontsize=5.5, pad=2, loc="center")
+        rows[0][1].annotate(
+            run_name(run), (0, 1), (0, 12), "axes fraction", "offset points", fontsize=7, weight="bold"
+        )  # fmt: skip
+        if k == 0:
+            rows[0][0].axis("on")
+            picture(rows[0][0], one["face_crop"].values, "reference", quiet=True)
     return figure
 
 
-def frames(evidence: Evidence, row: np.ndarray, run: xr.Dataset, one: xr.Dataset) -> None:
-    """A run's frames, spread evenly over its steps where they do not all fit, more densely early."""
-    steps = shown(run.sizes["step"], len(row))
-    values = evidence.identity(run).sel(sample=one["sample"]).values
-    decoded = measured(run, "decoded").sel(sample=one["sample"])
+def strip_of(
+    evidence: Evidence,
+    row: np.ndarray,
+    run: xr.Dataset,
+    one: xr.Dataset,
+    strip: Strip,
+    steps: list[int],
+) -> None:
+    """The frames of one row at these steps; words where they were not measured."""
+    try:
+        images = measured(run, strip.images).sel(sample=one["sample"])
+        values = strip.values(evidence, run).sel(sample=one["sample"])
+    except (MissingEvidenceError, KeyError):
+        for axes in row:
+            axes.axis("off")
+        row[0].text(
+            0, 0.5, "not measured: python -m probes.reread", fontsize=6, style="italic", color=QUIET,
+            transform=row[0].transAxes,
+        )  # fmt: skip
+        row[0].axis("on")
+        picture(row[0], None)
+        row[0].set_facecolor("none")
+        return
+    at = values[values.dims[-1]].values.tolist()
     for axes, step in zip(row, steps, strict=False):
-        picture(axes, decoded.isel(step=step).values, cosine(values[step]))
-        axes.set_title(
-            f"{step} · σ {float(run['sigma'][step]):.2f}", fontsize=5.5, pad=2, loc="center"
-        )
+        if step not in at:
+            axes.axis("off")
+            continue
+        frame = images.isel({strip.axis: at.index(step)})
+        picture(axes, frame.values, cosine(float(values.values[at.index(step)])))
     for axes in row[len(steps) :]:
         axes.axis("off")
 
 
-def shown(steps: int, places: int) -> list[int]:
-    """All steps, or as many as fit, first and last among them, spaced quadratically."""
-    if steps <= places:
-        return list(range(steps))
-    spread = (np.linspace(0, 1, places) ** 1.5 * (steps - 1)).round().astype(int)
-    return np.unique(spread).tolist()
+def shown(run: xr.Dataset, places: int) -> list[int]:
+    """Steps that every row has: those from which the adapter was off, or all; as many as fit.
+
+    First and last are among them; the others are spaced more densely early.
+    """
+    count = run.sizes["step"]
+    known = [k for k in run["off_from"].values.tolist() if k < count] if "off_from" in run else []
+    steps = known if len(known) > 1 else list(range(count))
+    if len(steps) <= places:
+        return steps
+    power = 1.0 if known else 1.5
+    spread = (np.linspace(0, 1, places) ** power * (len(steps) - 1)).round().astype(int)
+    return [steps[i] for i in np.unique(spread)]

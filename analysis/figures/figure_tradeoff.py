@@ -4,7 +4,7 @@ Similarity of the final image, mean over faces, against seconds an image, mean o
 of a call's wall time over its batch size, on the machine and in the batches named below; a run's
 cold first call is left out where two others remain. Bars are intervals, over faces and over calls;
 seconds of a run that was a single call have none. Labels: number of steps. Timings are of this
-machine and not of another.
+machine and not of another. Lines: another person's reference, and the same person's other photos.
 """
 
 from matplotlib.figure import Figure
@@ -12,8 +12,10 @@ from matplotlib.patheffects import withStroke
 
 from analysis.calls import average, seconds_an_image
 from analysis.evidence import Evidence, setting
-from analysis.figures.marks import bars, key, look, name, plain
+from analysis.figures.marks import bars, key, look, plain
+from analysis.figures.readings import bounds
 from analysis.figures.style import canvas
+from analysis.quantities import name
 
 EXPERIMENTS = ("step_budget",)
 
@@ -54,5 +56,6 @@ def draw(evidence: Evidence) -> Figure:
     axes.set_xscale("log")
     plain(axes.xaxis)
     axes.set(xlabel="seconds an image", ylabel="cosine to the reference")
+    bounds(evidence, axes, evidence.all("step_budget", backbone=evidence.baseline)[0])
     key(figure, axes)
     return figure

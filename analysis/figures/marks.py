@@ -12,27 +12,25 @@ from matplotlib.figure import FigureBase
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from analysis.evidence import setting
 from analysis.figures.style import INK, LOOKS, QUIET, Look
 
 
-def name(backbone: str) -> str:
-    """A backbone's name as it is printed."""
-    return backbone.replace("_", " ")
+def curve(
+    axes: Axes, x: Any, mean: xr.Dataset, look: Look, label: str, *, faint: bool = False
+) -> None:
+    """A mean with the band of its interval; single points are drawn too.
 
-
-def run_name(run: xr.Dataset) -> str:
-    """Backbone and step count, e.g. `pocket dev, 28 steps`."""
-    steps = setting(run, "steps")
-    return f"{name(setting(run, 'backbone'))}, {steps} step{'s' if steps > 1 else ''}"
-
-
-def curve(axes: Axes, x: Any, mean: xr.Dataset, look: Look, label: str) -> None:
-    """A mean with the band of its interval; single points are drawn too."""
+    Shaded is the interval at each point; a thin outline, where there is one, holds the whole curve at
+    once. faint: without either, for a null.
+    """
     x, middle = np.asarray(x, float), mean["mean"].values
-    axes.fill_between(
-        x, mean["low"].values, mean["high"].values, color=look.colour, alpha=0.22, lw=0
-    )
+    if not faint:
+        axes.fill_between(
+            x, mean["low"].values, mean["high"].values, color=look.colour, alpha=0.2, lw=0
+        )
+        for end in ("band_low", "band_high"):
+            if end in mean:
+                axes.plot(x, mean[end].values, color=look.colour, lw=0.35, alpha=0.7)
     axes.plot(x, middle, color=look.colour, ls=look.line, marker=look.marker, ms=2.4, label=label)
     if np.isnan(mean["low"].values).all() and np.isfinite(middle).any():
         axes.plot([], [], " ", label="  (one face: no interval)")

@@ -36,12 +36,14 @@ class Metric(ABC):
     """One metric: frozen fields for its parameters, the work in `__call__`, nothing else remembered.
 
     name: in the list and on the command line. reads: variables of the run, recorded or measured by
-    another metric, that the call needs. revision: raised when the code's values change.
+    another metric, that the call needs. revision: raised when the code's values change. whole: a
+    sample's values hang on the others', so that all are measured at once.
     """
 
     name: ClassVar[str]
     reads: ClassVar[tuple[str, ...]]
     revision: ClassVar[int] = 1
+    whole: ClassVar[bool] = False
 
     @abstractmethod
     def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:

@@ -64,16 +64,24 @@ class Sharpness(Metric):
 
     def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
         decoded, keypoints = samples["decoded"].values, samples["final_keypoints"].values[:, 0]
-        size = self.image_size or min(*decoded.shape[2:4], LARGEST)
-        found = np.full((*decoded.shape[:2], len(REGIONS), len(MEASURES)), np.nan, np.float32)
-        for i, (frames, points) in enumerate(zip(decoded, keypoints, strict=True)):
-            grey = luminance(frames)
-            found[i, :, 0] = measures(resized(grey, size))
-            if np.isfinite(points).all():
-                rows, columns = around(points, grey.shape[1:])
-                face = resized(grey[:, rows, columns], self.face_size or size // 2)
-                found[i, :, 1] = measures(face)
-        return {"sharpness": found}
+        both = zip(decoded, keypoints, strict=True)
+        return {"sharpness": np.stack([self.of(frames, points) for frames, points in both])}
+
+    def sizes(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Shorter side, in pixels, at which an image (row, column, ...) and its face are measured."""
+        image = self.image_size or min(*shape[:2], LARGEST)
+        return image, self.face_size or image // 2
+
+    def of(self, frames: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
+        """(n, region, measure) of images (n, row, column, rgb) uint8 around a face's keypoints (5, 2)."""
+        grey = luminance(frames)
+        image, face = self.sizes(grey.shape[1:])
+        found = np.full((len(frames), len(REGIONS), len(MEASURES)), np.nan, np.float32)
+        found[:, 0] = measures(resized(grey, image))
+        if np.isfinite(keypoints).all():
+            rows, columns = around(keypoints, grey.shape[1:])
+            found[:, 1] = measures(resized(grey[:, rows, columns], face))
+        return found
 
 
 def luminance(images: np.ndarray) -> np.ndarray:

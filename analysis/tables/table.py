@@ -9,45 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 
-from analysis.calls import WITHOUT
-
-ABSENT, ONE_FACE = "not measured", "one face"
-
-
-@dataclass(frozen=True)
-class Number:
-    """A value and its interval; NaN where it is not defined (no face, or one face for the bounds).
-
-    why: what stands in the brackets where there are no bounds.
-    """
-
-    value: float
-    low: float = np.nan
-    high: float = np.nan
-    digits: int = 3
-    interval: bool = True
-    why: str = "–"
-
-    @classmethod
-    def of(cls, found: xr.Dataset, word: str, digits: int = 3) -> "Number":
-        """Variable `word` of a result with `low` and `high`."""
-        value, low, high = (float(found[name]) for name in (word, "low", "high"))
-        return cls(value, low, high, digits, why=found.attrs.get(WITHOUT, "–"))
-
-    def __str__(self) -> str:
-        if np.isnan(self.value):
-            return "–"
-        text = f"{self.value:.{self.digits}f}"
-        if not self.interval:
-            return text
-        bounds = ", ".join(f"{b:.{self.digits}f}" for b in (self.low, self.high))
-        told = self.why if np.isnan([self.low, self.high]).any() else bounds
-        return f"{text} [{told}]"
-
-
-Entry = Number | str
+from analysis.number import Entry, Number
 
 
 @dataclass(frozen=True)
@@ -117,6 +80,7 @@ LATEX = {
     ">": "$>$",
     "|": "$|$",
     "–": "--",
+    "…": r"\ldots{}",
     "−": "$-$",
     **{
         sign: f"$\\{word}$"

@@ -2,22 +2,27 @@
 
 Means over faces of the means of their samples, with intervals clustered by face. Difference: swapped
 minus baseline in the same face, prompt and seed. d_z: effect over the standard deviation of one
-pair's difference. Pairs needed: to see a difference of 0.028 (the paper's) with power 0.8, by the
-deviations found here and as many cells a face. A recogniser marked "conditions" feeds the adapter:
-its similarity is circular. Seconds an image: a pipeline call's wall time over its batch size, mean
-over calls with Student's interval, a run's cold first call left out where two others remain; in
-place of the difference how many times faster, the ratio of the two means with Fieller's interval.
+pair's difference, with the bounds that the t test beside it implies. Pairs needed: to see a
+difference of 0.028 (the paper's) with power 0.8, by the deviation between faces found here and as
+many cells a face; in brackets by the ends of the 80% interval of that deviation: a plan wants the
+upper one. A recogniser marked "conditions" feeds the adapter: its similarity is circular. Seconds an
+image: a pipeline call's wall time over its batch size, mean over calls of one batch size without the
+cold first one, with Student's interval for as many free calls as they are worth where neighbouring
+ones go together; in place of the difference how many times faster, the ratio of the two means with
+Fieller's interval, none where a run has one such call.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import xarray as xr
 
-from analysis.calls import Calls, average, faster, seconds_an_image
+from analysis.calls import average, seconds_an_image
 from analysis.evidence import Evidence, MissingEvidenceError, measured
-from analysis.figures.marks import run_name
-from analysis.power import pairs_needed
-from analysis.tables.table import ABSENT, ONE_FACE, Entry, Number, Table
+from analysis.number import ABSENT, ONE_FACE, Entry, Number
+from analysis.power import pairs_needed, pairs_range
+from analysis.quantities import DISTANCES, perceptual, run_name
+from analysis.speed import counted, times_faster
+from analysis.tables.table import Table
 from hooks.errors import StepscopeError
 
 EXPERIMENTS = ("main",)
@@ -45,12 +50,11 @@ def quantities(runs: list[xr.Dataset]) -> Iterator[tuple[str, Quantity]]:
     for name, circular in zip(names, similarity["conditioning"].values, strict=True):
         mark = " (conditions)" if circular else ""
         yield f"ArcFace, {name}{mark}", lambda run, name=name: final(run, name)
-    for metric in ("lpips", "dinov2"):
+    distance = perceptual(runs[0])
+    for metric, word in ((distance, DISTANCES[distance]), ("dinov2", "DINOv2")):
         pairs = runs[0]["pair"].values.tolist() if metric in runs[0] else [""]
         for pair in pairs:
-            label = (
-                f"{metric.upper() if metric == 'lpips' else 'DINOv2'}{f', {pair}' if pair else ''}"
-            )
+            label = f"{word}, {pair}" if pair else word
             yield label, lambda run, m=metric, p=pair: measured(run, m).sel(pair=p, drop=True)
 
 
@@ -76,18 +80,16 @@ def row(evidence: Evidence, runs: list[xr.Dataset], label: str, quantity: Quanti
 
 
 def pairs_for(found: xr.Dataset) -> str:
-    """Pairs that show the paper's effect with power 0.8, `–` where the deviations are not known."""
+    """Pairs that show the paper's effect with power 0.8, `–` where the deviation is not known."""
+    faces, spread = int(found["faces"]), float(found["face_sd"])
+    cells = max(1, round(int(found["pairs"]) / max(1, faces)))
+    plan = {"cells_per_face": cells, "power": 0.8}
     try:
-        design = pairs_needed(
-            PAPERS_EFFECT,
-            between_sd=float(found["between_sd"]),
-            within_sd=float(found["within_sd"]),
-            cells_per_face=max(1, round(int(found["pairs"]) / max(1, int(found["faces"])))),
-            power=0.8,
-        )
+        here = pairs_needed(PAPERS_EFFECT, between_sd=spread, within_sd=0.0, **plan).pairs
+        low, high = pairs_range(PAPERS_EFFECT, spread=spread, faces=faces, **plan)
     except StepscopeError:
         return "–"
-    return str(design.pairs)
+    return f"{here} [{low}, {high}]"
 
 
 def seconds(evidence: Evidence, runs: list[xr.Dataset]) -> list[Entry]:
@@ -99,27 +101,6 @@ def seconds(evidence: Evidence, runs: list[xr.Dataset]) -> list[Entry]:
         return [label, ABSENT, ABSENT, ABSENT, "", "", ""]
     each = [Number.of(average(calls, level=evidence.level), "mean") for calls in values]
     return [label, *each, times_faster(evidence, runs), "", counted(values), ""]
-
-
-def counted(calls: Sequence[Calls]) -> str:
-    """How many calls of each run count and how many do not: `4 + 4 calls, less 1 + 1 cold`."""
-    counts = " + ".join(str(len(each.seconds)) for each in calls)
-    left_out = " + ".join(str(each.left_out) for each in calls)
-    return f"{counts} calls" + (f", less {left_out} cold" if any(c.left_out for c in calls) else "")
-
-
-class Ratio(Number):
-    """How many times faster."""
-
-    def __str__(self) -> str:
-        value, _, bounds = super().__str__().partition(" ")
-        return f"{value}× {bounds}"
-
-
-def times_faster(evidence: Evidence, runs: list[xr.Dataset]) -> Number:
-    """The first run's seconds an image over the second's. Raises MissingEvidenceError."""
-    slow, fast = (seconds_an_image(run) for run in runs)
-    return Ratio.of(faster(slow, fast, level=evidence.level), "ratio", digits=2)
 
 
 def missing(rows: list[list[Entry]]) -> str:

@@ -5,8 +5,9 @@ clustered by face; difference: swapped minus baseline in the same face and seed.
 """
 
 from analysis.evidence import Evidence
-from analysis.figures.marks import run_name
-from analysis.tables.table import ONE_FACE, Entry, Number, Table
+from analysis.number import ONE_FACE, Entry, Number
+from analysis.quantities import run_name
+from analysis.tables.table import Table
 
 EXPERIMENTS = ("main",)
 

@@ -4,8 +4,8 @@ Three guidances: `guidance` is dev's embedding (schnell has none); `true CFG` ab
 negative pass; InfuseNet's own stays at its published 1. Similarity of the final image under the
 judge, mean over faces with its interval; SD over seeds: standard deviation within a face and a
 prompt; difference: against the backbone's first row, paired by face, prompt and seed. Seconds an
-image: mean over pipeline calls of their wall time over their batch size, the cold first call left
-out where two others remain.
+image: mean over pipeline calls of one batch size of their wall time over it, without the cold first
+one.
 """
 
 import numpy as np
@@ -14,8 +14,9 @@ import xarray as xr
 from analysis.calls import average, seconds_an_image
 from analysis.compare import components
 from analysis.evidence import Evidence, setting
-from analysis.figures.marks import name
-from analysis.tables.table import ABSENT, ONE_FACE, Entry, Number, Table
+from analysis.number import ABSENT, ONE_FACE, Entry, Number
+from analysis.quantities import name
+from analysis.tables.table import Table
 from hooks.errors import StepscopeError
 
 EXPERIMENTS = ("guidance",)

@@ -1,0 +1,62 @@
+"""Simultaneous bands: intervals that hold a whole mean curve at once, not each of its points alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from analysis.cells import face_means
+from hooks.errors import StepscopeError
+
+
+@dataclass(frozen=True)
+class Band:
+    """Mean +- one multiple of its standard error over faces, so wide that all points are held.
+
+    The multiple is the quantile of the largest |t| over the points in normal studies of as many
+    faces, whose points go together as those of the measured faces do: the studentised parametric
+    bootstrap. A multiplier bootstrap without studentising holds 55 % for 6 faces.
+
+    level: nominal coverage of the whole curve, 0 to 1. resamples: simulated studies; seed: of them.
+    """
+
+    level: float = 0.95
+    resamples: int = 1999
+    seed: int = 0
+
+    def __call__(self, values: xr.DataArray) -> xr.Dataset:
+        """`mean`, `low`, `high` over faces of values (sample, ...); NaN bounds where fewer than two
+        faces were measured. Raises StepscopeError for a single face."""
+        faces = face_means(values).mean
+        if len(faces) < 2:
+            raise StepscopeError(f"a band over faces needs at least 2 faces, got {len(faces)}")
+        found = np.isfinite(faces)
+        count = found.sum(0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = np.where(found, faces, 0.0).sum(0) / count
+            apart = np.where(found, faces - mean, 0.0)
+            spread = np.sqrt((apart**2).sum(0) / np.maximum(count - 1, 0))
+            half = self.multiple(apart) * spread / np.sqrt(count)
+        rest = values.isel(sample=0, drop=True)
+        units = {"units": values.attrs.get("units", "1")}
+        half = np.where(count > 1, half, np.nan)
+        told = {"mean": mean, "low": mean - half, "high": mean + half}
+        return xr.Dataset(
+            {word: (rest.dims, data, units) for word, data in told.items()},
+            coords=rest.coords,
+            attrs={"interval": repr(self), "samples": values.sizes["sample"]},
+        )
+
+    def multiple(self, apart: Float[np.ndarray, "face *rest"]) -> float:
+        """Quantile of the largest |t|; apart: deviations from the mean, 0 where not measured."""
+        n, flat = len(apart), apart.reshape(len(apart), -1)
+        scale = np.sqrt((flat**2).sum(0))
+        flat = flat[:, scale > 0] / scale[scale > 0]
+        if not flat.size:
+            return 0.0
+        rng, largest = np.random.default_rng(self.seed), np.empty(self.resamples)
+        for k in range(self.resamples):
+            study = rng.normal(size=(n, n)) @ flat
+            largest[k] = np.abs(study.mean(0) / study.std(0, ddof=1)).max()
+        return float(np.sqrt(n) * np.quantile(largest, self.level))

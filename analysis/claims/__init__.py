@@ -1,0 +1,23 @@
+"""The paper's three claims, put to the measured runs: each is a file, and a line in the list."""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from analysis.claims import early_window, later_detail, transfer
+from analysis.evidence import Evidence
+from analysis.verdict import Claim
+
+CLAIMS: dict[str, Callable[[Evidence], Claim]] = {
+    transfer.TITLE: transfer.claim,
+    early_window.TITLE: early_window.claim,
+    later_detail.TITLE: later_detail.claim,
+}
+
+
+@lru_cache(maxsize=2)
+def claims(evidence: Evidence) -> tuple[Claim, ...]:
+    """All of them; a part whose runs or measurements are missing says so. Computed once.
+
+    Raises StepscopeError where the evidence names no margins.
+    """
+    return tuple(claim(evidence) for claim in CLAIMS.values())

@@ -1,0 +1,230 @@
+"""What a careful measurement has to keep apart, and how each is held here, read from the runs.
+
+*In part*: what the runs hold does not keep it apart alone; the last column says what would.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import xarray as xr
+
+from analysis.calls import seconds_an_image
+from analysis.cells import CELL
+from analysis.compare import pair
+from analysis.evidence import Evidence, measured, setting
+from analysis.figures.figure1_replacement import differences, frozen
+from analysis.metrics.pairs import PAIRS
+from analysis.number import Entry
+from analysis.quantities import DISTANCES, name
+from analysis.speed import counted
+from analysis.tables.table import Table
+from hooks.errors import StepscopeError
+
+EXPERIMENTS = ("main", "trajectory", "step_budget", "guidance", "weak_adapter")
+COLUMNS = ("what is confounded", "held", "how, as the runs say", "what else would")
+HELD, PARTLY, NOT, UNKNOWN = "held", "in part", "not held", "not measured"
+Held = tuple[str, str, str]
+"""Whether it is held, how, and what would hold it better."""
+
+
+def build(evidence: Evidence) -> Table:
+    """Rows are confounders."""
+    rows: list[list[Entry]] = []
+    for what, how in CONFOUNDERS.items():
+        try:
+            rows.append([what, *how(evidence)])
+        except StepscopeError as error:
+            rows.append([what, UNKNOWN, str(error), ""])
+    return Table(COLUMNS, rows)
+
+
+def main(evidence: Evidence) -> list[xr.Dataset]:
+    """Both runs of the main comparison."""
+    return [evidence.one("main", backbone=b) for b in evidence.backbones]
+
+
+def modes(evidence: Evidence) -> Held:
+    run = evidence.one("trajectory", backbone=evidence.baseline)
+    after = min(4, run.sizes["step"] - 1)
+    along = (
+        f"along one run of {setting(run, 'steps')} steps sigma is {run['sigma'].values[after]:.3f} after "
+        f"{after} steps"
+    )
+    try:
+        budgets = sorted(
+            setting(r, "steps") for r in evidence.all("step_budget", backbone=evidence.baseline)
+        )
+    except StepscopeError:
+        return PARTLY, f"{along}; whole runs were not made", "experiment step_budget"
+    return HELD, f"two modes, never mixed: {along}; whole runs of {listed(budgets)} steps", ""
+
+
+def everything_at_once(evidence: Evidence) -> Held:
+    first, second = main(evidence)
+    changed = differences(first.attrs["configuration"], second.attrs["configuration"])
+    told = "; ".join(f"{key} {a} → {b}" for key, a, b in changed)
+    here = setting(second, "steps")
+    try:
+        evidence.one("step_budget", backbone=evidence.baseline, steps=here)
+    except StepscopeError:
+        return NOT, f"the swap changes {told}", f"the baseline in {here} steps (step_budget)"
+    return (
+        PARTLY,
+        f"the swap changes {told}; the baseline in {here} steps stands beside it",
+        "the swapped backbone at the baseline's sigmas",
+    )
+
+
+def schedule(evidence: Evidence) -> Held:
+    told = []
+    for run in main(evidence):
+        about = run.attrs.get("scheduler", {})
+        kept = ", ".join(f"{k} {about[k]}" for k in ("shift", "use_dynamic_shifting") if k in about)
+        sigmas = ", ".join(f"{s:.3f}" for s in run["sigma"].values[:4])
+        told.append(
+            f"{name(setting(run, 'backbone'))} {sigmas} ({kept or 'settings not recorded'})"
+        )
+    return HELD, f"each backbone's own; the first sigmas are: {'; '.join(told)}", ""
+
+
+def guidance(evidence: Evidence) -> Held:
+    told = []
+    for run in main(evidence):
+        embedded = setting(run, "guidance")
+        told.append(
+            f"{name(setting(run, 'backbone'))}: embedding {'none' if embedded is None else embedded}, "
+            f"true CFG {setting(run, 'true_cfg')}, the adapter's own {setting(run, 'adapter.guidance')}"
+        )
+    try:
+        runs = evidence.all("guidance")
+    except StepscopeError:
+        return PARTLY, f"one setting each ({'; '.join(told)})", "experiment guidance"
+    varied = {
+        word: listed(sorted({float(v) for r in runs if (v := setting(r, word)) is not None}))
+        for word in ("guidance", "true_cfg")
+    }
+    return (
+        HELD,
+        f"{'; '.join(told)}; varied at fixed steps: embedding {varied['guidance']}, true CFG "
+        f"{varied['true_cfg']}",
+        "",
+    )
+
+
+def judges(evidence: Evidence) -> Held:
+    run = main(evidence)[0]
+    every = measured(run, "final_similarity")
+    circular = [
+        str(who)
+        for who, c in zip(every["recogniser"].values, every["conditioning"].values, strict=True)
+        if c
+    ]
+    judge = evidence.recogniser(run)
+    pocket = str(setting(run, "backbone")).startswith("pocket")
+    told = f"{judge} judges and conditions nothing; {listed(circular) or 'none of the others'} conditions"
+    if pocket:
+        return (
+            PARTLY,
+            f"{told}, and is marked; both learned from one painted world",
+            "a judge of another world, which there is not for pocket models",
+        )
+    return HELD, f"{told}, and is marked", ""
+
+
+def lost_faces(evidence: Evidence) -> Held:
+    told = []
+    for run in main(evidence):
+        end = evidence.endpoint(run)
+        told.append(
+            f"{int(np.isnan(end.values).sum())} of {end.size} ({name(setting(run, 'backbone'))})"
+        )
+    return (
+        HELD,
+        f"no face found in {'; '.join(told)}; left out and counted, never imputed; once more as failures "
+        "in the verdict's worst case",
+        "",
+    )
+
+
+def sites(evidence: Evidence) -> Held:
+    run = evidence.one("trajectory", backbone=evidence.baseline)
+    there = [n for n in ("attention_norm", "adapter_attention_norm", "contribution") if n in run]
+    read = [n for n in ("carried_similarity", "committed_similarity") if n in run]
+    told = f"recorded apart: {listed(there) or 'nothing'}; a norm ratio measures text, not identity"
+    if len(read) < 2:
+        return PARTLY, told, "the latents read again without the adapter (python -m probes.reread)"
+    return HELD, f"{told}; identity is read with the adapter off as well: {listed(read)}", ""
+
+
+def distances(evidence: Evidence) -> Held:
+    run = main(evidence)[0]
+    pairs = listed(run["pair"].values.tolist()) if "pair" in run.coords else ""
+    found = [f"{word} to {pairs}" for variable, word in DISTANCES.items() if variable in run]
+    if not found:
+        return (
+            UNKNOWN,
+            f"no distance was measured; its pairs would be {listed(PAIRS)}",
+            "metric lpips",
+        )
+    return HELD, f"each pair is named: {'; '.join(found)}", ""
+
+
+def noise_as_detail(evidence: Evidence) -> Held:
+    run = evidence.one("trajectory", backbone=evidence.baseline)
+    sharp = measured(run, "sharpness")
+    told = f"of the decoded x0 at a fixed size: {listed(sharp['measure'].values.tolist())}"
+    told += ", contrast apart" if "contrast" in run else ""
+    if "null_similarity" not in run:
+        return PARTLY, told, "the blur null (metric blur_null)"
+    return HELD, f"{told}; windows and lags are held against the blurred final image", ""
+
+
+def latency(evidence: Evidence) -> Held:
+    runs = main(evidence)
+    parts = measured(runs[0], "latency_seconds")
+    there = [p for p in parts["part"].values.tolist() if np.isfinite(parts.sel(part=p)).any()]
+    calls = counted([seconds_an_image(run) for run in runs])
+    return HELD, f"seconds are of calls: {calls}; parts measured: {listed(there)}", ""
+
+
+def same_cells(evidence: Evidence) -> Held:
+    runs = main(evidence)
+    both = pair(*(evidence.endpoint(run) for run in runs))
+    seeds = listed(sorted({*both.baseline["seed"].values.tolist()}))
+    alone = both.unpaired_baseline + both.unpaired_changed
+    files = frozen(*(run.attrs.get("weights", {}) for run in runs))
+    cells = f"{both.baseline.sizes['sample']} cells in both, {alone} in one alone, seeds {seeds}"
+    told = f"{cells}; adapter: {files}"
+    held = NOT if "NOT the same" in files else PARTLY if alone else HELD
+    return held, told, "the same adapter's files in both" if held == NOT else ""
+
+
+def crossing(evidence: Evidence) -> Held:
+    end = evidence.endpoint(main(evidence)[0])
+    counts = {word: len(np.unique(end[word].values)) for word in CELL}
+    told = " x ".join(f"{n} {word}{'s' * (n > 1)}" for word, n in counts.items())
+    few = [word for word, n in counts.items() if n < 2]
+    if few:
+        return PARTLY, f"{told}; {listed(few)} is as given, not drawn", f"more than one {few[0]}"
+    return HELD, f"{told}, crossed; the verdicts give a second interval with all of them drawn", ""
+
+
+CONFOUNDERS: dict[str, Callable[[Evidence], Held]] = {
+    "a whole run of few steps, or the first steps of a long one": modes,
+    "weights, number of steps, schedule and guidance, all swapped at once": everything_at_once,
+    "the scheduler belongs to the backbone": schedule,
+    "three guidances: embedded, true CFG, the adapter's": guidance,
+    "the recogniser that judges, and the one that conditions": judges,
+    "faces that are not found": lost_faces,
+    "where identity enters, and what a norm measures": sites,
+    "a distance's pair": distances,
+    "sharpness rises with noise, and blur lowers similarity": noise_as_detail,
+    "what seconds are of": latency,
+    "the same cells, noise and adapter under both backbones": same_cells,
+    "prompts and seeds that all faces share": crossing,
+}
+
+
+def listed(values: Sequence[object]) -> str:
+    """In one line."""
+    return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)

@@ -1,0 +1,264 @@
+"""Opposite truths get opposite verdicts, and every word of them follows from a number with a rule."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from analysis.claims import CLAIMS, claims
+from analysis.evidence import Evidence
+from analysis.margins import MODES, Margins
+from analysis.number import Number
+from analysis.synthetic import Approach
+from analysis.verdict import AtLeast, AtMost, Claim, Part, Rule, Verdict, Within
+from hooks.errors import StepscopeError
+from tests.measured import MARGINS
+from tests.truths import EARLY, LATE, Truth, flat, hinge, straight
+
+YES, NO, OPEN, GONE = Verdict
+TRANSFER, WINDOW, DETAIL = CLAIMS
+LIKE = Approach(4.0)
+
+
+def asked(title: str, evidence: Evidence) -> Claim:
+    return CLAIMS[title](evidence)
+
+
+def part(claim: Claim, name: str) -> Part:
+    return next(one for one in claim.parts if one.name == name)
+
+
+@pytest.mark.parametrize(
+    ("truth", "verdict", "parts"),
+    {
+        "equal": (Truth(), YES, {"similarity the same": YES, "faster": YES}),
+        "better": (Truth(swapped=0.9), YES, {"similarity the same": NO}),
+        "4 % of the lift": (
+            Truth(swapped=0.02 + 0.04 * 0.78),
+            NO,
+            {"retention of the lift": NO, "similarity kept": NO},
+        ),
+        "at the margin": (
+            Truth(swapped=0.75),
+            OPEN,
+            {"retention of the lift": YES, "similarity kept": OPEN, "similarity the same": OPEN},
+        ),
+        "no adapter works": (
+            Truth(baseline=0.02, swapped=0.02, few=0.02),
+            OPEN,
+            {"retention of the lift": OPEN, "similarity kept": YES},
+        ),
+        "the swap is no better than few steps": (
+            Truth(swapped=0.7, few=0.8),
+            NO,
+            {"against the baseline in as few steps": NO},
+        ),
+        "further from the portrait": (
+            Truth(distances=(0.3, 0.4)),
+            YES,
+            {"perceptual distance kept": NO},
+        ),
+        "slower": (Truth(seconds=(1.0, 6.0)), YES, {"faster": NO}),
+    }.values(),
+    ids=lambda value: "",
+)
+def test_transfer_is_what_the_levels_are(truth: Truth, verdict: Verdict, parts: dict) -> None:
+    found = asked(TRANSFER, truth.evidence())
+    assert {name: part(found, name).verdict for name in parts} == parts
+    assert found.verdict == verdict
+
+
+ALL = dict.fromkeys(MODES, YES)
+WINDOWS = {
+    "early in every reading": (Truth(), YES, ALL),
+    "late in every reading": (
+        Truth(whole=LATE, predicted=LATE, carried=LATE, committed=LATE, null=EARLY),
+        NO,
+        dict.fromkeys(MODES, NO),
+    ),
+    "early as predicted, late in the latents": (
+        Truth(carried=LATE, committed=LATE, null=LATE),
+        NO,
+        {"as predicted": YES, "carried by the latents": NO, "committed": NO},
+    ),
+    "late as predicted, early in the latents": (
+        Truth(predicted=LATE, null=EARLY),
+        YES,
+        {"as predicted": NO, "committed": YES},
+    ),
+    "a straight line from 0": (Truth(committed=straight(0)), NO, {"committed": NO}),
+    "a straight line from .85": (
+        Truth(committed=straight(0.85), predicted=straight(0.85), null=EARLY),
+        NO,
+        {"committed": NO, "as predicted": NO},
+    ),
+    "above the share from the start": (
+        Truth(committed=flat, predicted=flat, carried=flat),
+        OPEN,
+        {"committed": OPEN, "as predicted": OPEN, "carried by the latents": OPEN},
+    ),
+    "just across the window's end": (
+        Truth(committed=hinge(8.9), noise=0.06),
+        OPEN,
+        {"committed": OPEN},
+    ),
+    "where blur alone would put it": (
+        Truth(null=EARLY),
+        YES,
+        {"as predicted": OPEN, "committed": YES},
+    ),
+    "too few faces": (Truth(faces=3), OPEN, {"committed": OPEN, "as predicted": OPEN}),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_the_window_is_where_each_reading_has_it(name: str) -> None:
+    truth, verdict, parts = WINDOWS[name]
+    found = asked(WINDOW, truth.evidence())
+    assert {mode: part(found, mode).verdict for mode in parts} == parts
+    assert found.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("truth", "told"),
+    [
+        (Truth(faces=3), "needs 5 faces; here 3"),
+        (Truth(committed=flat), "censored: it starts above the share"),
+        (Truth(committed=straight(0.85)), "no plateau: it still rises at its end"),
+        (Truth(committed=LATE), "reached only after the window"),
+        (
+            Truth(committed=Approach(0.7)),
+            "earlier than the 4 steps from which the paper's window runs",
+        ),
+        (Truth(committed=hinge(8.9), noise=0.06), "an interval reaches beyond the window"),
+    ],
+)
+def test_what_the_numbers_do_not_show_is_said(truth: Truth, told: str) -> None:
+    assert told in part(asked(WINDOW, truth.evidence()), "committed").reason
+
+
+def test_it_names_the_readings_in_which_the_claim_survives() -> None:
+    mixed = asked(WINDOW, Truth(carried=LATE, committed=LATE).evidence())
+    assert "It survives read as: whole runs, as predicted." in mixed.sentence
+    assert "It does not survive read as: carried by the latents, committed." in mixed.sentence
+    assert mixed.sentence.startswith("contradicted. Decided by: committed (contradicted).")
+
+
+def test_a_mode_that_was_not_measured_is_none_and_decides_nothing_but_its_own() -> None:
+    found = asked(WINDOW, Truth().evidence(gone=["step_budget"]))
+    assert part(found, "whole runs").verdict == GONE
+    assert "experiments=[step_budget]" in part(found, "whole runs").reason
+    assert found.verdict == YES
+    alone = asked(
+        WINDOW,
+        Truth().evidence(
+            without=["carried_similarity", "null_similarity", "similarity"], gone=["step_budget"]
+        ),
+    )
+    assert [p.verdict for p in alone.parts] == [GONE, GONE, GONE, YES]
+    silent = asked(WINDOW, Truth().evidence(without=["committed_similarity"]))
+    assert silent.verdict == GONE
+    assert "metrics=[arcface_committed]" in part(silent, "committed").reason
+
+
+def test_without_its_null_a_reading_of_x0_claims_no_window() -> None:
+    found = asked(WINDOW, Truth().evidence(without=["null_similarity"]))
+    assert part(found, "as predicted").verdict == OPEN
+    assert part(found, "as predicted").reason.startswith("its null is not known")
+
+
+@pytest.mark.parametrize("decided", [("as predicted",), ("committed", "as predicted")])
+def test_what_decides_is_named_in_the_margins(decided: tuple) -> None:
+    evidence = Truth(carried=LATE, committed=LATE).evidence()
+    found = asked(WINDOW, replace(evidence, margins=replace(MARGINS, window_decided_by=decided)))
+    assert found.verdict == (YES if decided == ("as predicted",) else NO)
+
+
+@pytest.mark.parametrize(
+    ("truth", "verdict", "parts"),
+    [
+        (Truth(), YES, {"contrast still rises": YES}),
+        (  # detail first
+            Truth(predicted=LATE, carried=LATE, sharp=EARLY, null=EARLY, contrast=EARLY),
+            NO,
+            {
+                "more is left of sharpness than of identity": NO,
+                "sharpness later than identity, over the null": NO,
+                "sharpness later than carried identity": NO,
+            },
+        ),
+        (  # one and the same curve
+            Truth(predicted=LIKE, carried=LIKE, sharp=LIKE, null=LIKE),
+            OPEN,
+            {
+                "sharpness still rises": YES,
+                "more is left of sharpness than of identity": OPEN,
+                "sharpness later than identity, over the null": OPEN,
+            },
+        ),
+        (Truth(null=EARLY), OPEN, {"sharpness later than identity, over the null": OPEN}),
+        (Truth(carried=Approach(9.0)), YES, {"sharpness later than carried identity": NO}),
+        (Truth(sharp=lambda s: 2 - s / 28), NO, {"sharpness still rises": NO}),
+        (Truth(faces=3), OPEN, {"sharpness later than identity, over the null": OPEN}),
+    ],
+    ids=["early and late", "detail first", "alike", "blur", "carried late", "falls", "few faces"],
+)
+def test_later_detail_is_read_from_the_lag_and_both_gains(
+    truth: Truth, verdict: Verdict, parts: dict
+) -> None:
+    found = asked(DETAIL, truth.evidence())
+    assert {name: part(found, name).verdict for name in parts} == parts
+    assert found.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("rule", "yes", "no", "between"),
+    [
+        (AtLeast(0.9), (0.9, 1.0), (0.5, 0.89), (0.89, 0.95)),
+        (AtMost(0.02), (-1.0, 0.02), (0.03, 0.1), (0.01, 0.03)),
+        (Within(0.05), (-0.05, 0.05), (0.06, 0.1), (0.04, 0.06)),
+        (Within(0.05), (-0.01, 0.01), (-0.1, -0.06), (-0.2, 0.2)),
+    ],
+)
+def test_a_rule_reads_the_whole_interval(rule: Rule, yes, no, between) -> None:
+    for ends, verdict in ((yes, YES), (no, NO), (between, OPEN), ((np.nan, np.nan), OPEN)):
+        assert rule(Number(float(np.mean(ends)), ends[0], ends[1])) == verdict
+    assert f"{getattr(rule, 'bound', getattr(rule, 'margin', None)):g}" in rule.text
+
+
+@pytest.mark.parametrize(
+    ("deciding", "verdict"),
+    [
+        ((YES, YES), YES),
+        ((YES, OPEN), OPEN),
+        ((YES, NO), NO),
+        ((OPEN, NO, GONE), NO),
+        ((YES, GONE), GONE),
+        ((), GONE),
+    ],
+)
+def test_the_parts_that_were_named_beforehand_decide(deciding, verdict: Verdict) -> None:
+    parts = [Part("one", "rule", each, decides=True) for each in deciding]
+    beside = [Part("other", "rule", each) for each in Verdict]
+    assert Claim("t", "c", parts + beside).verdict == verdict
+
+
+def test_one_face_and_nothing_decide_nothing() -> None:
+    assert [claim.verdict for claim in claims(Truth(faces=1).evidence())] == [OPEN] * 3
+    nothing = Evidence({}, baseline="pocket_dev", swapped="pocket_schnell", margins=MARGINS)
+    assert [claim.verdict for claim in claims(nothing)] == [GONE] * 3
+    with pytest.raises(StepscopeError, match=r"conf/paper\.yaml names them under `verdict`"):
+        claims(replace(nothing, margins=None))
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"window_decided_by": ("commited",)}, "no 'commited'; did you mean 'committed'"),
+        ({"window_decided_by": ()}, "name at least one mode"),
+        ({"transfer_margin": 0.0}, "verdict.transfer_margin=0.0: a margin is above 0"),
+    ],
+)
+def test_a_margin_that_cannot_be_meant_is_one_line(change: dict, line: str) -> None:
+    with pytest.raises(StepscopeError, match=line):
+        Margins(**{word: getattr(MARGINS, word) for word in Margins.words()} | change)
