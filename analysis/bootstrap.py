@@ -6,8 +6,8 @@ The Bootstrap and Edgeworth Expansion, section 2.4).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -33,6 +33,22 @@ class Bounds(NamedTuple):
     estimate: Float[np.ndarray, "*out"]
     low: Float[np.ndarray, "*out"]
     high: Float[np.ndarray, "*out"]
+
+
+@runtime_checkable
+class Interval(Protocol):
+    """An interval over faces of a function of their means.
+
+    level: nominal coverage, 0 to 1. fewest: faces without which its bounds are NaN.
+    """
+
+    @property
+    def level(self) -> float: ...
+
+    @property
+    def fewest(self) -> int: ...
+
+    def __call__(self, faces: Float[np.ndarray, "face *rest"], statistic: Statistic) -> Bounds: ...
 
 
 def weighted_means(
@@ -62,7 +78,7 @@ class ExpandedPercentile:
     level: float = 0.95
     resamples: int = 1999
     seed: int = 0
-    fewest: ClassVar[int] = 5
+    fewest: int = field(default=5, init=False, repr=False)
 
     def __call__(self, faces: Float[np.ndarray, "face *rest"], statistic: Statistic) -> Bounds:
         """The interval of `statistic`, NaN for too few faces; raises StepscopeError for none."""
@@ -101,6 +117,7 @@ class JackknifeT:
     """
 
     level: float = 0.95
+    fewest: int = field(default=2, init=False, repr=False)
 
     def __call__(self, faces: Float[np.ndarray, "face *rest"], statistic: Statistic) -> Bounds:
         """The interval of `statistic`; raises StepscopeError for fewer than two faces."""
@@ -134,8 +151,9 @@ class OneFace:
     """In place of an interval where only one face was measured: the bounds are NaN."""
 
     level: float = float("nan")  # of no interval
+    fewest: int = 1
 
-    def __call__(self, faces: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Bounds:
+    def __call__(self, faces: Float[np.ndarray, "face *rest"], statistic: Statistic) -> Bounds:
         """The estimate alone; NaN where nothing was measured."""
         estimate = np.asarray(statistic(weighted_means(np.ones((1, len(faces))), faces))[0])
         nothing = np.full(estimate.shape, np.nan)
@@ -145,13 +163,12 @@ class OneFace:
         return "OneFace()"
 
 
-Interval = ExpandedPercentile | JackknifeT | OneFace
 INTERVALS = (ExpandedPercentile, JackknifeT)
 
 
-def too_few(interval: object, faces: Float[np.ndarray, "face *rest"]) -> dict[str, str]:
+def too_few(interval: Interval, faces: Float[np.ndarray, "face *rest"]) -> dict[str, str]:
     """The attribute WITHOUT where an interval needs more faces than these; none where they suffice."""
-    need, here = getattr(interval, "fewest", 2), int(_there(faces).sum())
+    need, here = interval.fewest, int(_there(faces).sum())
     return {} if here >= need else {WITHOUT: f"needs {need} faces; here {here}"}
 
 

@@ -165,8 +165,8 @@ def _standardised(difference: xr.DataArray, faces: FaceMeans, level: float) -> _
         # E[mean^2] = mu^2 + variance of the mean over faces, which is taken back.
         deviation = np.sqrt(square - mean**2 + spread / n)
         error = np.sqrt(spread / n)
-        t = mean / error
+        t = np.asarray(mean / error)
     ends = np.full((2, *t.shape), np.nan)
     if np.isfinite(level):
-        ends = noncentrality(t, (n - 1).astype(float), level=level) * error / deviation
+        ends = noncentrality(t, np.asarray(n - 1.0), level=level) * error / deviation
     return _Size(mean / deviation, ends[0], ends[1], np.sqrt(spread))

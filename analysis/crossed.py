@@ -98,4 +98,4 @@ def _mean(cells: Cells, face: Int[np.ndarray, "sample"]) -> Float[np.ndarray, "*
             member, found.astype(float), 1
         )
         there = np.isfinite(each)
-        return np.where(there, each, 0.0).sum(0) / there.sum(0)
+        return np.asarray(np.where(there, each, 0.0).sum(0) / there.sum(0))

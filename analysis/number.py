@@ -1,7 +1,6 @@
 """A number as it is printed: with its interval, or with the reason why there is none."""
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import xarray as xr
@@ -26,7 +25,7 @@ class Number:
     why: str = "–"
 
     @classmethod
-    def of(cls, found: xr.Dataset, word: str, digits: int = 3) -> Self:
+    def of(cls, found: xr.Dataset, word: str, digits: int = 3) -> "Number":
         """Variable `word` of a result with `low` and `high`."""
         value, low, high = (float(found[name]) for name in (word, "low", "high"))
         return cls(value, low, high, digits, why=found.attrs.get(WITHOUT, "–"))

@@ -56,7 +56,8 @@ def joined(path: Path, run: xr.Dataset) -> xr.Dataset:
 def unwritten(folder: Path, samples: list[int]) -> Iterator[int]:
     """Which of these samples have no file in an array's folder."""
     array = Chunks(folder, json.loads((folder / FILE).read_bytes()))
-    yield from (sample for sample in samples if not array.has(sample))
+    there = array.present(samples)
+    yield from (sample for sample, here in zip(samples, there, strict=True) if not here)
 
 
 def making(path: Path, reading: str) -> str:

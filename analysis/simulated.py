@@ -1,8 +1,7 @@
 """Cases of known truth: a quantity, the study that it is estimated from, and many intervals of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import xarray as xr
@@ -43,7 +42,7 @@ class Percentile(ExpandedPercentile):
     """The percentile interval of the cluster bootstrap as it is usually taken, for comparison."""
 
     resamples: int = 999
-    fewest: ClassVar[int] = 2
+    fewest: int = field(default=2, init=False, repr=False)
 
     def __call__(self, faces: Float[np.ndarray, "face *rest"], statistic: Statistic) -> Bounds:
         """The interval of `statistic`."""

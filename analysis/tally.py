@@ -1,9 +1,10 @@
 """How many intervals a report holds: each is counted where it is made, the same one once."""
 
 from collections import Counter
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from analysis.bootstrap import Bounds, Interval, Statistic
 
@@ -26,20 +27,25 @@ class Tally:
 
     def of(self, interval: Interval) -> Interval:
         """The same interval, counted whenever it is used."""
-        return cast("Interval", _Counted(interval, self))
+        return _Counted(interval, self)
 
 
 class _Counted:
     def __init__(self, interval: Interval, tally: Tally) -> None:
         self._interval, self._tally = interval, tally
 
-    def __call__(self, faces: np.ndarray, statistic: Statistic) -> Bounds:
+    def __call__(self, faces: Float[np.ndarray, "face *rest"], statistic: Statistic) -> Bounds:
         found = self._interval(faces, statistic)
         self._tally.add(type(self._interval).__name__, found.low, found.high)
         return found
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._interval, name)
+    @property
+    def level(self) -> float:
+        return self._interval.level
+
+    @property
+    def fewest(self) -> int:
+        return self._interval.fewest
 
     def __repr__(self) -> str:
         return repr(self._interval)

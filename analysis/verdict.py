@@ -7,7 +7,6 @@ four verdicts; the parts that were named beforehand decide, and the others stand
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 import numpy as np
 
@@ -21,15 +20,6 @@ class Verdict(StrEnum):
     CONTRADICTED = "contradicted"
     UNDECIDED = "undecided"
     NOT_MEASURED = "not measured"
-
-
-class Rule(Protocol):
-    """From a number with its interval to a verdict; its text is printed beside it."""
-
-    @property
-    def text(self) -> str: ...
-
-    def __call__(self, number: Number) -> Verdict: ...
 
 
 @dataclass(frozen=True)
@@ -82,6 +72,10 @@ class Within:
     def __call__(self, number: Number) -> Verdict:
         inside = -self.margin <= number.low and number.high <= self.margin
         return _decided(inside, number.low > self.margin or number.high < -self.margin)
+
+
+Rule = AtLeast | AtMost | Within
+"""From a number with its interval to a verdict; its text is printed beside it."""
 
 
 def _decided(yes: bool, no: bool) -> Verdict:

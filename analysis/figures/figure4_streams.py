@@ -13,7 +13,7 @@ kind of block on its own scale; (e, f) what the adapter adds after each block ov
 |alpha r| / |h|; zero in blocks without residual.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -120,7 +120,7 @@ def lines(axes: Axes, words: Mapping[str, str]) -> None:
     axes.legend([axes.plot([], [], color="#555555", ls=s)[0] for s in words], list(words.values()))
 
 
-def over_sigma(axes: Sequence[Axes]) -> None:
+def over_sigma(axes: Iterable[Axes]) -> None:
     """From noise on the left to the image on the right."""
     for one in axes:
         if one.get_lines():

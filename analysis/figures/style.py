@@ -55,7 +55,7 @@ class Look:
     """Colour, line and marker of one condition; no two differ by colour alone."""
 
     colour: str
-    line: str | tuple[int, tuple[int, ...]]
+    line: str | tuple[int, tuple[float, ...]]
     marker: str
 
 

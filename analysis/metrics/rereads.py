@@ -141,7 +141,11 @@ class ArcfaceCarried(ReadingIdentity):
                 (*axes, "alignment"), "float32", "1", told, "higher is better"
             ),
             "carried_found": Quantity(
-                axes, "int8", "1", "whether a face was found in that image", more=FLAGS
+                axes,
+                "int8",
+                "1",
+                "whether a face was found in the decoded x0 with the adapter off for that evaluation",
+                more=FLAGS,
             ),
         }
 
@@ -172,7 +176,11 @@ class ArcfaceSwapped(ReadingIdentity):
         return {
             "swapped_similarity": Quantity(axes, "float32", "1", told),
             "swapped_found": Quantity(
-                axes[:2], "int8", "1", "whether a face was found in that image", more=FLAGS
+                axes[:2],
+                "int8",
+                "1",
+                "whether a face was found in the decoded x0 with another person's face",
+                more=FLAGS,
             ),
         }
 
@@ -205,7 +213,11 @@ class ArcfaceCommitted(ReadingIdentity):
         return {
             "committed_similarity": Quantity(axes, "float32", "1", told, "higher is better"),
             "committed_found": Quantity(
-                axes, "int8", "1", "whether a face was found in that image", more=FLAGS
+                axes,
+                "int8",
+                "1",
+                "whether a face was found in the final image with the adapter off from step off_from on",
+                more=FLAGS,
             ),
         }
 
