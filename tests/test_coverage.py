@@ -18,6 +18,8 @@ from analysis.simulated import Case, Percentile
 FACES = 8
 STUDIES = {ExpandedPercentile: 150, JackknifeT: 300}
 """A study of a window takes several times as long as one of a mean."""
+MORE = {"lag, share of plateau": 600, "share of plateau, smooth curve": 600}
+"""Studies where the two intervals differ by little."""
 WIDE = (
     "broken line, sloped, break on a point",
     "detection rate",
@@ -46,7 +48,7 @@ AS_GOOD = (
 
 
 def studies(case: Case) -> int:
-    return STUDIES[type(case.interval)]
+    return MORE.get(case.name, STUDIES[type(case.interval)])
 
 
 @cache

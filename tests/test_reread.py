@@ -67,7 +67,7 @@ def files(path: Path) -> dict[str, str]:
     return {
         str(f.relative_to(path)): hashlib.sha256(f.read_bytes()).hexdigest()
         for f in path.rglob("*")
-        if f.is_file()
+        if f.is_file() and f.name != ".lock"
     }
 
 

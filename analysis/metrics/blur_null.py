@@ -139,7 +139,7 @@ def bisected(falling: Callable[[float], float], value: float, most: float) -> fl
     return (low + high) / 2
 
 
-def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
+def blurred(image: np.ndarray, sigma: float | np.floating) -> np.ndarray:
     """An image (row, column, rgb) uint8 under a Gaussian of that standard deviation in pixels."""
     if sigma == 0:
         return image
