@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from hooks.errors import StepscopeError, nearest
 from probes.provenance import default_out
-from probes.study import Study
+from probes.study import Study, prompts_of
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,16 @@ class Experiment:
     """One experiment of the study.
 
     faces: how many of the models' faces. every_step: its runs are measured along the run, not at
-    its end alone. lines: what one would give to `python -m probes -m experiment=<name>`.
+    its end alone. lines: what one would give to `python -m probes -m experiment=<name>`. readings: how
+    `probes.reread` reads its runs again, and of which prompts, of all if none is named.
     """
 
     name: str
     faces: int
     every_step: bool
     lines: tuple[str, ...]
+    readings: tuple[str, ...] = ()
+    reread_prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class Planned:
     def cells(self) -> int:
         """Number of samples."""
         return max(1, len(self.study.faces)) * len(self.study.prompts) * len(self.study.seeds)
+
+    @property
+    def reread_prompts(self) -> tuple[str, ...]:
+        """The prompts of which samples are read again."""
+        return self.experiment.reread_prompts or tuple(prompts_of(self.study))
 
     @property
     def made_here(self) -> bool:
@@ -133,7 +141,14 @@ def experiments(study: Mapping[str, Any], names: Sequence[str] | None) -> list[E
         if name not in study:
             raise StepscopeError(f"experiments: no {name!r}; {nearest(name, study)}")
     return [
-        Experiment(name, values["faces"], values["every_step"], tuple(values["lines"]))
+        Experiment(
+            name,
+            values["faces"],
+            values["every_step"],
+            tuple(values["lines"]),
+            tuple(values.get("readings") or ()),
+            tuple(values.get("reread_prompts") or ()),
+        )
         for name, values in study.items()
         if names is None or name in names
     ]

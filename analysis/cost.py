@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.commands import Planned
+from probes.rereading import usual_steps_off
 
 
 def describe(planned: Sequence[Planned], models: Mapping[str, Any]) -> str:
@@ -22,6 +23,7 @@ def describe(planned: Sequence[Planned], models: Mapping[str, Any]) -> str:
             lines.append(f"  {label(one)}  in {one.path.name}")
             continue
         took = run_seconds(one, models["seconds"], every_step=one.path in every_step)
+        took += sum(reread_seconds(o, models["seconds"]) for o in planned if o.path == one.path)
         size = run_bytes(one, models["latent"])
         seconds, space = seconds + took, space + size
         made[one.path] = one.cells
@@ -51,6 +53,19 @@ def run_seconds(one: Planned, seconds: Mapping[str, float], *, every_step: bool)
     frames = study.steps + 1 if every_step else 1
     each = seconds["sample"] + steps * seconds["step"] + frames * seconds["frame"]
     return seconds["run"] + one.cells * each
+
+
+def reread_seconds(one: Planned, seconds: Mapping[str, float]) -> float:
+    """Evaluations of the denoiser and measured frames of what is read again of a run, in seconds."""
+    study, readings = one.study, one.experiment.readings
+    steps, off = study.steps, usual_steps_off(study.steps)
+    along = sum(reading != "committed" for reading in readings)
+    evaluations, frames = along * steps, along * steps
+    if "committed" in readings:
+        evaluations, frames = evaluations + sum(steps - k for k in off), frames + len(off) + 1
+    samples = len(study.faces) * len(one.reread_prompts) * len(study.seeds)
+    each = evaluations * study.branches * seconds["step"] + frames * seconds["frame"]
+    return samples * each
 
 
 def run_bytes(one: Planned, latent: Mapping[str, int]) -> float:

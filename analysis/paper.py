@@ -17,7 +17,7 @@ from analysis.exhibit import Exhibit
 from analysis.figures import FIGURES
 from analysis.figures.style import save, styled
 from analysis.margins import Margins
-from analysis.measure import measure_all
+from analysis.measure import Settings, measure_all
 from analysis.report import Item
 from analysis.runs import open_measured
 from analysis.tables import TABLES
@@ -26,6 +26,8 @@ from hooks.errors import StepscopeError, nearest
 from hooks.paths import local_path
 from probes.command import command, entry
 from probes.faces import face_files
+from probes.reread import Settings as Rereadings
+from probes.reread import reread
 from probes.run import run
 from probes.study import prompts_of
 
@@ -51,7 +53,8 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     if config["dry"]:
         return None
     make(planned, say)
-    measure(planned, say)
+    read_again(planned, say)
+    measure(planned, config["measured"], models, say)
     evidence = gather(planned, models, margins)
     items = show(config, evidence, planned, say)
     path = report.write(out / "report.html", evidence, items, title=f"stepscope: {out.name}")
@@ -67,17 +70,42 @@ def make(planned: Sequence[Planned], say: Say) -> None:
         run(one.study, say=lambda text: None)
 
 
-def measure(planned: Sequence[Planned], say: Say) -> None:
-    """Measure every run, along its steps where an experiment asks for it, else at its end alone."""
-    along = {one.path for one in planned if one.experiment.every_step}
-    every = {one.path for one in planned}
-    say(f"measuring {len(every)} runs, {len(along)} of them at every step")
-    measure_all(sorted(along), ALONG)
-    measure_all(sorted(every - along), AT_THE_END)
+def read_again(planned: Sequence[Planned], say: Say) -> None:
+    """Read runs again with the adapter off or with another face, where an experiment asks for it."""
+    for one in planned:
+        if one.experiment.readings:
+            settings = Rereadings(
+                one.experiment.readings,
+                prompts=one.reread_prompts,
+                faces=tuple(face_files(one.study.faces)),
+            )
+            reread(one.path, settings, say)
 
 
-ALONG = ("decode", "arcface", "sharpness", "latency")
-AT_THE_END = ("arcface_final", "latency")
+def measure(
+    planned: Sequence[Planned],
+    measured: Mapping[str, Sequence[str]],
+    models: Mapping[str, Any],
+    say: Say,
+) -> None:
+    """Measure every run, along its steps where an experiment asks for it, else at its end alone.
+
+    measured: names of metrics by what an experiment asks for, as `conf/paper.yaml` has them.
+    """
+    settings = Settings(photos=tuple(models["photos"]))
+    wanted: dict[Path, dict[str, None]] = {}
+    for one in planned:
+        names = wanted.setdefault(one.path, {})
+        names |= dict.fromkeys((*measured["at_the_end"], *models["metrics"]))
+        if one.experiment.every_step:
+            names |= dict.fromkeys(measured["every_step"])
+        if one.experiment.readings:
+            names |= dict.fromkeys(measured["read_again"])
+            names |= dict.fromkeys(f"arcface_{reading}" for reading in one.experiment.readings)
+    along = sum(set(measured["every_step"]) <= names.keys() for names in wanted.values())
+    say(f"measuring {len(wanted)} runs, {along} of them at every step")
+    for path, names in sorted(wanted.items()):
+        measure_all([path], list(names), settings)
 
 
 def gather(

@@ -231,6 +231,11 @@ def study_of(made: Mapping[str, Any], places: Mapping[str, str]) -> Study:
     return Study.from_config({**values, "out": None, "dry": False})
 
 
+def usual_steps_off(steps: int) -> tuple[int, ...]:
+    """The steps from which the adapter is off where none is named, of a run of so many."""
+    return tuple(k for k in range(steps) if k <= EARLY or k == 6 or k % 4 == 0)
+
+
 def steps_off(run: Rereading, given: Sequence[int] | None) -> tuple[int, ...]:
     """The steps from which the adapter is to be off, rising, without the run's end, which is added.
 
@@ -238,7 +243,7 @@ def steps_off(run: Rereading, given: Sequence[int] | None) -> tuple[int, ...]:
     """
     n = run.steps
     if given is None:
-        return tuple(k for k in range(n) if k <= EARLY or k == 6 or k % 4 == 0)
+        return usual_steps_off(n)
     for k in given:
         if not 0 <= k < n:
             raise StepscopeError(f"off_from={list(given)}: {run.path} has steps 0 to {n - 1}")
