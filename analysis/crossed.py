@@ -73,7 +73,7 @@ def crossed(
     bounds = CrossedT(level)(cells, levels, statistic)
     why = ""
     if len(drawn) < 2 or "face" not in drawn:
-        why = f"needs 2 faces and 2 prompts or seeds; drawn: {', '.join(drawn) or 'nothing'}"
+        why = ", ".join(f"one {word}" for word in CELL if word not in drawn)
         bounds = Bounds(bounds.estimate, *np.full((2, *np.shape(bounds.estimate)), np.nan))
     dims = [f"out{k}" for k in range(np.ndim(bounds.estimate))]
     names = zip(("estimate", "low", "high"), bounds, strict=True)

@@ -68,8 +68,8 @@ class Evidence:
         """Every run of an experiment with these settings; a name `a__b` is the setting `a.b`."""
         if not self.runs.get(experiment):
             raise MissingEvidenceError(
-                f"no measured run of experiment {experiment!r}: python -m analysis.paper "
-                f"experiments=[{experiment}]"
+                f"experiment {experiment!r} is not in this study: python -m analysis.paper "
+                f"experiments=[{experiment}] makes it"
             )
         wanted = {name.replace("__", "."): value for name, value in settings.items()}
         return [

@@ -32,3 +32,8 @@ def exhibits(verb: str, *modules: ModuleType) -> dict[str, Exhibit]:
         for module in modules
     ]
     return {one.name: one for one in found}
+
+
+def heading(caption: str) -> str:
+    """The subject of a caption: its first line up to a colon, without the full stop."""
+    return caption.split("\n", 1)[0].split(":")[0].removesuffix(".")

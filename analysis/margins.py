@@ -17,7 +17,7 @@ class Margins:
 
     retention: least share of the baseline's lift that counts as transferred, 0 to 1.
     transfer_margin: cosine by which similarity may fall and still counts as kept.
-    distance_margin: by which the perceptual distance may rise, in its own unit.
+    distance_margin: share of the baseline's perceptual distance by which it may rise and counts as kept.
     speed: how many times faster at least.
     lost_face: the cosine that stands for a face that was not found, in the worst case beside the rest.
     window_from, window_steps: the paper's early window, in steps done.

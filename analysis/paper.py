@@ -36,7 +36,7 @@ KINDS: Mapping[str, Mapping[str, Exhibit]] = {"figures": FIGURES, "tables": TABL
 
 
 def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
-    """Do what the configuration `conf/paper.yaml` says; returns the report's path, None if dry.
+    """Do what the configuration `conf/paper.yaml` says; returns the report's path, None without.
 
     What is finished is left as it is: runs, and measurements whose inputs are the same. Raises
     StepscopeError for what the user can mend.
@@ -57,8 +57,12 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     measure(planned, config["measured"], models, say)
     evidence = gather(planned, models, margins)
     items = show(config, evidence, planned, say)
+    made = f"{sum(not item.missing for item in items)} of {len(items)} figures and tables"
+    if not config["report"]:
+        say(f"{out}: {made}")
+        return None
     path = report.write(out / "report.html", evidence, items, title=f"stepscope: {out.name}")
-    say(f"{path}: {sum(not item.missing for item in items)} of {len(items)} figures and tables")
+    say(f"{path}: {made}")
     return path
 
 
@@ -186,7 +190,7 @@ def told(
         "name": name,
         "caption": f"{exhibit.caption}\n\nDrawn by {', '.join(drawn)} ({cells}).",
         "command": f"{config['command']} models={models['name']} out={config['out']} "
-        f"{kind}=[{name}] {other}=[] experiments=[{','.join(needs)}]",
+        f"{kind}=[{name}] {other}=[] experiments=[{','.join(needs)}] report=false",
         "commands": [one.command for one in behind],
         "runs": list(dict.fromkeys(one.path.name for one in behind)),
     }

@@ -1,34 +1,19 @@
-"""One self-contained page: verdicts with their rules and controls, then every figure and table.
+"""One self-contained page: each claim beside the paper's, its rule and control, then figures and tables.
 
-Every number of a sentence stands in one of the tables, which come first.
+Every number of a sentence stands in one of its tables.
 """
 
-import base64
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from analysis import page
 from analysis.claims import claims
 from analysis.evidence import Evidence, setting
+from analysis.exhibit import heading
 from analysis.tables import TABLES
 from analysis.tables.table import Table
-from analysis.verdict import Claim
-
-STYLE = """
-body{max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;line-height:1.5;
- font-family:system-ui,"DejaVu Sans",sans-serif}
-h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.5rem;border-top:1px solid #ccc;padding-top:1rem}
-h3{font-size:1rem;margin-bottom:.2rem}img{max-width:100%;background:#fff}
-figure{margin:1rem 0}figcaption,.note{font-size:.85rem;color:#444}
-code,pre{font-family:"DejaVu Sans Mono",monospace;font-size:.75rem}
-pre{background:#f5f5f5;padding:.5rem;overflow-x:auto;white-space:pre-wrap}
-table{border-collapse:collapse;font-size:.75rem;display:block;overflow-x:auto}
-th,td{border-bottom:1px solid #ddd;padding:.25rem .5rem;text-align:left;vertical-align:top}
-.claim{border-left:4px solid #0072B2;padding-left:1rem;margin:1rem 0}.claim p{margin:.3rem 0}
-.gap{border:1px dotted #777;padding:1rem;color:#555;font-style:italic}
-"""
 
 
 @dataclass(frozen=True)
@@ -48,81 +33,115 @@ class Item:
     runs: Sequence[str] = ()
 
 
+FIRST = {"table_verdicts": 1, "table_confounders": 0}
+"""Tables with which the page begins, and how many of their columns name a row."""
+LAST = {"table_numbers": 2}
+"""Tables that a reader looks things up in, at the end."""
+
+
 def write(path: Path, evidence: Evidence, items: Sequence[Item], *, title: str) -> Path:
     """Write the page; it opens from disk, with its pictures inside, and asks the network for nothing.
 
-    Items of FIRST are made here, whether or not they are among `items`.
+    Items of FIRST and LAST are made here, whether or not they are among `items`. Links to the files of
+    figures are relative to the page.
     """
-    first = [table_item(name, evidence) for name in FIRST]
-    rest = [item for item in items if item.name not in FIRST]
-    parts = [
-        f"<h1>{html.escape(title)}</h1>",
-        f'<p class="note">{html.escape(about(evidence))}</p>',
-        *(verdict_html(claim) for claim in claims(evidence)),
-        *(item_html(item) for item in first),
-        "<h2>Verdicts, question by question</h2>",
-        *(claim_html(claim) for claim in claims(evidence)),
-        *(item_html(item) for item in rest),
-        "<h2>Intervals in this report</h2>",
-        table_html(intervals(evidence)),
-        "<h2>Runs</h2>",
-        *runs_html(evidence),
+    own = [item for item in items if item.name not in FIRST | LAST]
+    sections = [
+        *(lookup(name, evidence, keys) for name, keys in FIRST.items()),
+        *((item.name, heading(item.caption), shown(item, path)) for item in own),
+        *(lookup(name, evidence, keys) for name, keys in LAST.items()),
+        ("intervals", "How many intervals the report holds", page.grid(intervals(evidence))),
+        ("runs", "The runs", "".join(provenance(evidence))),
     ]
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>"
-        + "\n".join(parts)
-        + "</body></html>\n"
-    )
+    parts = [
+        f"<h1>{title}</h1>",
+        page.paragraph(made_of(evidence), "note"),
+        page.grid(summary(evidence), kind="claims"),
+        page.paragraph(reading(evidence), "note"),
+        page.contents((name, heading) for name, heading, _ in sections),
+        *(page.section(*one) for one in sections),
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page)
+    path.write_text(page.document(title, parts))
     return path
 
 
-def about(evidence: Evidence) -> str:
-    """Who was asked, and what the numbers in brackets are."""
-    models = sorted(
-        {str(setting(run, "backbone")) for runs in evidence.runs.values() for run in runs}
+def summary(evidence: Evidence) -> Table:
+    """A row for each claim: the paper's words, the numbers that decide here, and the verdict."""
+    rows = []
+    for claim in claims(evidence):
+        deciding = [part.sentence for part in claim.parts if part.decides]
+        here = "\n".join(line[0].upper() + line[1:] for line in [*deciding, *claim.survives])
+        rows.append([claim.title, claim.claimed, here, str(claim.verdict)])
+    return Table(("claim", "the paper, of FLUX.1", "here", "verdict"), rows)
+
+
+def made_of(evidence: Evidence) -> str:
+    """Models, machines, versions and days of the runs."""
+    runs = [run for each in evidence.runs.values() for run in each]
+
+    def every(values: Sequence[str]) -> str:
+        return ", ".join(sorted(set(values)))
+
+    versions = [
+        " ".join(f"{name} {run.attrs['versions'][name]}" for name in ("torch", "diffusers"))
+        for run in runs
+        if "versions" in run.attrs
+    ]
+    told = {
+        "Models": every([str(setting(run, "backbone")) for run in runs]),
+        "Machine": every([run.attrs["device"] for run in runs if "device" in run.attrs]),
+        "Versions": every(versions),
+        "Recorded": every([run.attrs["created"][:10] for run in runs if "created" in run.attrs]),
+    }
+    return ". ".join(f"{word}: {text}" for word, text in told.items() if text) + "."
+
+
+def reading(evidence: Evidence) -> str:
+    """Of whom the page speaks, and what the numbers in brackets are."""
+    models = {str(setting(run, "backbone")) for each in evidence.runs.values() for run in each}
+    pocket = (
+        "The pocket models are small and know drawn portraits only: the page speaks of them, and not of "
+        "FLUX.1. "
+        if any(name.startswith("pocket") for name in models)
+        else ""
     )
-    pocket = any(name.startswith("pocket") for name in models)
-    return (
-        f"Models: {', '.join(models)}. "
-        + ("These are pocket models, small and trained on drawn portraits: what they say is said of "
-           "them, and not of FLUX.1. " if pocket else "")
-        + f"In brackets: {evidence.level:.0%} intervals over faces, each face drawn or left out whole; of "
-        "seconds over pipeline calls; the reason where there is none. Prompts and seeds are as given, "
-        "but in the column that says they are drawn too. Faces that were not found are left out and "
-        "counted, never imputed."
-    )  # fmt: skip
+    return pocket + (
+        f"In brackets: {evidence.level:.0%} intervals over faces, each face drawn or left out whole; of "
+        "seconds over pipeline calls; or the reason why there is none. Prompts and seeds are as given, "
+        "except in the column that says that they are drawn too. Faces that were not found are left out "
+        "and counted, never imputed."
+    )
 
 
-FIRST = {
-    "table_verdicts": "What would change our mind",
-    "table_confounders": "Confounders, and how each is held",
-    "table_numbers": "Numbers behind the verdicts",
-}
-"""Tables with which the page begins, and their headings."""
-
-
-def table_item(name: str, evidence: Evidence) -> Item:
-    """One of FIRST."""
+def lookup(name: str, evidence: Evidence, keys: int) -> tuple[str, str, str]:
+    """Name, heading and body of a table that the page always has."""
     exhibit = TABLES[name]
-    return Item(FIRST[name], exhibit.caption, "", table=exhibit.make(evidence))
+    first, _, rest = exhibit.caption.partition("\n\n")
+    body = page.paragraph(first) + page.grid(exhibit.make(evidence), keys=keys)
+    return name, heading(first), body + page.fold("how to read it", page.paragraph(rest))
 
 
-def verdict_html(claim: Claim) -> str:
-    """A claim and its verdict, which the table below it accounts for."""
-    return (
-        f'<div class="claim"><p><b>{html.escape(claim.title)}:</b> {html.escape(claim.sentence)}</p>'
-        f'<p class="note">The paper: {html.escape(claim.claimed)}.</p></div>'
-    )
-
-
-def claim_html(claim: Claim) -> str:
-    """Every part of a claim in words."""
-    told = "".join(f"<p>{html.escape(part.sentence)}.</p>" for part in claim.parts)
-    return f'<div class="claim"><p><b>{html.escape(claim.title)}</b></p>{told}</div>'
+def shown(item: Item, path: Path) -> str:
+    """A figure or table, what it shows, the command that makes it again, and those of its runs."""
+    first, _, rest = item.caption.partition("\n\n")
+    if item.missing:
+        body = page.paragraph(f"Not made: {item.missing}", "gap")
+    elif item.image is not None:
+        body = page.picture(item.image, first, path)
+    else:
+        body = page.grid(item.table) if item.table is not None else ""
+    folded = "".join(page.paragraph(text) for text in rest.split("\n\n"))
+    parts = [
+        f"<figure>{body}<figcaption>{page.paragraph(first)}{page.fold('what it shows', folded)}"
+        "</figcaption></figure>"
+    ]
+    if item.command:
+        parts.append(page.fold("make it again", page.code(item.command)))
+    if item.runs:
+        runs = f"its runs: {', '.join(item.runs)}"
+        parts.append(page.fold(runs, page.code("\n".join(item.commands))))
+    return "".join(parts)
 
 
 def intervals(evidence: Evidence) -> Table:
@@ -137,49 +156,15 @@ def intervals(evidence: Evidence) -> Table:
     named = [f"{c.title}: {p.name}" for c in claims(evidence) for p in c.parts if p.decides]
     rows += [["named beforehand", str(len(named))]]
     note = (
-        f"Each is a {evidence.level:.0%} interval of its own, none is adjusted for the others. Named "
+        f"Each is a {evidence.level:.0%} interval of its own; none is adjusted for the others. Named "
         f"beforehand, and so read without a search: {'; '.join(named)}. All others are to look at. Bands "
         "drawn as outlines hold a whole curve at once."
     )
     return Table(("kind", "intervals"), rows, note=note)
 
 
-def item_html(item: Item) -> str:
-    """A figure or table with its caption, its command and the commands of its runs."""
-    if item.missing:
-        body = f'<p class="gap">Not made: {html.escape(item.missing)}</p>'
-    elif item.image is not None:
-        data = base64.b64encode(item.image.read_bytes()).decode()
-        body = f'<img alt="{html.escape(item.name)}" src="data:image/png;base64,{data}">'
-    else:
-        body = table_html(item.table) if item.table is not None else ""
-    runs = "\n".join(item.commands)
-    return (
-        f"<h2>{html.escape(item.name)}</h2><figure>{body}"
-        f"<figcaption>{html.escape(item.caption)}</figcaption></figure>"
-        + (f"<pre>{html.escape(item.command)}</pre>" if item.command else "")
-        + (
-            f"<details><summary class=note>its runs: {html.escape(', '.join(item.runs))}</summary>"
-            f"<pre>{html.escape(runs)}</pre></details>"
-            if item.runs
-            else ""
-        )
-    )
-
-
-def table_html(table: Table) -> str:
-    """The table and its note."""
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in table.columns)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(entry))}</td>" for entry in row) + "</tr>"
-        for row in table.rows
-    )
-    note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""
-    return f"<table><tr>{head}</tr>{rows}</table>{note}"
-
-
-def runs_html(evidence: Evidence) -> list[str]:
-    """Provenance of every run: what it recorded on, with which versions, and every weight's hash."""
+def provenance(evidence: Evidence) -> list[str]:
+    """Of every run what it was recorded on, with which versions, and every weight's hash."""
     unique = {run.attrs.get("path", str(i)): run for i, run in enumerate(
         run for runs in evidence.runs.values() for run in runs)}  # fmt: skip
     found = []
@@ -187,10 +172,7 @@ def runs_html(evidence: Evidence) -> list[str]:
         kept = {k: run.attrs[k] for k in KEPT if k in run.attrs}
         text = json.dumps(kept, indent=1, ensure_ascii=False, default=str)
         head = f"{Path(name).name}: {setting(run, 'backbone')}, {setting(run, 'steps')} steps"
-        found.append(
-            f"<details><summary class=note>{html.escape(head)}</summary>"
-            f"<pre>{html.escape(text)}</pre></details>"
-        )
+        found.append(page.fold(head, page.code(text)))
     return found
 
 

@@ -30,10 +30,7 @@ class AtLeast:
 
     @property
     def text(self) -> str:
-        return (
-            f"supported where the whole interval is at least {self.bound:g}, contradicted where all of "
-            "it is below"
-        )
+        return f"at least {self.bound:g}"
 
     def __call__(self, number: Number) -> Verdict:
         return _decided(number.low >= self.bound, number.high < self.bound)
@@ -47,10 +44,7 @@ class AtMost:
 
     @property
     def text(self) -> str:
-        return (
-            f"supported where the whole interval is at most {self.bound:g}, contradicted where all of it "
-            "is above"
-        )
+        return f"at most {self.bound:g}"
 
     def __call__(self, number: Number) -> Verdict:
         return _decided(number.high <= self.bound, number.low > self.bound)
@@ -64,10 +58,7 @@ class Within:
 
     @property
     def text(self) -> str:
-        return (
-            f"supported where the whole interval is within {self.margin:g} of 0 (two one-sided tests), "
-            "contradicted where all of it is outside"
-        )
+        return f"within {self.margin:g} of 0 (two one-sided tests)"
 
     def __call__(self, number: Number) -> Verdict:
         inside = -self.margin <= number.low and number.high <= self.margin
@@ -75,7 +66,12 @@ class Within:
 
 
 Rule = AtLeast | AtMost | Within
-"""From a number with its interval to a verdict; its text is printed beside it."""
+"""From a number with its interval to a verdict; its text is printed beside it, and says what the whole
+interval has to be."""
+APPLIED = (
+    "A question is supported where the whole interval of what was seen is as its rule says, contradicted "
+    "where none of it is, and else undecided"
+)
 
 
 def _decided(yes: bool, no: bool) -> Verdict:
@@ -126,8 +122,8 @@ class Part:
 
 
 COMBINED = (
-    "The claim is supported where every deciding part is; contradicted where one of them is; not "
-    "measured where one of them is not; else undecided. The other parts do not vote"
+    "A claim is supported where each question that was named beforehand is; contradicted where one of "
+    "them is; not measured where one of them is not; else undecided. The other questions do not vote"
 )
 
 
@@ -157,20 +153,15 @@ class Claim:
         return Verdict.UNDECIDED
 
     @property
-    def sentence(self) -> str:
-        """The verdict, what decided it, and what stands beside it, each with its own."""
-        told = [f"{self.verdict}."]
-        for decides, words in ((True, "Decided by"), (False, "Beside it")):
-            each = [f"{p.name} ({p.verdict})" for p in self.parts if p.decides == decides]
-            told += [f"{words}: {'; '.join(each)}."] if each else []
-        if self.readings:
-            told += [
-                f"{words}: {', '.join(names) or 'none'}."
-                for words, verdict in SURVIVES.items()
-                if (names := [p.name for p in self.parts if p.verdict == verdict])
-                or verdict == Verdict.SUPPORTED
-            ]
-        return " ".join(told)
+    def survives(self) -> list[str]:
+        """Of a claim with readings: the names of those in which it survives, and in which it does not."""
+        if not self.readings:
+            return []
+        names = {
+            words: [part.name for part in self.parts if part.verdict == verdict]
+            for words, verdict in SURVIVES.items()
+        }
+        return [f"{words}: {', '.join(each) or 'none'}" for words, each in names.items()]
 
 
 SURVIVES = {

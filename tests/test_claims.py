@@ -139,9 +139,9 @@ def test_what_the_numbers_do_not_show_is_said(truth: Truth, told: str) -> None:
 
 def test_it_names_the_readings_in_which_the_claim_survives() -> None:
     mixed = asked(WINDOW, Truth(carried=LATE, committed=LATE).evidence())
-    assert "It survives read as: whole runs, as predicted." in mixed.sentence
-    assert "It does not survive read as: carried by the latents, committed." in mixed.sentence
-    assert mixed.sentence.startswith("contradicted. Decided by: committed (contradicted).")
+    assert "It survives read as: whole runs, as predicted" in mixed.survives
+    assert "It does not survive read as: carried by the latents, committed" in mixed.survives
+    assert mixed.verdict == NO
 
 
 def test_a_mode_that_was_not_measured_is_none_and_decides_nothing_but_its_own() -> None:

@@ -45,7 +45,7 @@ def test_a_factor_of_one_level_is_given_and_faces_alone_are_not_crossed() -> Non
     )
     faces = crossed(alone, level=0.95)
     assert np.isnan(faces["low"])
-    assert faces.attrs["without_interval"] == "needs 2 faces and 2 prompts or seeds; drawn: face"
+    assert faces.attrs["without_interval"] == "one prompt, one seed"
     with pytest.raises(StepscopeError, match="no samples"):
         crossed(values.isel(sample=slice(0)), level=0.95)
 

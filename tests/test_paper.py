@@ -62,15 +62,29 @@ def test_figures_tables_and_the_report_are_there(out: Path) -> None:
 
 def test_the_report_begins_with_the_claims_and_names_what_made_each_figure(out: Path) -> None:
     page = (out / "report.html").read_text()
-    order = [
-        page.index(words) for words in ("<b>Transfer:</b>", "<b>Early window:</b>", "figure1_rep")
-    ]
+    words = ("<td>Transfer</td>", "<td>Early window</td>", "What would change", "figure1_rep")
+    order = [page.index(word) for word in words]
     assert order == sorted(order)
     assert re.search(r"swapped minus baseline -?\d\.\d+ \[-?\d\.\d+, -?\d\.\d+\] →", page)
-    assert "What would change our mind" in page
-    assert "said of them, and not of FLUX.1" in page
+    assert "the page speaks of them, and not of FLUX.1" in page
     assert "python -m probes experiment=main adapter=pocket steps=2 backbone=pocket_dev" in page
     assert f"python -m analysis.paper --config-name demo models=pocket out={out}" in page
+
+
+def test_the_command_under_a_figure_draws_it_and_leaves_the_report(out: Path, tmp_path) -> None:
+    copy = tmp_path / "tiny"
+    shutil.copytree(out, copy)
+    figure, page = copy / "figures" / "figure2_grid.png", copy / "report.html"
+    figure.unlink()
+    before = page.stat().st_mtime_ns
+    command = next(
+        line for line in page.read_text().split("<pre>") if "figures=[figure2_grid]" in line
+    )
+    assert "tables=[] experiments=[main] report=false" in command
+    words = ["figures=[figure2_grid]", "tables=[]", "report=false", f"out={copy}"]
+    assert run_command([*TINY, *words], main) == 0
+    assert figure.exists()
+    assert page.stat().st_mtime_ns == before
 
 
 def test_the_report_asks_the_network_for_nothing(out: Path) -> None:
@@ -78,7 +92,14 @@ def test_the_report_asks_the_network_for_nothing(out: Path) -> None:
     read = References()
     read.feed(page)
     assert read.tags.count("img") == 2
-    assert all(reference.startswith("data:image/png;base64,") for reference in read.found)
+    pictures = [reference for reference in read.found if reference.startswith("data:")]
+    assert len(pictures) == 2
+    for reference in set(read.found) - set(pictures):  # within the page, or files beside it
+        assert (
+            f'id="{reference[1:]}"' in page
+            if reference.startswith("#")
+            else (out / reference).exists()
+        )
     assert not {"script", "link", "iframe", "object"} & set(read.tags)
     assert not re.search(r"url\(|@import", page)
 
@@ -93,7 +114,7 @@ def test_a_browser_draws_the_report(out: Path, tmp_path: Path) -> None:
         "--no-sandbox",
         "--disable-gpu",
         "--hide-scrollbars",
-        "--window-size=900,1600",
+        "--window-size=900,9000",
     ]
     where = [f"--user-data-dir={tmp_path / 'browser'}", f"--screenshot={shot}"]
     page = (out / "report.html").absolute().as_uri()

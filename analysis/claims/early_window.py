@@ -35,14 +35,20 @@ CONTROLS = {
 def rule(evidence: Evidence, mode: str) -> str:
     """The rule of a mode in words."""
     m = margins(evidence)
-    share, end = f"{evidence.share:.0%}", m.window_steps
-    null = ", and neither is where the null's is" if mode in BLURRED else ""
+    null = "; and the null's is apart from it" if mode in BLURRED else ""
     return (
-        f"supported where {share} of the plateau and {share} of the rise are reached, with their whole "
-        f"intervals, by {end} steps, the last quarter of the run rises by less than {m.plateau_rise:g} of "
-        f"the whole rise{null}; contradicted where the last quarter rises by more, or {share} of the "
-        f"plateau is reached, with its whole interval, only after {end} steps; a curve that starts above "
-        "the share is undecided"
+        f"at most {m.window_steps} steps, for {evidence.share:.0%} of the plateau and of the rise; and the "
+        f"last quarter of the run has less than {m.plateau_rise:g} of the rise{null}"
+    )
+
+
+def contradicted(evidence: Evidence) -> str:
+    """What speaks against a mode, and what leaves it open, in words."""
+    m = margins(evidence)
+    return (
+        f"An early window is contradicted where the last quarter of the run has more than "
+        f"{m.plateau_rise:g} of the rise, or {evidence.share:.0%} of the plateau comes, with its whole "
+        f"interval, after {m.window_steps} steps; a curve that starts above the share is undecided"
     )
 
 

@@ -24,7 +24,7 @@ def claim(evidence: Evidence) -> Claim:
     """Retention and kept similarity decide; distance, speed and the few-step baseline stand beside."""
     m = margins(evidence)
     least, kept = AtLeast(m.retention), AtLeast(-m.transfer_margin)
-    far, fast, same = AtMost(m.distance_margin), AtLeast(m.speed), Within(m.transfer_margin)
+    far, fast, same = AtMost(1 + m.distance_margin), AtLeast(m.speed), Within(m.transfer_margin)
     asked = (
         ("retention of the lift", least, retention, True),
         ("similarity kept", kept, similarity, True),
@@ -115,14 +115,16 @@ def distance(evidence: Evidence, title: str, rule: Rule) -> Part:
     """LPIPS to the reference's aligned crop, or what stands in its place."""
     runs = pair(evidence)
     metric = perceptual(runs[0])
-    values = [measured(run, metric).sel(pair="reference", drop=True) for run in runs]
+    before, after = (measured(run, metric).sel(pair="reference", drop=True) for run in runs)
+    both = joined(after, before)
     return Part.of(
         title,
         rule,
-        f"{DISTANCES[metric]} to the reference, swapped minus baseline",
-        effect(evidence, *values),
-        against="0 and the paper's LPIPS -0.016",
-        wider=wider(evidence, difference(*values)),
+        f"{DISTANCES[metric]} to the reference, swapped over baseline",
+        Number.of(evidence.ratio(after, before), "ratio"),
+        against="1 and the paper's LPIPS -0.016",
+        wider=wider(evidence, both, lambda means: means[:, 0] / means[:, 1]),
+        beside=[("swapped minus baseline", effect(evidence, before, after))],
     )
 
 

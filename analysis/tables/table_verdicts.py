@@ -7,15 +7,16 @@ speaks of the method and not of these prompts under these seeds.
 """
 
 from analysis.claims import claims
+from analysis.claims.early_window import contradicted as window_rule
 from analysis.evidence import Evidence
 from analysis.number import Entry
 from analysis.tables.table import Table
-from analysis.verdict import COMBINED, Part
+from analysis.verdict import APPLIED, COMBINED, Part
 
 EXPERIMENTS = ("main", "trajectory", "step_budget", "weak_adapter")
 COLUMNS = (
     "claim", "asked", "named beforehand", "verdict", "seen", "prompts and seeds drawn too", "held against",
-    "rule",
+    "rule: the whole interval is",
 )  # fmt: skip
 
 
@@ -27,7 +28,7 @@ def build(evidence: Evidence) -> Table:
         for claim in claims(evidence)
         for part in claim.parts
     ]  # fmt: skip
-    return Table(COLUMNS, rows, note=f"{COMBINED}.")
+    return Table(COLUMNS, rows, note=f"{APPLIED}. {window_rule(evidence)}. {COMBINED}.")
 
 
 def told(part: Part) -> str:
