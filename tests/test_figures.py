@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.collections import LineCollection
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -247,6 +248,15 @@ def test_chance_and_ceiling_stand_in_plots_of_identity_or_are_said_to_lack(name:
     found = texts(drawn(name, alone))
     assert "ceiling not known" in found
     assert "same person, other photo" not in found
+
+
+def test_the_scale_of_the_maps_has_chance_and_ceiling_and_drift_says_what_it_can_see() -> None:
+    figure = drawn("figure5_complexity")
+    run = WHOLE.runs["prompt_complexity"][0]
+    ends = [float(WHOLE.average(v)["mean"]) for v in (WHOLE.chance(run), WHOLE.ceiling(run))]
+    (scale,) = (a for a in figure.findobj(Axes) if a.get_ylabel() == "cosine to the reference")
+    assert [line.get_ydata()[0] for line in scale.get_lines()] == pytest.approx(ends)
+    assert any("seen with power 0.8: from 0." in text for text in texts(figure))
 
 
 def test_a_share_of_the_way_is_0_at_chance_and_1_at_the_ceiling() -> None:

@@ -42,6 +42,16 @@ def draw_readings(
     return found
 
 
+def limits(evidence: Evidence, run: xr.Dataset) -> tuple[float, float]:
+    """Chance and ceiling, means over faces; NaN where one is not known."""
+    try:
+        each = evidence.chance(run), evidence.ceiling(run)
+    except MissingEvidenceError:
+        return np.nan, np.nan
+    low, high = (float(evidence.average(values)["mean"]) for values in each)
+    return low, high
+
+
 def bounds(
     evidence: Evidence, axes: Axes, run: xr.Dataset, *, across: bool = False, words: bool = True
 ) -> tuple[float, float]:
@@ -49,13 +59,7 @@ def bounds(
 
     across: similarity is on the x axis. NaN where a bound is not known, and then the axes say so.
     """
-    try:
-        ends = [
-            float(evidence.average(v)["mean"])
-            for v in (evidence.chance(run), evidence.ceiling(run))
-        ]
-    except MissingEvidenceError:
-        ends = [np.nan, np.nan]
+    ends = limits(evidence, run)
     texts = ("another person", "same person, other photo")
     for value, text, style in zip(ends, texts, (":", "--"), strict=True):
         if not np.isfinite(value):
@@ -73,7 +77,7 @@ def bounds(
             f"{' and '.join(unknown)} not known", (0, 1), (2, -2), "axes fraction", "offset points",
             va="top", fontsize=5.5, color=QUIET,
         )  # fmt: skip
-    return ends[0], ends[1]
+    return ends
 
 
 def way_axis(
