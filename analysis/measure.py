@@ -76,7 +76,8 @@ def preflight(metrics: Sequence[str], settings: Settings | None = None) -> None:
     """Find out, before any run is made, whether the named metrics can be measured at all.
 
     Raises one StepscopeError with all that is not on this machine (libraries, weights, files) and how
-    to get it. What hangs on a run, as its own VAE and recognisers do, `measure_all` looks for.
+    to get it. What hangs on a run, as its own VAE and recognisers do, `measure_all` looks for; what was
+    measured whole needs nothing any more, see `needs.unmeasured`.
     """
     refuse_unknown(metrics)
     lacking: dict[str, list[str]] = {}

@@ -1,6 +1,6 @@
 """What measuring a run needs, found out before anything is measured: variables, models, free names."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,12 @@ def settled(
         raise
     except StepscopeError as error:
         raise StepscopeError(f"{path}: {error}") from error
+
+
+def unmeasured(path: Path, names: Iterable[str]) -> list[str]:
+    """Those of the metrics that have not measured every sample of a run; all where there is no run yet."""
+    group = measurements(path)
+    return [name for name in names if not complete(group, name)]
 
 
 def complete(group: xr.Dataset, name: str) -> bool:

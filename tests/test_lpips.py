@@ -30,7 +30,7 @@ def folder(measured_pocket: Path, tmp_path_factory) -> Path:
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, f"`make setup` installs lpips and torchvision\n{done.stderr}"
+    assert done.returncode == 0, f"{done.stderr}(`make setup` installs lpips and torchvision)"
     return path
 
 

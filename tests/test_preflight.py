@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
 from analysis.measure import Settings, preflight
 from analysis.metrics import METRICS
+from analysis.needs import unmeasured
 from hooks.errors import StepscopeError
 from tests.fixtures import DINOV2_SIZE
 
@@ -92,3 +94,15 @@ def test_weights_that_are_there_are_loaded(dinov2: Path, tmp_path: Path) -> None
 
 def test_a_wrong_metric_is_answered_with_the_nearest() -> None:
     assert "did you mean 'dinov2'" in lacking(["dinov"], Settings())
+
+
+def test_what_was_measured_whole_needs_nothing_any_more(
+    measured_pocket: Path, tmp_path: Path
+) -> None:
+    names = ["arcface", "lpips", "latency"]
+    assert unmeasured(measured_pocket, names) == ["lpips"]
+    assert unmeasured(tmp_path / "not made yet.zarr", names) == names
+    copied = Path(shutil.copytree(measured_pocket, tmp_path / "copy.zarr"))
+    one = xr.Dataset({"measured_latency": (("sample",), [0])})
+    one.to_zarr(copied, group="analysis", region={"sample": slice(1, 2)}, consolidated=False)
+    assert unmeasured(copied, names) == ["lpips", "latency"]
