@@ -4,6 +4,9 @@ BIN := .venv/bin
 SETUP := .venv/.ready
 # Byte code is made when a module is first imported: installing takes half the time.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# In a folder of their own, which tests/lpips_alone.py alone looks into: the registry's torchvision is of a
+# CUDA build of torch, and beside a CPU build the rest would no longer import.
+LPIPS := lpips==0.1.4 torchvision==0.28.0
 # Kept from then on, whatever the shell says: else every process compiles torch and diffusers again.
 unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= 2
@@ -16,11 +19,12 @@ test: style types units
 test-all: style types
 	$(PYTEST) -m "slow or not slow"
 
-$(SETUP): requirements.txt pyproject.toml
+$(SETUP): Makefile requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(INSTALL) torch==2.13.0
 	$(INSTALL) -r requirements.txt
 	$(INSTALL) --no-deps -e .
+	$(INSTALL) --no-deps --upgrade --target .venv/lpips $(LPIPS)
 	touch $@
 
 setup: $(SETUP)

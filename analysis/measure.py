@@ -7,10 +7,9 @@ written after the values, so that an interrupted measurement continues where it 
 finished.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -19,12 +18,11 @@ from analysis.group import create, discard, laid_out, unmark, write
 from analysis.metrics import METRICS, Metric
 from analysis.metrics.metric import fingerprint
 from analysis.metrics.perceptual_pocket import PocketDistance
-from analysis.rereads import READING, making
+from analysis.needs import readable, require, settled
 from analysis.runs import MARK, content, measurements, open_recorded, reading
-from hooks.errors import RunError, StepscopeError, nearest
+from hooks.errors import StepscopeError, nearest
 from hooks.paths import run_path
 from hooks.store import publish_measured
-from probes.weights import WeightsError
 
 Say = Callable[[str], None]
 FRAMES = 64  # images read at once, or one sample's
@@ -61,9 +59,7 @@ def measure_all(
     measured, for an unknown metric, for what is no finished run, for a run that lacks what a metric
     reads, and for models and libraries that are not on this machine.
     """
-    for name in metrics:
-        if name not in METRICS:
-            raise StepscopeError(f"metrics: no {name!r}; {nearest(name, METRICS)}")
+    refuse_unknown(metrics)
     planned = []
     for path in map(run_path, runs):
         recorded = open_recorded(path)
@@ -74,6 +70,32 @@ def measure_all(
         for metric in wanted:
             measure(path, recorded, metric, say)
         publish_measured(path)  # a run that was measured before its document named the group
+
+
+def preflight(metrics: Sequence[str], settings: Settings | None = None) -> None:
+    """Find out, before any run is made, whether the named metrics can be measured at all.
+
+    Raises one StepscopeError with all that is not on this machine (libraries, weights, files) and how
+    to get it. What hangs on a run, as its own VAE and recognisers do, `measure_all` looks for; what was
+    measured whole needs nothing any more, see `needs.unmeasured`.
+    """
+    refuse_unknown(metrics)
+    lacking: dict[str, list[str]] = {}
+    for name in metrics:
+        try:
+            built(METRICS[name], settings or Settings()).preflight()
+        except StepscopeError as error:
+            lacking.setdefault(str(error), []).append(name)
+    if lacking:
+        told = [f"metrics=[{','.join(names)}]: {error}" for error, names in lacking.items()]
+        raise StepscopeError("; ".join(told))
+
+
+def refuse_unknown(metrics: Sequence[str]) -> None:
+    """Raise StepscopeError, with the nearest name, for one that is no metric's."""
+    for name in metrics:
+        if name not in METRICS:
+            raise StepscopeError(f"metrics: no {name!r}; {nearest(name, METRICS)}")
 
 
 def ordered(names: Sequence[str], run: xr.Dataset, settings: Settings) -> list[Metric]:
@@ -98,62 +120,6 @@ def built(kind: type[Metric], settings: Settings) -> Metric:
     """A metric with those of the settings that it has."""
     names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     return kind(**{f.name: getattr(settings, f.name) for f in fields(settings) if f.name in names})
-
-
-def require(path: Path, recorded: xr.Dataset, metrics: Sequence[Metric]) -> None:
-    """Raise StepscopeError for what one of these metrics needs and has not; models are loaded.
-
-    metrics: in their order; what an earlier one will write counts as there.
-    """
-    group, run, promised = measurements(path), recorded, set()
-    for metric in metrics:
-        promised |= metric.quantities(run).keys()
-        readable(path, metric, promised | {str(name) for name in run})
-        if settled(path, run, group, metric) is None:
-            continue
-        refuse_label(path, recorded, metric)
-        run = run.assign_coords(metric.coordinates(run))
-        if not complete(group, metric.name):
-            metric.load(run)
-
-
-def readable(path: Path, metric: Metric, names: Collection[str]) -> None:
-    """Raise RunError if these variables of a run are not all that a metric reads."""
-    absent = [name for name in metric.reads if name not in names]
-    if absent:
-        cure = f"; {making(path, READING[absent[0]])} makes it" if absent[0] in READING else ""
-        raise RunError(
-            f"{path} has no {', '.join(absent)}: {metric.name} cannot be measured of it{cure}"
-        )
-
-
-def refuse_label(path: Path, recorded: xr.Dataset, metric: Metric) -> None:
-    """Raise RunError if a label of the user's own has a name that the metric gives to what it measures."""
-    for name in (*metric.quantities(recorded), *metric.coordinates(recorded)):
-        if name in recorded.coords and "label" in recorded[name].attrs:
-            raise RunError(
-                f"{path} has a label {name!r}, which is what {metric.name} calls something that it "
-                "measures: record under another key"
-            )
-
-
-def settled(
-    path: Path, run: xr.Dataset, group: xr.Dataset, metric: Metric
-) -> dict[str, Any] | None:
-    """What decides a metric's values besides what it reads; None if it is measured and that is gone.
-
-    Raises StepscopeError for models that are not on this machine, where they were named or needed.
-    """
-    try:
-        return {"revision": metric.revision, **metric.settings(run)}
-    except WeightsError:
-        if complete(group, metric.name) and by_default(metric):
-            return None
-        raise
-    except RunError:  # it names its run
-        raise
-    except StepscopeError as error:
-        raise StepscopeError(f"{path}: {error}") from error
 
 
 def measure(path: Path, recorded: xr.Dataset, metric: Metric, say: Say) -> None:
@@ -209,17 +175,6 @@ def inputs(
         ],
         dtype=np.int64,
     )
-
-
-def complete(group: xr.Dataset, name: str) -> bool:
-    """Whether a metric has measured every sample, of whatever inputs."""
-    return MARK + name in group and bool(group[MARK + name].values.all())
-
-
-def by_default(metric: Metric) -> bool:
-    """Whether nobody named another model or size than the run's own."""
-    own = [f for f in fields(metric) if f.name not in ("device", "root")]  # type: ignore[arg-type]
-    return all(getattr(metric, f.name) == f.default for f in own)
 
 
 def blocks(rows: np.ndarray, most: int) -> Iterator[np.ndarray]:

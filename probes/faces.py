@@ -39,11 +39,12 @@ class Face:
     seconds: float
 
 
-def face_files(names: Sequence[str]) -> dict[str, Path]:
+def face_files(names: Sequence[str], word: str = "faces") -> dict[str, Path]:
     """Files by the name that they have in a run: the stem, or the whole path where stems collide.
 
-    names: images, `.npy` files, or folders, of which every image is taken that is not hidden. Raises
-    FaceError for what does not exist, folders without images and names that are not Unicode.
+    names: images, `.npy` files, or folders, of which every image is taken that is not hidden. word: the
+    setting that names them. Raises FaceError for what does not exist, folders without images and names
+    that are not Unicode.
     """
     paths: list[Path] = []
     for name in names:
@@ -51,19 +52,19 @@ def face_files(names: Sequence[str]) -> dict[str, Path]:
         if path.is_dir():
             inside = [f for f in sorted(path.iterdir()) if _is_image(f)]
             if not inside:
-                raise FaceError(f"faces: folder {name!r} holds no image ({', '.join(SUFFIXES)})")
+                raise FaceError(f"{word}: folder {name!r} holds no image ({', '.join(SUFFIXES)})")
             paths += inside
         elif path.is_file():
             paths.append(path)
         else:
-            raise FaceError(f"faces: no file or folder {name!r}")
+            raise FaceError(f"{word}: no file or folder {name!r}")
     for path in paths:
         if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
-            raise FaceError(f"faces: the name of {str(path)!r} is not UTF-8: rename it")
+            raise FaceError(f"{word}: the name of {str(path)!r} is not UTF-8: rename it")
     stems = [path.stem for path in paths]
     named = {p.stem if stems.count(p.stem) == 1 else str(p): p for p in paths}
     if len(named) != len(paths):
-        raise FaceError(f"faces={list(names)} names one file twice")
+        raise FaceError(f"{word}={list(names)} names one file twice")
     return named
 
 

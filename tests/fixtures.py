@@ -138,3 +138,24 @@ def measured_pocket(pocket_run, tmp_path_factory) -> Path:
         measure_all([path], ["decode", "arcface", "sharpness", "latency"])
 
     return once(tmp_path_factory, "measured.zarr", make)
+
+
+DINOV2_SIZE = 28
+
+
+@pytest.fixture(scope="session")
+def dinov2(tmp_path_factory) -> Path:
+    """A tiny DINOv2 with random weights, in the published layout."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("dinov2")
+    config = Dinov2Config(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=DINOV2_SIZE,
+        patch_size=14,
+    )
+    Dinov2Model(config).save_pretrained(path)
+    return path

@@ -1,50 +1,20 @@
-"""LPIPS and DINOv2 of the named pairs, against a direct evaluation on random weights."""
+"""DINOv2 of the named pairs, against a direct evaluation on random weights."""
 
 import shutil
-import sys
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from insightface.utils.face_align import norm_crop
-from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
+from transformers import BitImageProcessorPil, Dinov2Model
 
 from analysis.measure import Settings, measure_all
-from analysis.metrics import lpips
 from analysis.metrics.dinov2 import Dinov2Likeness, embedded
-from analysis.runs import open_measured, open_recorded
+from analysis.runs import open_measured
 from hooks.errors import StepscopeError
-
-SIZE = 28
-
-
-def unavailable() -> str:
-    """Why the `lpips` library cannot be used here, in a line; empty if it can."""
-    for name in ("torchvision", "lpips"):
-        try:
-            import_module(name)
-        except (ImportError, RuntimeError) as error:  # of another torch's build: RuntimeError
-            return f"{name} does not import: {str(error).splitlines()[0]}"
-    return ""
-
-
-UNAVAILABLE = unavailable()
-
-
-@pytest.fixture(scope="module")
-def dinov2(tmp_path_factory) -> Path:
-    """A tiny DINOv2 with random weights, in the published layout."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("dinov2")
-    config = Dinov2Config(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=SIZE, patch_size=14
-    )
-    Dinov2Model(config).save_pretrained(path)
-    return path
+from tests.fixtures import DINOV2_SIZE as SIZE
 
 
 @pytest.fixture
@@ -136,90 +106,3 @@ def test_weights_that_cannot_be_loaded_stop_it_before_anything_is_measured(
     with pytest.raises(StepscopeError, match="dinov2"):
         measure_all([path], ["arcface", "dinov2"], Settings(dinov2=str(broken)))
     assert not (path / "analysis").exists()
-
-
-def test_lpips_that_is_not_installed_says_what_to_install(
-    pocket_run: Path, tmp_path: Path, monkeypatch
-) -> None:
-    path = Path(shutil.copytree(pocket_run, tmp_path / "run.zarr"))
-    monkeypatch.setitem(sys.modules, "lpips", None)  # an import of it fails
-    with pytest.raises(StepscopeError, match="pip install lpips torchvision") as caught:
-        measure_all([path], ["lpips"])
-    assert "\n" not in str(caught.value)
-    assert not (path / "analysis").exists()  # nor were the faces measured that it stands on
-
-
-def test_lpips_beside_a_torchvision_of_another_build_is_one_line_too(
-    pocket_run: Path, tmp_path: Path, monkeypatch
-) -> None:
-    def broken(name: str) -> None:
-        raise RuntimeError("operator torchvision::nms does not exist\nand a trace")
-
-    path = Path(shutil.copytree(pocket_run, tmp_path / "run.zarr"))
-    monkeypatch.setattr(lpips, "import_module", broken)
-    with pytest.raises(StepscopeError) as caught:
-        measure_all([path], ["lpips"])
-    assert str(caught.value).endswith("(operator torchvision::nms does not exist)")
-    assert not (path / "analysis").exists()
-
-
-def test_lpips_knows_its_networks(pocket_run: Path) -> None:
-    run = open_recorded(pocket_run)
-    with pytest.raises(StepscopeError, match="lpips='alexnet'; known: alex, vgg, squeeze"):
-        lpips.Lpips(lpips="alexnet").settings(run)
-
-
-@torch.no_grad()
-def by_its_definition(network: Any, first: np.ndarray, second: np.ndarray) -> float:
-    """Zhang et al. 2018, equation 1, layer by layer, with the network's features and weights."""
-
-    def features(image: np.ndarray) -> list[torch.Tensor]:
-        pixels = torch.from_numpy(image / 127.5 - 1).float().permute(2, 0, 1)[None]
-        mean = torch.tensor([-0.030, -0.088, -0.188])[:, None, None]  # lpips.ScalingLayer
-        deviation = torch.tensor([0.458, 0.448, 0.450])[:, None, None]
-        return [f / f.norm(dim=1, keepdim=True) for f in network.net((pixels - mean) / deviation)]
-
-    total = 0.0
-    for k, (a, b) in enumerate(zip(features(first), features(second), strict=True)):
-        weights = dict(network.named_parameters())[f"lin{k}.model.1.weight"]
-        total += (weights * (a - b) ** 2).sum(1).mean().item()
-    return total
-
-
-@pytest.mark.skipif(bool(UNAVAILABLE), reason=UNAVAILABLE)
-@pytest.mark.parametrize("name", lpips.NETWORKS)
-def test_lpips_is_the_librarys_and_its_papers(name: str, images: np.ndarray) -> None:
-    from lpips import LPIPS, im2tensor  # type: ignore[attr-defined]
-
-    torch.manual_seed(0)
-    big = images.repeat(2, 1).repeat(2, 2)
-    network = LPIPS(net=name, pretrained=False, pnet_rand=True, verbose=False).eval()
-    found = lpips.distances(network, big, big[:1])
-    with torch.no_grad():
-        expected = [network(im2tensor(image), im2tensor(big[0])).item() for image in big]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    known = [by_its_definition(network, image, big[0]) for image in big]
-    np.testing.assert_allclose(found, known, rtol=1e-4, atol=1e-7)
-    assert found[0] == 0
-    assert (np.abs(found[1:]) > 0).all()
-
-
-@pytest.mark.skipif(bool(UNAVAILABLE), reason=UNAVAILABLE)
-def test_lpips_of_a_runs_pairs_and_steps(
-    measured_pocket: Path, tmp_path: Path, monkeypatch
-) -> None:
-    from lpips import LPIPS  # type: ignore[attr-defined]
-
-    path = Path(shutil.copytree(measured_pocket, tmp_path / "run.zarr"))
-    torch.manual_seed(0)
-    network = LPIPS(pretrained=False, pnet_rand=True, verbose=False).eval()
-    monkeypatch.setattr(lpips, "load", lambda name, device: network)
-    measure_all([path], ["lpips", "lpips_step"], Settings(many_step=str(measured_pocket)))
-    run = open_measured(path)
-    np.testing.assert_allclose(run["lpips"].sel(pair="many_step"), 0, atol=1e-7)  # its own images
-    assert np.isfinite(run["lpips"].sel(pair="reference")).all()
-    steps = run["lpips_step"].values
-    np.testing.assert_allclose(steps[:, -1], 0, atol=1e-7)
-    expected = lpips.distances(network, run["decoded"][1].values, run["image"][1:].values)
-    np.testing.assert_allclose(steps[1], expected, atol=1e-6)
-    assert run["lpips"].attrs["provenance"]["settings"]["model"]["network"] == "alex"

@@ -16,6 +16,7 @@ from analysis.metrics.panel import (
     pack,
     panel,
     pinned,
+    place,
     references,
 )
 from probes.backbones import pick_device
@@ -44,6 +45,10 @@ class Recognition(Metric):
     det_size: int | None = None
     root: str = "~/.insightface"
     device: str = "auto"
+
+    def preflight(self) -> None:
+        for source in self.recognisers or ():
+            place(source, self.root)
 
     def panel(self, run: xr.Dataset) -> tuple[Recogniser, ...]:
         return panel(run.attrs, self.recognisers, self.root)

@@ -36,6 +36,10 @@ class Chance(Recognition):
     reads: ClassVar[tuple[str, ...]] = ("face_crop", "face_embedding")
     whole: ClassVar[bool] = True
 
+    def preflight(self) -> None:
+        super().preflight()
+        face_files(self.photos, "photos")
+
     def size(self, run: xr.Dataset) -> int:
         """No image of the run is looked at; photos are, as `probes.faces` does."""
         return self.det_size or SMALLEST
@@ -58,7 +62,7 @@ class Chance(Recognition):
 
     def by_face(self, faces: Iterable[str]) -> dict[str, list[Path]]:
         """The photos of each face's person, but the one that the face itself is of."""
-        files = face_files(self.photos) if self.photos else {}
+        files = face_files(self.photos, "photos")
         return {
             face: [f for f in files.values() if person(f.stem) == person(face) and f.stem != face]
             for face in faces

@@ -38,6 +38,10 @@ class Decode(Metric):
     reads: ClassVar[tuple[str, ...]] = ("x0", "final_latents", "image")
     revision: ClassVar[int] = 2
 
+    def preflight(self) -> None:
+        if self.vae is not None:
+            vae_folder(self.vae, {})
+
     def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
         picture = ("row", "column", "rgb")
         told = "decoded by the backbone's VAE, 0 to 255"

@@ -35,6 +35,9 @@ class Dinov2Likeness(Comparison):
     def model(self) -> dict[str, Any]:
         return {"files": digests(folder(self.dinov2, "dinov2", FILES)), "size": self.dinov2_size}
 
+    def preflight(self) -> None:
+        load(self.dinov2, "cpu")
+
     def network(self) -> Any:
         return load(self.dinov2, pick_device(self.device))
 

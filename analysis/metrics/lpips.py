@@ -1,9 +1,11 @@
 """LPIPS (Zhang et al. 2018) through its authors' `lpips` library, where that and torchvision work."""
 
 import importlib.metadata
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,9 +14,11 @@ import torch
 from analysis.metrics.metric import Direction
 from analysis.metrics.pairs import Comparison, PairMetric, StepMetric
 from probes.backbones import pick_device
-from probes.weights import WeightsError
+from probes.shortage import memory
+from probes.weights import WeightsError, first_line
 
-NETWORKS = ("alex", "vgg", "squeeze")
+NETWORKS = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
+"""The library's networks, and the models of torchvision whose features each is built on."""
 BATCH = 16
 
 
@@ -33,6 +37,10 @@ class LpipsDistance(Comparison):
         library()
         versions = {name: importlib.metadata.version(name) for name in ("lpips", "torchvision")}
         return {"network": self.lpips, **versions}
+
+    def preflight(self) -> None:
+        self.model()
+        load(self.lpips, "cpu")
 
     def network(self) -> Any:
         return load(self.lpips, pick_device(self.device))
@@ -59,27 +67,38 @@ def library() -> Any:
     """The `lpips` library, imported here because it is optional. Raises WeightsError."""
     try:
         return import_module("lpips")
-    except (
-        ImportError,
-        RuntimeError,
-    ) as error:  # torchvision of another torch's build: RuntimeError
+    # torchvision of another torch's build: RuntimeError
+    except (ImportError, RuntimeError) as error:
         raise WeightsError(
-            "metrics: lpips needs the packages lpips and torchvision (of your torch's build): "
-            "pip install lpips torchvision, or leave it out; dinov2 needs neither "
-            f"({(str(error).splitlines() or [type(error).__name__])[0]})"
+            "lpips needs the packages lpips and torchvision (of your torch's build): pip install lpips "
+            f"torchvision, or leave it out, dinov2 needs neither ({first_line(error)})"
         ) from error
 
 
 @cache
 def load(network: str, device: str) -> Any:
     """The library's network, with its authors' weights. Raises WeightsError."""
-    built = library().LPIPS
+    build = library().LPIPS
+    url, file = weights(network)
     try:
-        return built(net=network, verbose=False).eval().requires_grad_(False).to(device)
-    except OSError as error:
-        raise WeightsError(
-            f"lpips={network!r}: torchvision's weights are not on this machine and were not downloaded"
-        ) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the library calls torchvision as before 0.13
+            built: Any = build(net=network, verbose=False)
+    except Exception as error:  # urllib, pickle and torch have classes of their own
+        if memory(error):
+            raise
+        told = f"cannot be read ({first_line(error)}): delete it, and it is downloaded again"
+        if not file.exists():
+            told = f"was not downloaded ({first_line(error)}): put {url} there"
+        raise WeightsError(f"lpips={network!r}: {str(file)!r} {told}") from error
+    return built.eval().requires_grad_(False).to(device)
+
+
+def weights(network: str) -> tuple[str, Path]:
+    """Where a network's weights come from, which the library has not itself, and where they are kept."""
+    kinds = import_module("torchvision.models").get_model_weights(NETWORKS[network])
+    url = kinds["IMAGENET1K_V1"].url
+    return url, Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
 
 
 @torch.inference_mode()

@@ -45,6 +45,14 @@ class Metric(ABC):
     revision: ClassVar[int] = 1
     whole: ClassVar[bool] = False
 
+    def preflight(self) -> None:
+        """Load what the call needs whatever the run is, on the CPU: no run has been made yet.
+
+        Raises StepscopeError, in one line with its cure, for libraries, weights and files that are not
+        on this machine. Those of the run's own models `settings` finds.
+        """
+        return
+
     @abstractmethod
     def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
         """What is written for a run, by variable."""

@@ -34,6 +34,10 @@ class Comparison(ABC):
         """(n,) of images (n, row, column, rgb) uint8 and as many others, or one for all."""
 
     @abstractmethod
+    def preflight(self) -> None:
+        """As a metric's: the network, loaded on the CPU. Raises WeightsError."""
+
+    @abstractmethod
     def network(self) -> Any:
         """The network, loaded once. Raises WeightsError."""
 
@@ -43,7 +47,7 @@ class Comparison(ABC):
 
 
 @dataclass(frozen=True)
-class PairMetric(Metric, Comparison):
+class PairMetric(Comparison, Metric):
     """A comparison of the final images' pairs. many_step: path of the run of more steps, if any."""
 
     many_step: str | None = None
@@ -91,7 +95,7 @@ class PairMetric(Metric, Comparison):
 
 
 @dataclass(frozen=True)
-class StepMetric(Metric, Comparison):
+class StepMetric(Comparison, Metric):
     """A comparison of every step's x0 with the run's final image."""
 
     reads: ClassVar[tuple[str, ...]] = ("decoded", "image")

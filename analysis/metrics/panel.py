@@ -66,7 +66,7 @@ def panel(
     encoders = {v for k, v in about.get("weights", {}).items() if k.startswith("encoder/")}
     found = []
     for name, source in zip(names, given, strict=True):
-        files = digests(pack(source, root) if source in packs else existing(source))
+        files = digests(place(source, root))
         circular = bool(encoders & set(files.values()))
         found.append(
             Recogniser(name, source, source if source in packs else detector, circular, files)
@@ -74,11 +74,16 @@ def panel(
     return tuple(found)
 
 
+def place(source: str, root: str) -> Path:
+    """Where a recogniser lies: its file, or its pack's folder. Raises WeightsError."""
+    return existing(source) if Path(source).suffix in RECOGNISER_FILES else pack(source, root)
+
+
 def pack(name: str, root: str) -> Path:
     """Where a pack lies. Raises WeightsError."""
-    place = pack_folder(name, root)
-    if place is not None:
-        return place
+    found = pack_folder(name, root)
+    if found is not None:
+        return found
     raise WeightsError(
         f"recognisers: no insightface pack {name!r}, neither a folder with .onnx files nor under "
         f"{root}/models"

@@ -46,8 +46,15 @@ class PocketDistance(Comparison):
 
     def model(self) -> dict[str, Any]:
         if not Path(self.perceptual).expanduser().is_file():
-            raise WeightsError(f"perceptual: no file {self.perceptual!r}")
+            raise WeightsError(
+                f"perceptual: no file {self.perceptual!r}; name perceptual=FILE, recognition.onnx of the "
+                "pocket models"
+            )
         return {"files": digests(self.perceptual), "layers": list(LAYERS)}
+
+    def preflight(self) -> None:
+        self.model()
+        self.network()
 
     def network(self) -> Any:
         return load(str(Path(self.perceptual).expanduser()))
