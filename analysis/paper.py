@@ -17,7 +17,8 @@ from analysis.exhibit import Exhibit
 from analysis.figures import FIGURES
 from analysis.figures.style import save, styled
 from analysis.margins import Margins
-from analysis.measure import Settings, measure_all
+from analysis.measure import Settings, measure_all, preflight
+from analysis.needs import unmeasured
 from analysis.report import Item
 from analysis.runs import open_measured
 from analysis.tables import TABLES
@@ -52,9 +53,12 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     say(describe(planned, models))
     if config["dry"]:
         return None
+    measured, settings = wanted_metrics(planned, config), Settings(photos=tuple(models["photos"]))
+    left = (name for path, names in measured.items() for name in unmeasured(path, names))
+    preflight(list(dict.fromkeys(left)), settings)
     make(planned, say)
     read_again(planned, say)
-    measure(planned, config["measured"], models, say)
+    measure(measured, settings, say)
     evidence = gather(planned, models, margins)
     items = show(config, evidence, planned, say)
     made = f"{sum(not item.missing for item in items)} of {len(items)} figures and tables"
@@ -86,30 +90,27 @@ def read_again(planned: Sequence[Planned], say: Say) -> None:
             reread(one.path, settings, say)
 
 
-def measure(
-    planned: Sequence[Planned],
-    measured: Mapping[str, Sequence[str]],
-    models: Mapping[str, Any],
-    say: Say,
-) -> None:
-    """Measure every run, along its steps where an experiment asks for it, else at its end alone.
-
-    measured: names of metrics by what an experiment asks for, as `conf/paper.yaml` has them.
-    """
-    settings = Settings(photos=tuple(models["photos"]))
-    wanted: dict[Path, dict[str, None]] = {}
+def wanted_metrics(
+    planned: Sequence[Planned], config: Mapping[str, Any]
+) -> dict[Path, tuple[str, ...]]:
+    """Names of the metrics of each run: along its steps where an experiment asks for it."""
+    measured, wanted = config["measured"], dict[Path, dict[str, None]]()
     for one in planned:
         names = wanted.setdefault(one.path, {})
-        names |= dict.fromkeys((*measured["at_the_end"], *models["metrics"]))
+        names |= dict.fromkeys((*measured["at_the_end"], *config["models"]["metrics"]))
         if one.experiment.every_step:
             names |= dict.fromkeys(measured["every_step"])
         if one.experiment.readings:
             names |= dict.fromkeys(measured["read_again"])
             names |= dict.fromkeys(f"arcface_{reading}" for reading in one.experiment.readings)
-    along = sum(set(measured["every_step"]) <= names.keys() for names in wanted.values())
-    say(f"measuring {len(wanted)} runs, {along} of them at every step")
-    for path, names in sorted(wanted.items()):
-        measure_all([path], list(names), settings)
+    return {path: tuple(names) for path, names in sorted(wanted.items())}
+
+
+def measure(measured: Mapping[Path, Sequence[str]], settings: Settings, say: Say) -> None:
+    """Measure each run by its metrics; what is measured with the same inputs is left as it is."""
+    for k, (path, names) in enumerate(measured.items()):
+        say(f"measuring run {k + 1} of {len(measured)}: {path.name}")
+        measure_all([path], names, settings)
 
 
 def gather(

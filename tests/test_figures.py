@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from matplotlib.collections import LineCollection
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -255,7 +255,7 @@ def test_the_scale_of_the_maps_has_chance_and_ceiling_and_drift_says_what_it_can
     run = WHOLE.runs["prompt_complexity"][0]
     ends = [float(WHOLE.average(v)["mean"]) for v in (WHOLE.chance(run), WHOLE.ceiling(run))]
     (scale,) = (a for a in figure.findobj(Axes) if a.get_ylabel() == "cosine to the reference")
-    assert [line.get_ydata()[0] for line in scale.get_lines()] == pytest.approx(ends)
+    assert [np.asarray(line.get_ydata())[0] for line in scale.get_lines()] == pytest.approx(ends)
     assert any("seen with power 0.8: from 0." in text for text in texts(figure))
 
 

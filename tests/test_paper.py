@@ -182,3 +182,11 @@ def minutes(line: str) -> float:
 def test_a_mistake_is_one_line(word: str, line: str, capsys) -> None:
     assert run_command([word, "--dry"], main) == 2
     assert capsys.readouterr().err.startswith(line)
+
+
+def test_what_metrics_lack_is_said_before_a_run_is_made(tmp_path, capsys) -> None:
+    words = [*TINY, "models.metrics=[perceptual_distance_pocket,chance]"]
+    words += [f"models.photos=[{tmp_path}/nobody]", f"out={tmp_path / 'out'}"]
+    assert run_command(words, main) == 2
+    assert f"metrics=[chance]: photos: {tmp_path}/nobody" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -2,11 +2,11 @@
 
 Levels from simple to style-conflicting are ours. (a) Drift, our definition: peak of the mean
 similarity along the trajectory minus its end, the peak placed by every other face and the fall
-measured on the others; above zero where identity is lost again after its peak; below it, the drift that these faces would show
-with power 0.8: a smaller one is not seen. (b, c) Mean
-similarity of the decoded x0 (final image's keypoints fixed) by step and level under both backbones,
-on one scale; hatched where no face was found. Lines on the scale: another person's reference, dotted,
-and the same person's other photos, dashed.
+measured on the others; above zero where identity is lost again after its peak. Below it, the drift
+that these faces would show with power 0.8: a smaller one is not seen. (b, c) Mean similarity of the
+decoded x0 (final image's keypoints fixed) by step and level under both backbones, on one scale;
+hatched where no face was found. Lines on the scale: another person's reference, dotted, and the same
+person's other photos, dashed.
 """
 
 import numpy as np
