@@ -188,5 +188,8 @@ def test_what_metrics_lack_is_said_before_a_run_is_made(tmp_path, capsys) -> Non
     words = [*TINY, "models.metrics=[perceptual_distance_pocket,chance]"]
     words += [f"models.photos=[{tmp_path}/nobody]", f"out={tmp_path / 'out'}"]
     assert run_command(words, main) == 2
-    assert f"metrics=[chance]: photos: {tmp_path}/nobody" in capsys.readouterr().err
+    assert (
+        f"metrics=[chance]: photos: no file or folder '{tmp_path}/nobody'"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()

@@ -48,7 +48,7 @@ def draw(evidence: Evidence) -> Figure:
         steps(one, run.sizes["step"])
         panel(one, letter, run_name(run).replace(", ", "\n"))
     ends = limits(evidence, runs[0])
-    scale.vmax = max(scale.vmax, *(end for end in ends if np.isfinite(end)), scale.vmin)
+    scale.vmax = max(scale.vmax or 0.0, float(np.nanmax(ends, initial=0.0)))
     bar = right.colorbar(
         ScalarMappable(scale), ax=list(axes), label="cosine to the reference", pad=0.02
     )

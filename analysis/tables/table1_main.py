@@ -52,10 +52,18 @@ def quantities(runs: list[xr.Dataset]) -> Iterator[tuple[str, Quantity]]:
         yield f"ArcFace, {name}{mark}", lambda run, name=name: final(run, name)
     distance = perceptual(runs[0])
     for metric, word in ((distance, DISTANCES[distance]), ("dinov2", "DINOv2")):
-        pairs = runs[0]["pair"].values.tolist() if metric in runs[0] else [""]
+        pairs = compared(runs[0], metric)
         for pair in pairs:
             label = f"{word}, {pair}" if pair else word
             yield label, lambda run, m=metric, p=pair: measured(run, m).sel(pair=p, drop=True)
+
+
+def compared(run: xr.Dataset, metric: str) -> list[str]:
+    """The pairs that a run has a value of, or one without a name where there is none."""
+    if metric not in run:
+        return [""]
+    there = run[metric].notnull().any("sample")
+    return run["pair"].values[there.values].tolist() or [""]
 
 
 def final(run: xr.Dataset, recogniser: str) -> xr.DataArray:
