@@ -97,7 +97,7 @@ def test_what_is_not_measured_says_so_and_how_to_get_it() -> None:
     table = TABLES["table1_main"].make(evidence(lpips=False))
     row = next(r for r in table.rows if r[0] == "LPIPS")
     assert row[1:4] == ["not measured"] * 3
-    assert "metrics=[lpips,dinov2]" in table.note
+    assert "metrics=[lpips,dinov2,chance]" in table.note
 
 
 def test_a_perceptual_distance_stands_in_the_row_of_lpips_under_its_own_name() -> None:

@@ -5,11 +5,12 @@ minus baseline in the same face, prompt and seed. d_z: effect over the standard 
 pair's difference, with the bounds that the t test beside it implies. Pairs needed: to see a
 difference of 0.028 (the paper's) with power 0.8, by the deviation between faces found here and as
 many cells a face; in brackets by the ends of the 80% interval of that deviation: a plan wants the
-upper one. A recogniser marked "conditions" feeds the adapter: its similarity is circular. Seconds an
-image: a pipeline call's wall time over its batch size, mean over calls of one batch size without the
-cold first one, with Student's interval for as many free calls as they are worth where neighbouring
-ones go together; in place of the difference how many times faster, the ratio of the two means with
-Fieller's interval, none where a run has one such call.
+upper one. A recogniser marked "conditions" feeds the adapter: its similarity is circular. The share
+of the way is the judge's, from another person's reference (0) to the same person's other photos
+(1). Seconds an image: a pipeline call's wall time over its batch size, mean over calls of one batch
+size without the cold first one, with Student's interval for as many free calls as they are worth
+where neighbouring ones go together; in place of the difference how many times faster, the ratio of
+the two means with Fieller's interval, none where a run has one such call.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from hooks.errors import StepscopeError
 EXPERIMENTS = ("main",)
 PAPERS_EFFECT = 0.028
 Quantity = Callable[[xr.Dataset], xr.DataArray]
+WAY = "judge, as a share of the way"
 
 
 def build(evidence: Evidence) -> Table:
@@ -37,6 +39,7 @@ def build(evidence: Evidence) -> Table:
     rows = [seconds(evidence, runs)]
     for label, quantity in quantities(runs):
         rows.append(row(evidence, runs, label, quantity))
+    rows.insert(2, row(evidence, runs, WAY, lambda run: evidence.way(evidence.endpoint(run), run)))
     rates = [evidence.detection(evidence.endpoint(run)) for run in runs]
     told: list[Entry] = [ONE_FACE if r is None else Number.of(r, "rate") for r in rates]
     rows.append(["detection rate", *told, "", "", "", ""])
@@ -117,6 +120,6 @@ def missing(rows: list[list[Entry]]) -> str:
     if not gone:
         return ""
     return (
-        f"Not measured: {', '.join(gone)}. `python -m analysis runs=[...] metrics=[lpips,dinov2]` adds "
-        "them where their models are installed."
+        f"Not measured: {', '.join(gone)}. `python -m analysis runs=[...] metrics=[lpips,dinov2,chance]` "
+        "adds them where their models and photos are."
     )
