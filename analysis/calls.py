@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 from analysis.bootstrap import WITHOUT
-from analysis.evidence import measured
+from analysis.lookup import measured
 from analysis.ratio import NOT_ABOVE_ZERO, fieller
 
 FEWEST = 2

@@ -18,16 +18,10 @@ from analysis.bootstrap import (
 )
 from analysis.compare import compare
 from analysis.crossed import crossed
+from analysis.lookup import MissingEvidenceError, measured, reread_samples, setting
 from analysis.margins import Margins
-from analysis.metrics import METRICS
 from analysis.ratio import ratio
-from analysis.runs import recording
 from analysis.tally import Tally
-from hooks.errors import StepscopeError
-
-
-class MissingEvidenceError(StepscopeError):
-    """A run, or a measurement of it, that a figure needs is not there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +100,7 @@ class Evidence:
     def carried(self, run: xr.Dataset, alignment: str = "fixed") -> xr.DataArray:
         """Similarity (sample, step) of x0 with the adapter off for that evaluation."""
         values = self._judged(run, "carried_similarity").sel(alignment=alignment, drop=True)
-        return again(values, run, "carried_x0")
+        return reread_samples(values, run, "carried_x0")
 
     def other_face(
         self, run: xr.Dataset, toward: str = "own", alignment: str = "fixed"
@@ -117,7 +111,7 @@ class Evidence:
         """
         values = self._judged(run, "swapped_similarity")
         chosen = values.sel(alignment=alignment, toward=toward, drop=True)
-        return again(chosen, run, "swapped_x0")
+        return reread_samples(chosen, run, "swapped_x0")
 
     def committed(self, run: xr.Dataset) -> xr.DataArray:
         """Similarity (sample, adapter_steps) of final images with the adapter off from a step to the end.
@@ -125,7 +119,7 @@ class Evidence:
         adapter_steps: how many of the first steps had it, unevenly spaced from 0 to all; `sigma`: the
         noise level at which it was switched off. NaN where no face was found.
         """
-        values = again(self._judged(run, "committed_similarity"), run, "committed_latents")
+        values = reread_samples(self._judged(run, "committed_similarity"), run, "committed_latents")
         return values.rename(off_from="adapter_steps", off_sigma="sigma")
 
     def blur_null(self, run: xr.Dataset) -> xr.DataArray:
@@ -216,41 +210,6 @@ IDENTITY: Mapping[str, Callable[[Evidence, xr.Dataset], xr.DataArray]] = {
 }
 """The three identity curves of a run, by the names that are theirs alone: (sample, step), the last
 (sample, adapter_steps)."""
-
-
-def again(values: xr.DataArray, run: xr.Dataset, source: str) -> xr.DataArray:
-    """Of measurements of a reading, the samples that were read again."""
-    if source not in run:
-        return values
-    asked = set(run[source].attrs["samples"])
-    return values.isel(sample=[s in asked for s in values["sample"].values.tolist()])
-
-
-def setting(run: xr.Dataset, name: str) -> Any:
-    """A value of the run's resolved configuration, e.g. `adapter.scale`; `backbone` is its name."""
-    found: Any = run.attrs["configuration"]
-    for word in {"backbone": "backbone.name"}.get(name, name).split("."):
-        found = found.get(word) if isinstance(found, Mapping) else None
-    return found
-
-
-def measured(run: xr.Dataset, name: str) -> xr.DataArray:
-    """A variable with the cell's coordinates. Raises MissingEvidenceError if it was not measured."""
-    if name not in run:
-        raise MissingEvidenceError(
-            f"{name} is not in the run of {setting(run, 'backbone')}, {setting(run, 'steps')} steps: "
-            f"{mended(run, name)}"
-        )
-    return run[name]
-
-
-def mended(run: xr.Dataset, name: str) -> str:
-    """What gives a run a variable that it lacks: the metric that measures it, or another recording."""
-    path = run.attrs.get("path", "...")
-    by = [kind.name for kind in METRICS.values() if name in kind().quantities(run)]
-    if by:
-        return f"python -m analysis runs=[{path}] metrics=[{by[0]}] measures it"
-    return f"it was not recorded; {recording(run.attrs, path)} made the run"
 
 
 def budgets(evidence: Evidence, runs: Sequence[xr.Dataset]) -> xr.DataArray:

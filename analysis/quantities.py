@@ -2,7 +2,7 @@
 
 import xarray as xr
 
-from analysis.evidence import measured, setting
+from analysis.lookup import measured, setting
 from analysis.saturation import Estimator, ExponentialApproach, ShareOfPlateau
 
 

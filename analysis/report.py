@@ -10,8 +10,9 @@ from pathlib import Path
 
 from analysis import page
 from analysis.claims import claims
-from analysis.evidence import Evidence, setting
+from analysis.evidence import Evidence
 from analysis.exhibit import heading
+from analysis.lookup import setting
 from analysis.tables import TABLES
 from analysis.tables.table import Table
 

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from analysis.cells import FaceMeans
-from analysis.evidence import IDENTITY, Evidence, MissingEvidenceError, budgets
+from analysis.evidence import IDENTITY, Evidence, budgets
 from analysis.figures import (
     FIGURES,
     figure1_replacement,
@@ -22,6 +22,7 @@ from analysis.figures import (
 )
 from analysis.figures.figure_filmstrip import shown
 from analysis.figures.style import LOOKS, save, styled
+from analysis.lookup import MissingEvidenceError
 from tests.measured import FACES, PROMPTS, evidence, measured_run
 
 CONTRACT = (

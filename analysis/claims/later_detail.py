@@ -11,7 +11,8 @@ from analysis.cells import face_means
 from analysis.claims.asked import attempt, effect, joined, margins, number, wider
 from analysis.compare import difference
 from analysis.drift import lag
-from analysis.evidence import Evidence, setting
+from analysis.evidence import Evidence
+from analysis.lookup import setting
 from analysis.number import Entry, Number
 from analysis.quantities import contrast, null_contrast, sharpness
 from analysis.saturation import ShareOfPlateau

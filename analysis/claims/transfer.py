@@ -6,7 +6,8 @@ import xarray as xr
 from analysis.calls import seconds_an_image
 from analysis.claims.asked import attempt, effect, joined, margins, wider
 from analysis.compare import difference
-from analysis.evidence import Evidence, MissingEvidenceError, measured, setting
+from analysis.evidence import Evidence
+from analysis.lookup import MissingEvidenceError, measured, setting
 from analysis.number import Number
 from analysis.quantities import DISTANCES, name, perceptual, run_name
 from analysis.speed import counted, times_faster

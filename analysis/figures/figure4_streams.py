@@ -22,10 +22,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
 
-from analysis.evidence import Evidence, MissingEvidenceError, measured
+from analysis.evidence import Evidence
 from analysis.figures.marks import curve, heatmap, key, look, plain, steps
 from analysis.figures.readings import NULL, READINGS, bounds
 from analysis.figures.style import Look, canvas, gap, panel
+from analysis.lookup import MissingEvidenceError, measured
 from analysis.quantities import (
     contrast,
     contribution,

@@ -15,11 +15,12 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from analysis.drift import drift
-from analysis.evidence import Evidence, MissingEvidenceError
+from analysis.evidence import Evidence
 from analysis.figures.figure4_streams import LEAST_WIDTH, colour_scale
 from analysis.figures.marks import bars, heatmap, key, look, steps
 from analysis.figures.readings import limits
 from analysis.figures.style import canvas, gap, panel
+from analysis.lookup import MissingEvidenceError
 from analysis.quantities import name, run_name
 from hooks.errors import StepscopeError
 

@@ -9,10 +9,11 @@ samples with a face (Wilson's interval at the effective sample size). (c) The ad
 import xarray as xr
 from matplotlib.figure import Figure
 
-from analysis.evidence import Evidence, MissingEvidenceError, setting
+from analysis.evidence import Evidence
 from analysis.figures.marks import bars, key, look
 from analysis.figures.readings import bounds
 from analysis.figures.style import canvas, gap, panel
+from analysis.lookup import MissingEvidenceError, setting
 from analysis.quantities import contribution, name
 
 EXPERIMENTS = ("adapter_scale",)

@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.drift import lift
-from analysis.evidence import Evidence, setting
+from analysis.evidence import Evidence
 from analysis.figures.marks import bars, curve, key, look, steps
 from analysis.figures.readings import bounds
 from analysis.figures.style import canvas, gap, panel
+from analysis.lookup import setting
 from analysis.quantities import name, run_name
 from hooks.errors import StepscopeError
 

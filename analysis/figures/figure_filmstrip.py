@@ -14,11 +14,12 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from analysis.evidence import Evidence, MissingEvidenceError, measured
+from analysis.evidence import Evidence
 from analysis.figures.figure2_grid import cell, unique
 from analysis.figures.marks import cosine, picture
 from analysis.figures.style import QUIET, WIDTH, canvas
 from analysis.figures.style import frames as place
+from analysis.lookup import MissingEvidenceError, measured
 from analysis.quantities import run_name
 
 EXPERIMENTS = ("trajectory",)

@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from analysis.calls import average, seconds_an_image
-from analysis.evidence import Evidence, setting
+from analysis.evidence import Evidence
 from analysis.figures.marks import bars, key, look, plain
 from analysis.figures.readings import bounds
 from analysis.figures.style import canvas
+from analysis.lookup import setting
 from analysis.quantities import name
 
 EXPERIMENTS = ("step_budget",)

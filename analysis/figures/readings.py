@@ -6,9 +6,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from analysis.evidence import IDENTITY, Evidence, MissingEvidenceError
+from analysis.evidence import IDENTITY, Evidence
 from analysis.figures.marks import curve
 from analysis.figures.style import LOOKS, QUIET, Look
+from analysis.lookup import MissingEvidenceError
 from analysis.windows import Against
 
 NULL = "blur null"

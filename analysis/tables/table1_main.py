@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 import xarray as xr
 
 from analysis.calls import average, seconds_an_image
-from analysis.evidence import Evidence, MissingEvidenceError, measured
+from analysis.evidence import Evidence
+from analysis.lookup import MissingEvidenceError, measured
 from analysis.number import ABSENT, ONE_FACE, Entry, Number
 from analysis.power import pairs_needed, pairs_range
 from analysis.quantities import DISTANCES, perceptual, run_name

@@ -11,8 +11,9 @@ import xarray as xr
 from analysis.calls import seconds_an_image
 from analysis.cells import CELL
 from analysis.compare import pair
-from analysis.evidence import Evidence, measured, setting
+from analysis.evidence import Evidence
 from analysis.figures.figure1_replacement import differences, frozen
+from analysis.lookup import measured, setting
 from analysis.metrics.pairs import PAIRS
 from analysis.number import Entry
 from analysis.quantities import DISTANCES, name

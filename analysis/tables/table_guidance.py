@@ -13,7 +13,8 @@ import xarray as xr
 
 from analysis.calls import average, seconds_an_image
 from analysis.compare import components
-from analysis.evidence import Evidence, setting
+from analysis.evidence import Evidence
+from analysis.lookup import setting
 from analysis.number import ABSENT, ONE_FACE, Entry, Number
 from analysis.quantities import name
 from analysis.tables.table import Table
