@@ -1,13 +1,13 @@
-"""How often the intervals hold the truth: every estimator on synthetic studies, in one list."""
+"""The list of cases on which coverage is measured: every estimator on synthetic studies."""
 
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from analysis.coverage_case import Case
 from analysis.saturation import BrokenLine, ExponentialApproach, ShareOfPlateau
 from analysis.simulated import (
-    Case,
     band_case,
     crossed_case,
     detection_case,
@@ -72,4 +72,4 @@ CASES: tuple[Case, ...] = (
     seconds_case("seconds an image, calls go together", Timing(5.9, cold=1.5, correlation=0.6)),
     faster_case("times faster", Timing(5.9, cold=1.5), Timing(1.0, spread=0.2, cold=1.5)),
 )
-"""Quantities with known values; the coverage table and the tests read this list."""
+"""Quantities with known values, read by the coverage table and by the tests."""

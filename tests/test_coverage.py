@@ -13,7 +13,7 @@ from scipy import stats
 
 from analysis.bootstrap import ExpandedPercentile, Interval, JackknifeT
 from analysis.coverage import CASES
-from analysis.simulated import Case, Percentile
+from analysis.coverage_case import Case, Percentile
 
 FACES = 8
 STUDIES = {ExpandedPercentile: 150, JackknifeT: 300}
@@ -59,7 +59,7 @@ def held(case: Case, *, usual: bool = False) -> np.ndarray:
         interval = replace(interval, resamples=199)
     if usual and not case.usual:
         interval = Percentile(resamples=199)
-    return case.held(interval, faces=FACES, studies=studies(case), usual=usual)
+    return case.covers(interval, faces=FACES, studies=studies(case), usual=usual)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

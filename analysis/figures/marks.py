@@ -1,4 +1,4 @@
-"""What the figures are drawn with: curves with bands, points with bars, windows, heatmaps, pictures."""
+"""What the figures are drawn with: curves with bands, points with bars, heatmaps, pictures."""
 
 import textwrap
 from collections.abc import Sequence
@@ -61,20 +61,6 @@ def bars(
         marker=look.marker,
         **{"ls": "none", "elinewidth": 1.0, "capsize": 1.8, "ms": 3.4, **more},
     )
-
-
-def window_mark(axes: Axes, found: xr.Dataset, look: Look, *, sigma: bool = False) -> None:
-    """Shade from the start of a curve to the end of its early window; the interval is a darker band."""
-    position, low, high = (float(found[word]) for word in ("position", "low", "high"))
-    left, right = sorted(axes.get_xlim())
-    start = right if sigma else left
-    if np.isfinite(position):
-        axes.axvspan(start, position, color=look.colour, alpha=0.06, lw=0, zorder=0)
-        axes.axvline(position, color=look.colour, lw=0.9, ls=look.line, zorder=1)
-    if np.isfinite(low) or np.isfinite(high):
-        ends = np.clip([low, high], left, right)
-        axes.axvspan(*ends, color=look.colour, alpha=0.16, lw=0, zorder=0)
-    axes.set_xlim(*((right, left) if sigma else (left, right)))
 
 
 def heatmap(axes: Axes, values: np.ndarray, rows: Sequence[str], **more: Any) -> AxesImage:

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from analysis.coverage import CASES
-from analysis.simulated import Case, Percentile
+from analysis.coverage_case import Case, Percentile
 from tests.bench.marks import put
 
 FACES = (8, 12, 24)
@@ -21,12 +21,12 @@ def row(case: Case, studies: int) -> str:
     shares = [case.coverage(case.interval, faces=f, studies=studies) for f in FACES]
     told = [f"{100 * share:.1f}" for share in shares]
     other, interval = (case.usual[0], case.interval) if case.usual else ("percentile", Percentile())
-    if case.own and not case.usual:
+    if case.interval_name and not case.usual:
         told += ["", ""]
     else:
-        usual = case.held(interval, faces=12, studies=studies, usual=True).mean()
+        usual = case.covers(interval, faces=12, studies=studies, usual=True).mean()
         told += [f"{100 * usual:.1f}", other]
-    kind = case.own or type(case.interval).__name__
+    kind = case.interval_name or type(case.interval).__name__
     return f"| {case.name} | {case.truth:.3f} | {kind} | {' | '.join(told)} | {studies} |"
 
 
