@@ -1,7 +1,7 @@
-"""Whether a curve has a break at all: a broken line against a straight one, with errors that go together.
+"""Whether a curve has a break: a broken line against a straight one, with correlated errors.
 
-Neighbouring steps of one run err together. BIC, which takes them for free, breaks four in ten of the
-straight lines whose errors are correlated by .9.
+The errors of neighbouring steps of one run are correlated. BIC, which assumes independent errors, finds
+a break in four of ten straight lines whose errors have correlation 0.9.
 """
 
 from typing import Literal
@@ -13,13 +13,13 @@ After = Literal["flat", "sloped"]
 Curves = Float[np.ndarray, "curve point"]
 
 ENOUGH: dict[After, float] = {"flat": 8.0, "sloped": 16.0}
-"""Deviance by which a break beats a straight line.
+"""Deviance above which a break is reported.
 
-Chosen by simulation: straight lines of 6 to 50 points, correlated by 0 to .97, have more in at most
-3 (flat) and 6 (sloped) of 100, and few true breaks have less: `python -m tests.bench.breaks`.
+Chosen by simulation: of straight lines with 6 to 50 points and correlation 0 to 0.97, at most 3 % (flat)
+and 6 % (sloped) exceed it, and few true breaks fall below: `python -m tests.bench.breaks`.
 """
 CORRELATIONS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95)
-"""Of neighbouring errors, among which each of the two lines takes what suits it best."""
+"""Correlations of neighbouring errors; each of the two lines is fitted with its best one."""
 
 
 def deviance(
@@ -29,9 +29,10 @@ def deviance(
     *,
     after: After,
 ) -> Float[np.ndarray, "curve"]:
-    """Twice the logarithm of the likelihood ratio of a line broken at `at` over a straight one.
+    """Twice the log-likelihood ratio (curve,) of a line broken at `at` to a straight one.
 
-    Normal errors, a first-order autoregression along the points, whose correlation is fitted.
+    y: (curve, point) at x (point,); at: (curve,) in the unit of x; after: the line's end behind the break.
+    Errors are normal, a first-order autoregression along the points with a fitted correlation.
     """
     x, at = np.broadcast_to(x, y.shape), at[:, None]
     terms = [np.ones_like(y), np.minimum(x, at), np.maximum(x - at, 0)]
@@ -43,16 +44,17 @@ def deviance(
 def _likelihood(
     y: Curves, design: Float[np.ndarray, "curve point term"]
 ) -> Float[np.ndarray, "curve"]:
-    """The largest logarithm over CORRELATIONS, each by least squares after Prais & Winsten (1954)."""
+    """The largest log-likelihood over CORRELATIONS, each by Prais & Winsten's (1954) least squares."""
     together = np.concatenate([design, y[..., None]], -1)
-    # Rounding leaves a floor under a perfect fit's error; below it two fits are equally good.
+    # Rounding bounds the error of a perfect fit from below; fits below this floor are equally good.
     floor, n = 1e-12 * (y**2).sum(1) + 1e-300, y.shape[1]
-    found = []
-    for kept in CORRELATIONS:
-        free = together - kept * np.roll(together, 1, 1)
-        free[:, 0] = np.sqrt(1 - kept**2) * together[:, 0]
-        q, _ = np.linalg.qr(free[..., :-1])
-        left = free[..., -1] - (q @ (q.swapaxes(1, 2) @ free[..., -1:]))[..., 0]
-        error = (left**2).sum(1) + (1 - kept) ** 2 * floor
-        found.append(np.log(1 - kept**2) / 2 - n / 2 * np.log(error))
-    return np.max(found, 0)
+    largest = []
+    for rho in CORRELATIONS:
+        whitened = together - rho * np.roll(together, 1, 1)
+        whitened[:, 0] = np.sqrt(1 - rho**2) * together[:, 0]
+        q, _ = np.linalg.qr(whitened[..., :-1])
+        target = whitened[..., -1:]
+        residual = (target - q @ (q.swapaxes(1, 2) @ target))[..., 0]
+        error = (residual**2).sum(1) + (1 - rho) ** 2 * floor
+        largest.append(np.log(1 - rho**2) / 2 - n / 2 * np.log(error))
+    return np.max(largest, 0)

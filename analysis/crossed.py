@@ -1,8 +1,8 @@
-"""Intervals that speak of the method: not faces alone, prompts and seeds too are drawn, and crossed.
+"""Intervals over faces, prompts and seeds, which are crossed: they generalise to other prompts and seeds.
 
-Every face meets the same prompts and the same noise, so that what a prompt or a seed does to all of
-them does not average out over faces: an interval over faces takes it as given, and the more faces
-there are, the more surely it misses what other prompts would have shown.
+Every face has the same prompts and the same noise, so that the effect of a prompt or a seed on all faces
+does not average out over faces. An interval over faces alone takes these effects as fixed: with more
+faces it narrows, and misses the values of other prompts more often.
 """
 
 from collections.abc import Mapping
@@ -23,13 +23,13 @@ Levels = Mapping[str, Int[np.ndarray, "sample"]]
 
 @dataclass(frozen=True)
 class CrossedT:
-    """Estimate +- Student's quantile times an error that adds up over faces, prompts and seeds.
+    """Estimate +- Student's quantile times a standard error that sums over faces, prompts and seeds.
 
-    Each of the three gives the jackknife's variance of leaving out one of its levels; their sum holds
-    what cells have of their own once too often and is therefore a little wide (as the pigeonhole
+    Each factor contributes the jackknife variance of leaving out one of its levels. The sum counts the
+    variance within cells more than once, so that the interval is slightly wide (as the pigeonhole
     bootstrap is, Owen 2007, Annals of Applied Statistics 1). Degrees of freedom are Satterthwaite's
-    (1946): with three prompts few are left, and the interval is wide, as it must be. A factor of one
-    level is given, not drawn. Not for estimates with kinks.
+    (1946): with three prompts they are few and the interval is wide. A factor of one level is fixed. Not
+    for estimates with kinks.
 
     level: nominal coverage, 0 to 1.
     """
@@ -37,17 +37,19 @@ class CrossedT:
     level: float = 0.95
 
     def __call__(self, cells: Cells, levels: Levels, statistic: Statistic) -> Bounds:
-        """levels: of each factor the level of each sample, from 0; `face` is among them. `statistic`
-        takes means over faces of the means over each face's samples, NaN left out."""
+        """The interval of `statistic` of cells (sample, ...).
+
+        levels: of each factor, the level of each sample, from 0; `face` is one of them. statistic: of
+        means over faces of the means over each face's samples, NaN left out.
+        """
         estimate = np.asarray(statistic(_mean(cells, levels["face"])[None])[0])
         squares, parts = np.zeros_like(estimate), np.zeros_like(estimate)
         for level in levels.values():
             n = int(level.max()) + 1
             if n < 2:
                 continue
-            kept = [level != k for k in range(n)]
-            each = np.stack([_mean(cells[k], levels["face"][k]) for k in kept])
-            left_out = statistic(each)
+            others = [level != k for k in range(n)]
+            left_out = statistic(np.stack([_mean(cells[k], levels["face"][k]) for k in others]))
             square = (n - 1) / n * ((left_out - left_out.mean(0)) ** 2).sum(0)
             squares, parts = squares + square, parts + square**2 / (n - 1)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -59,11 +61,13 @@ class CrossedT:
 def crossed(
     values: xr.DataArray, statistic: Statistic = lambda means: means, *, level: float
 ) -> xr.Dataset:
-    """`estimate`, `low`, `high` of what is a function of the mean over faces, all factors drawn.
+    """`estimate`, `low`, `high` of a function of the mean over faces, over all factors.
 
-    values: (sample, ...) with face, prompt, seed on `sample`, NaN where not measured. The attributes
-    `drawn` and `given` name the factors; with fewer than two faces, or nothing but faces drawn, the
-    bounds are NaN, and an attribute says why. Raises StepscopeError for values without samples.
+    values: (sample, ...) with face, prompt, seed on `sample`, NaN where not measured. level: nominal
+    coverage, 0 to 1. The attributes `drawn` and `given` name the random and the fixed factors. With
+    fewer than two faces, or with one prompt and one seed, the bounds are NaN, and an attribute says why.
+
+    Raises StepscopeError for values without samples.
     """
     if not values.sizes["sample"]:
         raise StepscopeError("no interval: there are no samples")
@@ -89,13 +93,13 @@ def crossed(
 
 
 def _mean(cells: Cells, face: Int[np.ndarray, "sample"]) -> Float[np.ndarray, "*rest"]:
-    """Mean over faces of the means over their samples; what is NaN is left out."""
+    """Mean over faces of the means over their samples, NaN left out."""
     faces = np.unique(face)
-    found = np.isfinite(cells)
+    finite = np.isfinite(cells)
     member = (faces[:, None] == face).astype(float)
     with np.errstate(invalid="ignore", divide="ignore"):
-        each = np.tensordot(member, np.where(found, cells, 0.0), 1) / np.tensordot(
-            member, found.astype(float), 1
+        each = np.tensordot(member, np.where(finite, cells, 0.0), 1) / np.tensordot(
+            member, finite.astype(float), 1
         )
         there = np.isfinite(each)
         return np.asarray(np.where(there, each, 0.0).sum(0) / there.sum(0))

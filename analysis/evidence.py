@@ -1,4 +1,4 @@
-"""Measured runs as figures and tables ask for them: by experiment, backbone and setting."""
+"""Measured runs by experiment, backbone and setting, and the estimates that figures and tables share."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,15 +26,19 @@ from analysis.tally import Tally
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Measured runs, and the choices with which they are read.
+    """Measured runs, and the choices with which they are analysed.
 
     runs: by experiment; each is a run's root and `analysis` groups in one dataset, with the run's
         attributes. baseline, swapped: names of the two backbones of the replacement.
     levels: complexity level of each prompt, in order from simple to conflicting (ours).
-    judge: the recogniser that identity is read with; None is the first that conditions nothing.
-    share: of the plateau, at which the window ends; level: of every interval, 0 to 1.
-    margins: what verdicts hold the numbers against; figures need none.
-    tally: of the intervals over faces that were made.
+    judge: the recogniser that measures identity; None is the first that does not condition the adapter.
+    share: of the plateau, at which the window ends, 0 to 1. level: nominal coverage of every interval,
+        0 to 1. resamples: of every bootstrap.
+    margins: bounds of the verdicts; figures need none.
+    tally: counts the intervals over faces.
+
+    Similarities are cosines to the reference face, -1 to 1, NaN where no face was found. Every method that
+    takes a run raises MissingEvidenceError for a variable that the run lacks.
     """
 
     runs: Mapping[str, Sequence[xr.Dataset]] = field(repr=False)
@@ -55,11 +59,14 @@ class Evidence:
 
     @property
     def window_interval(self) -> Interval:
-        """For positions, which have kinks."""
+        """The interval of positions, at which a statistic has kinks."""
         return self.tally.of(ExpandedPercentile(level=self.level, resamples=self.resamples))
 
     def all(self, experiment: str, **settings: Any) -> list[xr.Dataset]:
-        """Every run of an experiment with these settings; a name `a__b` is the setting `a.b`."""
+        """Every run of an experiment with these settings; the name `a__b` is the setting `a.b`.
+
+        Raises MissingEvidenceError for an experiment without runs.
+        """
         if not self.runs.get(experiment):
             raise MissingEvidenceError(
                 f"experiment {experiment!r} is not in this study: python -m analysis.paper "
@@ -73,17 +80,17 @@ class Evidence:
         ]
 
     def one(self, experiment: str, **settings: Any) -> xr.Dataset:
-        """The run of an experiment with these settings. Raises MissingEvidenceError unless it is one."""
-        found = self.all(experiment, **settings)
-        if len(found) != 1:
-            told = ", ".join(f"{k.replace('__', '.')}={v}" for k, v in settings.items())
+        """The only run with these settings. Raises MissingEvidenceError for none and for several."""
+        runs = self.all(experiment, **settings)
+        if len(runs) != 1:
+            wanted = ", ".join(f"{k.replace('__', '.')}={v}" for k, v in settings.items())
             raise MissingEvidenceError(
-                f"{len(found)} measured runs of {experiment!r} have {told}; one is needed"
+                f"{len(runs)} measured runs of {experiment!r} have {wanted}; one is needed"
             )
-        return found[0]
+        return runs[0]
 
     def recogniser(self, run: xr.Dataset) -> str:
-        """The judge. Raises MissingEvidenceError if the run was not measured with it."""
+        """Name of the judge. Raises MissingEvidenceError if the run was not measured with it."""
         names = measured(run, "final_similarity")["recogniser"].values.tolist()
         free = [n for n, c in zip(names, run["conditioning"].values, strict=True) if not c]
         judge = self.judge or next(iter(free), None)
@@ -92,7 +99,11 @@ class Evidence:
         return str(judge)
 
     def identity(self, run: xr.Dataset, alignment: str = "fixed") -> xr.DataArray:
-        """Similarity (sample, step) under the judge; `fixed` compares early steps with late ones."""
+        """Similarity (sample, step) of x0 under the judge.
+
+        alignment: `fixed`, by the final image's keypoints, so that early and late steps are comparable, or
+        `detected`, by the step's own.
+        """
         values = measured(run, "similarity")
         one = values.sel(recogniser=self.recogniser(run), alignment=alignment)
         return one.drop_vars(["recogniser", "conditioning", "alignment"])
@@ -116,28 +127,28 @@ class Evidence:
     def committed(self, run: xr.Dataset) -> xr.DataArray:
         """Similarity (sample, adapter_steps) of final images with the adapter off from a step to the end.
 
-        adapter_steps: how many of the first steps had it, unevenly spaced from 0 to all; `sigma`: the
-        noise level at which it was switched off. NaN where no face was found.
+        adapter_steps: number of first steps with the adapter, unevenly spaced from 0 to all; sigma: the
+        noise level at which it was switched off, 0 to 1.
         """
         values = reread_samples(self._judged(run, "committed_similarity"), run, "committed_latents")
         return values.rename(off_from="adapter_steps", off_sigma="sigma")
 
     def blur_null(self, run: xr.Dataset) -> xr.DataArray:
-        """Similarity (sample, step) of the final image, blurred to x0's sharpness at the step."""
+        """Similarity (sample, step) of the final image, blurred to the sharpness of x0 at the step."""
         return self._judged(run, "null_similarity")
 
     def chance(self, run: xr.Dataset) -> xr.DataArray:
-        """Similarity (sample) of the reference to other people's; NaN where there is no other."""
+        """Similarity (sample) of the reference to other people's; NaN for a run of one person."""
         return self._judged(run, "chance")
 
     def ceiling(self, run: xr.Dataset) -> xr.DataArray:
-        """Similarity (sample) of the reference to other photos of the person; NaN where there are none."""
+        """Similarity (sample) of the reference to other photos of the person; NaN without such photos."""
         return self._judged(run, "ceiling")
 
     def way(self, values: xr.DataArray, run: xr.Dataset) -> xr.DataArray:
-        """Similarities as shares of the way from chance (0) to ceiling (1), both means over faces.
+        """Similarities (...) as a share of the way from chance (0) to ceiling (1), both means over faces.
 
-        NaN where either is not known.
+        NaN where chance or ceiling is unknown; outside 0 to 1 for similarities outside the two.
         """
         low, high = (
             float(self.average(ends)["mean"]) for ends in (self.chance(run), self.ceiling(run))
@@ -149,21 +160,20 @@ class Evidence:
         return values.drop_vars(["recogniser", "conditioning"], errors="ignore")
 
     def endpoint(self, run: xr.Dataset, recogniser: str | None = None) -> xr.DataArray:
-        """Similarity (sample) of the final image, NaN where no face was found."""
+        """Similarity (sample) of the final image under a recogniser; None is the judge."""
         values = measured(run, "final_similarity")
         one = values.sel(recogniser=recogniser or self.recogniser(run))
         return one.drop_vars(["recogniser", "conditioning"])
 
     def interval(self, *values: xr.DataArray) -> Interval:
-        """For means: Student's over faces; none where fewer than two faces have a value."""
-        enough = all(len(np.unique(v["face"].values[_any(v)])) > 1 for v in values)
+        """The interval of means of these values: Student's over faces, or none for fewer than two faces."""
+        enough = all(len(np.unique(v["face"].values[_any_finite(v)])) > 1 for v in values)
         return self.tally.of(JackknifeT(self.level)) if enough else OneFace()
 
     def average(self, values: xr.DataArray) -> xr.Dataset:
-        """`cells.average`; without bounds where fewer than two faces were measured.
+        """`cells.average` of values (sample, ...); the bounds are NaN for fewer than two faces.
 
-        A curve (sample, one dimension) also has `band_low` and `band_high`, which hold all of it at
-        once: what curves are compared by.
+        A curve (sample, point) also has `band_low` and `band_high`, a simultaneous band.
         """
         interval = self.interval(values)
         found = cells.average(values, interval)
@@ -173,12 +183,12 @@ class Evidence:
         return found
 
     def effect(self, baseline: xr.DataArray, changed: xr.DataArray) -> xr.Dataset:
-        """`compare.compare`; without bounds where fewer than two faces were measured."""
+        """`compare.compare` of values (sample); the bounds are NaN for fewer than two faces."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return compare(baseline, changed, self.interval(baseline, changed))
 
     def detection(self, values: xr.DataArray) -> xr.Dataset | None:
-        """`cells.detection_rate`; None for a single face."""
+        """`cells.detection_rate` of values (sample, ...); None for a single face."""
         if len(np.unique(values["face"].values)) < 2:
             return None
         found = cells.detection_rate(values, level=self.level)
@@ -186,7 +196,10 @@ class Evidence:
         return found
 
     def ratio(self, above: xr.DataArray, below: xr.DataArray) -> xr.Dataset:
-        """`ratio.ratio` of the means over faces of two quantities (sample)."""
+        """`ratio.ratio` of the means over faces of two quantities (sample).
+
+        Raises StepscopeError where no face has both.
+        """
         means = [cells.face_means(values) for values in (above, below)]
         faces = sorted({*means[0].faces} & {*means[1].faces})
         each = [m.mean[np.searchsorted(m.faces, faces)] for m in means]
@@ -197,7 +210,7 @@ class Evidence:
     def crossed(
         self, values: xr.DataArray, statistic: Statistic = lambda means: means
     ) -> xr.Dataset:
-        """`crossed.crossed`: faces, prompts and seeds drawn."""
+        """`crossed.crossed` of values (sample, ...): an interval over faces, prompts and seeds."""
         found = crossed(values, statistic, level=self.level)
         self.tally.add("crossed", found["low"], found["high"])
         return found
@@ -208,12 +221,14 @@ IDENTITY: Mapping[str, Callable[[Evidence, xr.Dataset], xr.DataArray]] = {
     "carried by the latents": lambda evidence, run: evidence.carried(run),
     "committed": lambda evidence, run: evidence.committed(run),
 }
-"""The three identity curves of a run, by the names that are theirs alone: (sample, step), the last
-(sample, adapter_steps)."""
+"""The three identity curves of a run: (sample, step), `committed` (sample, adapter_steps)."""
 
 
 def budgets(evidence: Evidence, runs: Sequence[xr.Dataset]) -> xr.DataArray:
-    """Endpoints of runs with different step counts: (sample, budget), for the cells of all of them."""
+    """Similarity (sample, budget) of the final images of runs with different step counts.
+
+    budget: number of steps; sigma: the last noise level of each run. Only cells that all runs have.
+    """
     runs = sorted(runs, key=lambda run: setting(run, "steps"))
     ends = [evidence.endpoint(run) for run in runs]
     keys = [cells.cell_keys(end) for end in ends]
@@ -228,6 +243,7 @@ def budgets(evidence: Evidence, runs: Sequence[xr.Dataset]) -> xr.DataArray:
     return joined.transpose("sample", "budget").assign_coords(budget=steps, sigma=("budget", sigma))
 
 
-def _any(values: xr.DataArray) -> np.ndarray:
-    found = np.isfinite(values.transpose("sample", ...).values.astype(float))
-    return np.asarray(found.reshape(values.sizes["sample"], -1).any(1))
+def _any_finite(values: xr.DataArray) -> np.ndarray:
+    """Which samples (sample,) have a value."""
+    finite = np.isfinite(values.transpose("sample", ...).values.astype(float))
+    return np.asarray(finite.reshape(values.sizes["sample"], -1).any(1))

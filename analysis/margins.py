@@ -1,4 +1,4 @@
-"""The margins of the verdicts: what is decided before anything is measured, in `conf/paper.yaml`."""
+"""The margins of the verdicts, which `conf/paper.yaml` sets before anything is measured."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -6,24 +6,27 @@ from dataclasses import dataclass, fields
 from hooks.errors import StepscopeError, nearest
 
 MODES = ("whole runs", "as predicted", "carried by the latents", "committed")
-"""How identity is read against steps: an own run for each number of steps; the estimate x0 along one
-run; the same with the adapter off for that evaluation; final images with the adapter off from a step
-on."""
+"""How identity is read against steps: final images of whole runs of different step counts; the estimate
+x0 along one run; the same with the adapter off for that evaluation; final images with the adapter off
+from a step on."""
 
 
 @dataclass(frozen=True)
 class Margins:
-    """What a claim's numbers are held against; none has a default, each is a choice of the study's.
+    """The bounds of the rules. None has a default: each is a choice of the study.
 
-    retention: least share of the baseline's lift that counts as transferred, 0 to 1.
-    transfer_margin: cosine by which similarity may fall and still counts as kept.
-    distance_margin: share of the baseline's perceptual distance by which it may rise and counts as kept.
-    speed: how many times faster at least.
-    lost_face: the cosine that stands for a face that was not found, in the worst case beside the rest.
-    window_from, window_steps: the paper's early window, in steps done.
-    window_decided_by: of MODES, those that decide; the others stand beside.
-    plateau_rise: share of the whole rise above which the last quarter of a run is no plateau; a
-        straight line has .25.
+    retention: smallest share of the baseline's lift that counts as transferred, 0 to 1.
+    transfer_margin: largest fall of the cosine that counts as no loss of similarity, above 0.
+    distance_margin: largest rise of the perceptual distance that counts as none, as a share of the
+        baseline's, above 0.
+    speed: smallest ratio of seconds an image, baseline over swapped.
+    lost_face: cosine that replaces that of an image without a face, in the worst case, -1 to 1.
+    window_from, window_steps: start and end of the paper's early window, in steps done.
+    window_decided_by: names of the MODES that decide; the others are secondary.
+    plateau_rise: share of the whole rise, above 0, below which the last quarter of a run is a plateau;
+        a straight line has 0.25.
+
+    Raises StepscopeError for an unknown mode, for none, and for a margin that is not above 0.
     """
 
     retention: float
@@ -46,7 +49,9 @@ class Margins:
             raise StepscopeError("verdict.window_decided_by is empty: name at least one mode")
         for name in ("transfer_margin", "distance_margin", "plateau_rise"):
             if not getattr(self, name) > 0:
-                raise StepscopeError(f"verdict.{name}={getattr(self, name)}: a margin is above 0")
+                raise StepscopeError(
+                    f"verdict.{name}={getattr(self, name)}: a margin must be above 0"
+                )
 
     @classmethod
     def words(cls) -> tuple[str, ...]:

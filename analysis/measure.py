@@ -1,10 +1,9 @@
-"""Measure runs: each metric into the run's `analysis` group, sample by sample, once for its inputs.
+"""Measure runs: each metric writes to the run's `analysis` group, sample by sample, once for its inputs.
 
-What was recorded is never written to; the run's document names the group besides, so that readers see
-it. Beside a metric's variables stands `measured_<metric>` (sample): 0 where a sample is not measured,
-else a number made from the hashes of what was read and of the settings and models that read it. It is
-written after the values, so that an interrupted measurement continues where it stopped and never looks
-finished.
+Recorded variables are never changed; the run's metadata names the group, so that readers see it. Each
+metric also writes `measured_<metric>` (sample): 0 where a sample is not measured, else a fingerprint of
+the variables, settings and models that it was measured with. It is written after the values, so that an
+interrupted measurement continues and never looks finished.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,19 +17,19 @@ from analysis.group import create, discard, laid_out, unmark, write
 from analysis.metrics import METRICS, Metric
 from analysis.metrics.metric import fingerprint
 from analysis.metrics.perceptual_pocket import PocketDistance
-from analysis.needs import readable, require, settled
+from analysis.needs import check_variables, require, resolve_settings
 from analysis.runs import MARK, content, measurements, open_recorded, reading
 from hooks.errors import StepscopeError, nearest
 from hooks.paths import run_path
 from hooks.store import publish_measured
 
 Say = Callable[[str], None]
-FRAMES = 64  # images read at once, or one sample's
+FRAMES = 64  # most images read at once, unless one sample has more
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Parameters of all metrics; each field is one of some metric's, which documents it."""
+    """Parameters of all metrics; each field is documented by the metric that has it."""
 
     recognisers: Sequence[str] | None = None
     det_size: int | None = None
@@ -53,13 +52,13 @@ def measure_all(
     settings: Settings | None = None,
     say: Say = lambda text: None,
 ) -> None:
-    """Measure runs by the named metrics and those that they need; models are loaded once.
+    """Measure runs with the named metrics and those that they read; models are loaded once.
 
-    What is measured with the same inputs is left as it is. Raises StepscopeError, before anything is
-    measured, for an unknown metric, for what is no finished run, for a run that lacks what a metric
-    reads, and for models and libraries that are not on this machine.
+    Samples that were measured with the same inputs are skipped. Raises StepscopeError, before anything is
+    measured, for an unknown metric, an unfinished run, a run that lacks a variable that a metric reads,
+    and for models and libraries that are not on this machine.
     """
-    refuse_unknown(metrics)
+    check_names(metrics)
     planned = []
     for path in map(run_path, runs):
         recorded = open_recorded(path)
@@ -73,34 +72,34 @@ def measure_all(
 
 
 def preflight(metrics: Sequence[str], settings: Settings | None = None) -> None:
-    """Find out, before any run is made, whether the named metrics can be measured at all.
+    """Check, before any run is made, that the named metrics can be measured on this machine.
 
-    Raises one StepscopeError with all that is not on this machine (libraries, weights, files) and how
-    to get it. What hangs on a run, as its own VAE and recognisers do, `measure_all` looks for; what was
-    measured whole needs nothing any more, see `needs.unmeasured`.
+    Raises one StepscopeError with all missing libraries, weights and files, and how to get them.
+    `measure_all` checks what depends on the run, such as its VAE and recognisers. Completely measured
+    metrics need no check, see `needs.unmeasured`.
     """
-    refuse_unknown(metrics)
+    check_names(metrics)
     lacking: dict[str, list[str]] = {}
     for name in metrics:
         try:
-            built(METRICS[name], settings or Settings()).preflight()
+            build_metric(METRICS[name], settings or Settings()).preflight()
         except StepscopeError as error:
             lacking.setdefault(str(error), []).append(name)
     if lacking:
-        told = [f"metrics=[{','.join(names)}]: {error}" for error, names in lacking.items()]
-        raise StepscopeError("; ".join(told))
+        problems = [f"metrics=[{','.join(names)}]: {error}" for error, names in lacking.items()]
+        raise StepscopeError("; ".join(problems))
 
 
-def refuse_unknown(metrics: Sequence[str]) -> None:
-    """Raise StepscopeError, with the nearest name, for one that is no metric's."""
+def check_names(metrics: Sequence[str]) -> None:
+    """Raise StepscopeError, with the nearest name, for an unknown metric."""
     for name in metrics:
         if name not in METRICS:
             raise StepscopeError(f"metrics: no {name!r}; {nearest(name, METRICS)}")
 
 
 def ordered(names: Sequence[str], run: xr.Dataset, settings: Settings) -> list[Metric]:
-    """The named metrics and, before them, those whose variables they read."""
-    every = {name: built(kind, settings) for name, kind in METRICS.items()}
+    """The named metrics, each after those whose variables it reads."""
+    every = {name: build_metric(kind, settings) for name, kind in METRICS.items()}
     wanted: set[str] = set()
 
     def want(name: str) -> None:
@@ -116,23 +115,26 @@ def ordered(names: Sequence[str], run: xr.Dataset, settings: Settings) -> list[M
     return [metric for name, metric in every.items() if name in wanted]
 
 
-def built(kind: type[Metric], settings: Settings) -> Metric:
-    """A metric with those of the settings that it has."""
+def build_metric(kind: type[Metric], settings: Settings) -> Metric:
+    """A metric with the settings that it has fields for."""
     names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     return kind(**{f.name: getattr(settings, f.name) for f in fields(settings) if f.name in names})
 
 
 def measure(path: Path, recorded: xr.Dataset, metric: Metric, say: Say) -> None:
-    """Measure the samples of a run that are not, or whose inputs changed."""
+    """Measure the samples of a run that are not measured, or whose inputs changed.
+
+    recorded: the run's recorded variables. Raises RunError for a variable that the run lacks.
+    """
     group = measurements(path)
     run = recorded.assign({n: v for n, v in group.data_vars.items() if n not in recorded.variables})
     quantities = metric.quantities(run)
-    readable(path, metric, {*map(str, run), *quantities})
-    settings = settled(path, run, group, metric)
+    check_variables(path, metric, {*map(str, run), *quantities})
+    settings = resolve_settings(path, run, group, metric)
     if settings is None:
         say(f"{path}: {metric.name} was measured before; its models are not on this machine")
         return
-    marks = inputs(path, recorded, group, metric, fingerprint([metric.name, settings]))
+    marks = input_marks(path, recorded, group, metric, fingerprint([metric.name, settings]))
     coordinates = {
         "sample": ("sample", run["sample"].values),
         "step": ("step", run["step"].values),
@@ -159,10 +161,10 @@ def measure(path: Path, recorded: xr.Dataset, metric: Metric, say: Say) -> None:
         write(path, rows, {MARK + metric.name: (("sample",), marks[rows])})
 
 
-def inputs(
+def input_marks(
     path: Path, recorded: xr.Dataset, group: xr.Dataset, metric: Metric, key: int
 ) -> np.ndarray:
-    """The mark (sample,) of each sample: what the metric reads of it, by content, and `key`."""
+    """The fingerprint (sample,) of the content that the metric reads of each sample, and of `key`."""
     own = [name for name in metric.reads if name in recorded]
     others = {group[n].attrs["metric"] for n in metric.reads if n in group and n not in recorded}
     before = sorted(MARK + name for name in others - {metric.name})
@@ -178,6 +180,6 @@ def inputs(
 
 
 def blocks(rows: np.ndarray, most: int) -> Iterator[np.ndarray]:
-    """Rows in stretches that lie side by side, of at most so many."""
+    """Split ascending rows into contiguous blocks of at most `most` rows."""
     for stretch in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1):
         yield from np.split(stretch, range(most, len(stretch), most))

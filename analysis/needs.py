@@ -1,4 +1,4 @@
-"""What measuring a run needs, found out before anything is measured: variables, models, free names."""
+"""Checks before anything is measured: that variables and models are there, and names are free."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
@@ -8,80 +8,84 @@ from typing import Any
 import xarray as xr
 
 from analysis.metrics import Metric
-from analysis.rereads import READING, making
+from analysis.rereads import READING, reread_command
 from analysis.runs import MARK, measurements
 from hooks.errors import RunError, StepscopeError
 from probes.weights import WeightsError
 
 
 def require(path: Path, recorded: xr.Dataset, metrics: Sequence[Metric]) -> None:
-    """Raise StepscopeError for what one of these metrics needs and has not; models are loaded.
+    """Raise StepscopeError for what one of these metrics lacks; loads their models.
 
-    metrics: in their order; what an earlier one will write counts as there.
+    path: of the run, which error messages name. recorded: its recorded variables. metrics: in the order
+    in which they run; a variable that an earlier one will write counts as present.
     """
     group, run, promised = measurements(path), recorded, set()
     for metric in metrics:
         promised |= metric.quantities(run).keys()
-        readable(path, metric, promised | {str(name) for name in run})
-        if settled(path, run, group, metric) is None:
+        check_variables(path, metric, promised | {str(name) for name in run})
+        if resolve_settings(path, run, group, metric) is None:
             continue
-        refuse_label(path, recorded, metric)
+        check_labels(path, recorded, metric)
         run = run.assign_coords(metric.coordinates(run))
         if not complete(group, metric.name):
             metric.load(run)
 
 
-def readable(path: Path, metric: Metric, names: Collection[str]) -> None:
-    """Raise RunError if these variables of a run are not all that a metric reads."""
+def check_variables(path: Path, metric: Metric, names: Collection[str]) -> None:
+    """Raise RunError where a metric reads a variable that is not among these names."""
     absent = [name for name in metric.reads if name not in names]
     if absent:
-        cure = f"; {making(path, READING[absent[0]])} makes it" if absent[0] in READING else ""
+        cure = (
+            f"; {reread_command(path, READING[absent[0]])} makes it" if absent[0] in READING else ""
+        )
         raise RunError(
             f"{path} has no {', '.join(absent)}: {metric.name} cannot be measured of it{cure}"
         )
 
 
-def refuse_label(path: Path, recorded: xr.Dataset, metric: Metric) -> None:
-    """Raise RunError if a label of the user's own has a name that the metric gives to what it measures."""
+def check_labels(path: Path, recorded: xr.Dataset, metric: Metric) -> None:
+    """Raise RunError where the user gave a label the name of a variable that the metric writes."""
     for name in (*metric.quantities(recorded), *metric.coordinates(recorded)):
         if name in recorded.coords and "label" in recorded[name].attrs:
             raise RunError(
-                f"{path} has a label {name!r}, which is what {metric.name} calls something that it "
-                "measures: record under another key"
+                f"{path} has a label {name!r}, which is also the name of a variable that {metric.name} "
+                "writes: record it under another key"
             )
 
 
-def settled(
+def resolve_settings(
     path: Path, run: xr.Dataset, group: xr.Dataset, metric: Metric
 ) -> dict[str, Any] | None:
-    """What decides a metric's values besides what it reads; None if it is measured and that is gone.
+    """The revision and settings that determine a metric's values, beside the variables that it reads.
 
-    Raises StepscopeError for models that are not on this machine, where they were named or needed.
+    None where the metric is measured already and its models are not on this machine. Raises StepscopeError
+    where they are needed, or were named by the user.
     """
     try:
         return {"revision": metric.revision, **metric.settings(run)}
     except WeightsError:
-        if complete(group, metric.name) and by_default(metric):
+        if complete(group, metric.name) and uses_defaults(metric):
             return None
         raise
-    except RunError:  # it names its run
+    except RunError:  # its message names the run
         raise
     except StepscopeError as error:
         raise StepscopeError(f"{path}: {error}") from error
 
 
 def unmeasured(path: Path, names: Iterable[str]) -> list[str]:
-    """Those of the metrics that have not measured every sample of a run; all where there is no run yet."""
+    """The metrics that have not measured every sample of a run; all of them without a run."""
     group = measurements(path)
     return [name for name in names if not complete(group, name)]
 
 
 def complete(group: xr.Dataset, name: str) -> bool:
-    """Whether a metric has measured every sample, of whatever inputs."""
+    """Whether a metric has measured every sample, with any settings."""
     return MARK + name in group and bool(group[MARK + name].values.all())
 
 
-def by_default(metric: Metric) -> bool:
-    """Whether nobody named another model or size than the run's own."""
+def uses_defaults(metric: Metric) -> bool:
+    """Whether every field but `device` and `root` has its default, which is the run's own model or size."""
     own = [f for f in fields(metric) if f.name not in ("device", "root")]  # type: ignore[arg-type]
     return all(getattr(metric, f.name) == f.default for f in own)

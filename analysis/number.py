@@ -1,4 +1,4 @@
-"""A number as it is printed: with its interval, or with the reason why there is none."""
+"""A number as tables print it: with its interval, or with the reason why there is none."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,10 @@ ABSENT, ONE_FACE = "not measured", "one face"
 
 @dataclass(frozen=True)
 class Number:
-    """A value and its interval; NaN where it is not defined (no face, or one face for the bounds).
+    """A value and its interval; NaN where they are not defined, e.g. the bounds of a single face.
 
-    why: what stands in the brackets where there are no bounds.
+    digits: after the decimal point. interval: whether to print the bounds. why: printed in the brackets
+    where there are no bounds.
     """
 
     value: float
@@ -38,12 +39,12 @@ class Number:
             return text
         ends = {-np.inf: "before the first", np.inf: "after the last"}
         bounds = ", ".join(ends.get(b) or _rounded(b, self.digits) for b in (self.low, self.high))
-        told = self.why if np.isnan([self.low, self.high]).any() else bounds
-        return f"{text} [{told}]"
+        brackets = self.why if np.isnan([self.low, self.high]).any() else bounds
+        return f"{text} [{brackets}]"
 
 
 def _rounded(value: float, digits: int) -> str:
-    """Without the sign of what rounds to 0."""
+    """The value to so many digits, without a minus sign where it rounds to 0."""
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 

@@ -1,4 +1,4 @@
-"""Quantities of a measured run by the names that figures, tables and verdicts share, and their words."""
+"""Quantities of a measured run that figures, tables and verdicts share, and their printed names."""
 
 import xarray as xr
 
@@ -7,7 +7,7 @@ from analysis.saturation import Estimator, ExponentialApproach, ShareOfPlateau
 
 
 def name(backbone: str) -> str:
-    """A backbone's name as it is printed."""
+    """A backbone's printed name: `pocket dev` for `pocket_dev`."""
     return backbone.replace("_", " ")
 
 
@@ -18,7 +18,7 @@ def run_name(run: xr.Dataset) -> str:
 
 
 def short(estimator: Estimator) -> str:
-    """An estimator's name on an axis."""
+    """An estimator's name on an axis, e.g. `90% of plateau`."""
     if isinstance(estimator, ShareOfPlateau):
         return f"{estimator.share:.0%} of plateau"
     if isinstance(estimator, ExponentialApproach):
@@ -27,9 +27,9 @@ def short(estimator: Estimator) -> str:
 
 
 def norm_ratio(run: xr.Dataset, stream: str = "text") -> xr.DataArray:
-    """A stream's over the image's norm of the attention output, (sample, step, block); ours by definition.
+    """Ratio (sample, step, block) of a stream's attention-output norm to the image's; our definition.
 
-    stream: `text`, which under schema 1 is text and padding together, or `padding`.
+    stream: `text`, which under schema 1 includes padding, or `padding`.
     """
     norms = measured(run, "attention_norm").sel(branch="positive")
     ratio = norms.sel(stream=stream, drop=True) / norms.sel(stream="image", drop=True)
@@ -37,27 +37,22 @@ def norm_ratio(run: xr.Dataset, stream: str = "text") -> xr.DataArray:
 
 
 def contribution(run: xr.Dataset) -> xr.DataArray:
-    """|alpha r| / |h| of the positive branch, (sample, step, block)."""
+    """|alpha r| / |h| (sample, step, block) of the positive branch, without unit."""
     return measured(run, "contribution").sel(branch="positive", drop=True)
 
 
 def sharpness(run: xr.Dataset) -> xr.DataArray:
-    """Variance of the Laplacian of the face in x0, (sample, step)."""
+    """Variance of the Laplacian (sample, step) of the face in x0."""
     return measured(run, "sharpness").sel(region="face", measure="laplacian", drop=True)
 
 
-def null_sharpness(run: xr.Dataset) -> xr.DataArray:
-    """The same of the final image, blurred to it: by construction near `sharpness`, (sample, step)."""
-    return measured(run, "null_sharpness").sel(region="face", measure="laplacian", drop=True)
-
-
 def contrast(run: xr.Dataset) -> xr.DataArray:
-    """RMS contrast of the face in x0, (sample, step)."""
+    """RMS contrast (sample, step) of the face in x0, 0 to 1."""
     return measured(run, "contrast").sel(region="face", drop=True)
 
 
 def null_contrast(run: xr.Dataset) -> xr.DataArray:
-    """The same of the final image, blurred to x0's sharpness, (sample, step)."""
+    """The same (sample, step) of the blur null: the final image, blurred to the sharpness of x0."""
     return measured(run, "null_contrast").sel(region="face", drop=True)
 
 
@@ -65,9 +60,9 @@ DISTANCES = {
     "lpips": "LPIPS",
     "perceptual_distance_pocket": "perceptual distance of the pocket recogniser",
 }
-"""By variable, the paper's first."""
+"""Printed names of perceptual distances, by variable; the paper's is first."""
 
 
 def perceptual(run: xr.Dataset) -> str:
-    """The perceptual distance that a run was measured with, LPIPS where it was with none."""
+    """The variable of the perceptual distance that a run has; `lpips` where it has none."""
     return next((name for name in DISTANCES if name in run), "lpips")

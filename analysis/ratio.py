@@ -1,4 +1,4 @@
-"""The ratio of two means, with Fieller's (1954) interval: all ratios that a t test does not refuse."""
+"""The ratio of two means, with Fieller's (1954) interval: all ratios that a t test does not reject."""
 
 import numpy as np
 import xarray as xr
@@ -14,9 +14,9 @@ NOT_ABOVE_ZERO = "denominator not above 0"
 def fieller(
     above: float, below: float, variances: tuple[float, float, float], quantile: float
 ) -> tuple[float, float] | None:
-    """Both ends of the interval of above / below; None where `below` is not told from 0.
+    """Both ends of the interval of above / below; None where `below` does not differ from 0.
 
-    variances: of `above`, of `below`, and their covariance, all of the means. quantile: Student's.
+    variances: of the two means, and their covariance. quantile: Student's, at the interval's level.
     """
     first, second, joint = (quantile**2 * v for v in variances)
     lead, middle = below**2 - second, above * below - joint
@@ -29,11 +29,11 @@ def fieller(
 def ratio(
     above: Float[np.ndarray, "face"], below: Float[np.ndarray, "face"], *, level: float
 ) -> xr.Dataset:
-    """`ratio` of the mean over faces of `above` to that of `below`, paired by face, with bounds.
+    """`ratio`, `low`, `high` of the mean over faces of `above` to that of `below`, paired by face.
 
-    A face without both is left out; `faces` counts the others. The bounds are NaN, and an attribute
-    says why, for fewer than two faces and where the denominator is not above 0 at this level. Raises
-    StepscopeError where no face has both.
+    level: nominal coverage, 0 to 1. A face that lacks one of the two is left out; the attribute `faces`
+    counts the others. The bounds are NaN, and an attribute says why, for fewer than two faces and where
+    the denominator is not above 0 at this level. Raises StepscopeError where no face has both.
     """
     both = np.isfinite(above) & np.isfinite(below)
     above, below, n = above[both], below[both], int(both.sum())

@@ -99,18 +99,18 @@ def made_of(evidence: Evidence) -> str:
 
 
 def reading(evidence: Evidence) -> str:
-    """Of whom the page speaks, and what the numbers in brackets are."""
+    """Which models the page is about, and what the numbers in brackets are."""
     models = {str(setting(run, "backbone")) for each in evidence.runs.values() for run in each}
     pocket = (
-        "The pocket models are small and know drawn portraits only: the page speaks of them, and not of "
-        "FLUX.1. "
+        "The pocket models are small and were trained on painted portraits only: the page is about them, "
+        "not about FLUX.1. "
         if any(name.startswith("pocket") for name in models)
         else ""
     )
     return pocket + (
-        f"In brackets: {evidence.level:.0%} intervals over faces, each face drawn or left out whole; of "
-        "seconds over pipeline calls; or the reason why there is none. Prompts and seeds are as given, "
-        "except in the column that says that they are drawn too. Faces that were not found are left out "
+        f"In brackets: {evidence.level:.0%} intervals over faces, each with all its samples; of seconds, "
+        "over pipeline calls; or the reason why there is none. They hold for these prompts and seeds, "
+        "except in the column over faces, prompts and seeds. Images without a face are left out "
         "and counted, never imputed."
     )
 
@@ -146,7 +146,7 @@ def shown(item: Item, path: Path) -> str:
 
 
 def intervals(evidence: Evidence) -> Table:
-    """How many intervals over faces the report holds, and which of them were named beforehand."""
+    """How many intervals over faces the report holds, and which of them are pre-specified."""
     counts = evidence.tally.counts()
     rows = [[kind, str(count)] for kind, count in counts.items()]
     total = sum(counts.values())
@@ -155,11 +155,11 @@ def intervals(evidence: Evidence) -> Table:
         ["expected to miss by chance, were all independent", f"{(1 - evidence.level) * total:.0f}"],
     ]
     named = [f"{c.title}: {p.name}" for c in claims(evidence) for p in c.parts if p.decides]
-    rows += [["named beforehand", str(len(named))]]
+    rows += [["pre-specified", str(len(named))]]
     note = (
-        f"Each is a {evidence.level:.0%} interval of its own; none is adjusted for the others. Named "
-        f"beforehand, and so read without a search: {'; '.join(named)}. All others are to look at. Bands "
-        "drawn as outlines hold a whole curve at once."
+        f"Each is a {evidence.level:.0%} interval by itself; none is adjusted for the others. "
+        f"Pre-specified: {'; '.join(named)}. All others are exploratory. "
+        "Bands drawn as outlines are simultaneous: they hold a whole curve."
     )
     return Table(("kind", "intervals"), rows, note=note)
 

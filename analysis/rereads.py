@@ -1,4 +1,4 @@
-"""What `python -m probes.reread` put beside a record, as part of the run that analysis reads."""
+"""The readings that `python -m probes.reread` writes beside a record, as variables of the run."""
 
 import json
 from collections.abc import Iterator
@@ -10,61 +10,62 @@ import xarray as xr
 from hooks.chunks import Chunks
 from hooks.documents import FILE
 from hooks.errors import RunError
-from probes.rereading import GROUP, OF
+from probes.rereading import GROUP, READING_VARIABLES
 
-READING = {name: reading for reading, names in OF.items() for name in names}
-"""Variables, each with the reading that makes it."""
+READING = {name: reading for reading, names in READING_VARIABLES.items() for name in names}
+"""The reading that makes each variable."""
 ATTRIBUTES = ("samples", "others", "check")
-"""Of a reading's group, carried over to its variables."""
+"""Attributes of a reading's group that are copied to its variables."""
 
 
-def home(path: Path, name: str) -> Path:
-    """The group in which a variable of a run lies: the run itself, or one of its readings."""
+def containing_group(path: Path, name: str) -> Path:
+    """The folder of the group that holds a variable: the run itself, or one of its readings."""
     return path / GROUP / READING[name] if name in READING else path
 
 
-def joined(path: Path, run: xr.Dataset) -> xr.Dataset:
-    """The run with the variables of every reading that is whole; nothing is read yet.
+def join_readings(path: Path, run: xr.Dataset) -> xr.Dataset:
+    """The run with the variables of every complete reading; values stay on disk.
 
-    A reading is whole where every sample that was asked for is done; of the others, which were not,
-    the variables are NaN. Raises RunError where a file of a done sample is lost.
+    A reading is complete where every requested sample is done; other samples are NaN. Raises RunError
+    where a file of a requested sample is missing.
     """
-    for reading, names in OF.items():
+    for reading, names in READING_VARIABLES.items():
         folder = path / GROUP / reading
         if not (folder / FILE).is_file():
             continue
-        found = xr.open_zarr(folder, chunks=None, consolidated=True)
-        asked = found.attrs.get("samples", [])
-        if not found["done"].values[asked].all() or found.sizes["sample"] != run.sizes["sample"]:
+        group = xr.open_zarr(folder, chunks=None, consolidated=True)
+        requested = group.attrs.get("samples", [])
+        complete = group["done"].values[requested].all()
+        if not complete or group.sizes["sample"] != run.sizes["sample"]:
             continue
-        lost = [name for name in names for _ in unwritten(folder / name, asked)]
+        lost = [name for name in names for _ in missing_files(folder / name, requested)]
         if lost:
             raise RunError(
                 f"{path} is damaged: {lost[0]} of its reading lacks {len(lost)} of its files. Remove "
-                f"{folder}, then {making(path, reading)}"
+                f"{folder}, then run {reread_command(path, reading)}"
             )
-        about = {key: found.attrs[key] for key in ATTRIBUTES if key in found.attrs}
+        attrs = {key: group.attrs[key] for key in ATTRIBUTES if key in group.attrs}
         for name in names:
-            variable = found[name].variable
-            variable.attrs.update(about)
+            variable = group[name].variable
+            variable.attrs.update(attrs)
             run[name] = variable
-        axes = {n: found[n] for n in ("off_from", "off_sigma") if n in found.coords}
+        axes = {n: group[n] for n in ("off_from", "off_sigma") if n in group.coords}
         run = run.assign_coords({n: (values.dims, values.values) for n, values in axes.items()})
     return run
 
 
-def unwritten(folder: Path, samples: list[int]) -> Iterator[int]:
-    """Which of these samples have no file in an array's folder."""
+def missing_files(folder: Path, samples: list[int]) -> Iterator[int]:
+    """The samples, among these, without a file in an array's folder."""
     array = Chunks(folder, json.loads((folder / FILE).read_bytes()))
-    there = array.present(samples)
-    yield from (sample for sample, here in zip(samples, there, strict=True) if not here)
+    present = array.present(samples)
+    yield from (sample for sample, here in zip(samples, present, strict=True) if not here)
 
 
-def making(path: Path, reading: str) -> str:
+def reread_command(path: Path, reading: str) -> str:
     """The command that makes a reading of a run."""
     return f"python -m probes.reread runs=[{path}] readings=[{reading}]"
 
 
-def read_again(values: np.ndarray) -> np.ndarray:
-    """Which samples (sample,) of a reading's variable (sample, ...) were asked for: those not NaN."""
+def was_reread(values: np.ndarray) -> np.ndarray:
+    """Which samples (sample,) of a reading's variable (sample, ...) were read again: those without NaN."""
     return np.array([np.isfinite(one).all() for one in values], dtype=bool)

@@ -11,7 +11,7 @@ from typing import Any
 import xarray as xr
 
 from analysis.commands import composed
-from analysis.rereads import home, joined
+from analysis.rereads import containing_group, join_readings
 from hooks.chunks import Chunks
 from hooks.documents import MEASURED, Documents
 from hooks.errors import RunError, StepscopeError
@@ -53,7 +53,7 @@ def open_recorded(path: str | Path) -> xr.Dataset:
                 f"{path} is damaged: {name} lacks {lost} of its files. "
                 f"{cure if recorded and 'configuration' in about else again(about, path)}"
             )
-    return joined(path, run.assign_coords(unknown(run)))
+    return join_readings(path, run.assign_coords(unknown(run)))
 
 
 def unknown(run: xr.Dataset) -> dict[str, xr.Variable]:
@@ -148,7 +148,7 @@ def reading(path: Path, about: Mapping[str, Any]) -> Iterator[None]:
 
 def content(path: Path, name: str, sample: int) -> str:
     """Hash of one sample of a variable as recorded or read again, of its files: a chunk is one sample's."""
-    folder = home(path, name) / name
+    folder = containing_group(path, name) / name
     array = Chunks(folder, json.loads((folder / "zarr.json").read_bytes()))
     found = hashlib.sha256()
     for file in array.files(sample):

@@ -106,10 +106,9 @@ def crossed_case(name: str, study: Study, estimator: Estimator | None = None) ->
 
 
 def band_case(name: str, study: Study) -> Case:
-    """A whole mean curve, reduced to the band's smallest distances to the truth.
+    """A whole mean curve. Its ends are the largest lower end minus the truth, and the smallest upper one.
 
-    Below the curve the distance is at most 0 and above it at least 0 where the band holds every point,
-    so that the reduced interval holds 0 exactly then.
+    They enclose 0 exactly where the band holds the truth at every point.
     """
     truth = study.population()
 

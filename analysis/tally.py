@@ -1,4 +1,4 @@
-"""How many intervals a report holds: each is counted where it is made, the same one once."""
+"""Count of the intervals that a report computes; identical ones count once."""
 
 from collections import Counter
 from typing import Any
@@ -10,23 +10,26 @@ from analysis.bootstrap import Bounds, Interval, Statistic
 
 
 class Tally:
-    """Every interval that was made, by kind and ends."""
+    """The set of computed intervals, by kind and ends."""
 
     def __init__(self) -> None:
-        self._seen: set[tuple[str, float, float]] = set()
+        self._intervals: set[tuple[str, float, float]] = set()
 
     def add(self, kind: str, low: Any, high: Any) -> None:
-        """Count every pair of ends that is one; NaN is none."""
+        """Add each pair of ends (any shape); a pair with NaN is no interval.
+
+        kind: name of the method. low, high: ends of the same shape.
+        """
         for ends in zip(np.ravel(low).tolist(), np.ravel(high).tolist(), strict=True):
             if not np.isnan(ends).any():
-                self._seen.add((kind, *ends))
+                self._intervals.add((kind, *ends))
 
     def counts(self) -> dict[str, int]:
-        """Number of different intervals of each kind."""
-        return dict(Counter(kind for kind, _, _ in sorted(self._seen)))
+        """Number of distinct intervals of each kind."""
+        return dict(Counter(kind for kind, _, _ in sorted(self._intervals)))
 
     def of(self, interval: Interval) -> Interval:
-        """The same interval, counted whenever it is used."""
+        """The same interval method, whose results are added to the tally."""
         return _Counted(interval, self)
 
 
@@ -35,9 +38,9 @@ class _Counted:
         self._interval, self._tally = interval, tally
 
     def __call__(self, faces: Float[np.ndarray, "face *rest"], statistic: Statistic) -> Bounds:
-        found = self._interval(faces, statistic)
-        self._tally.add(type(self._interval).__name__, found.low, found.high)
-        return found
+        bounds = self._interval(faces, statistic)
+        self._tally.add(type(self._interval).__name__, bounds.low, bounds.high)
+        return bounds
 
     @property
     def level(self) -> float:

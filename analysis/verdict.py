@@ -1,7 +1,7 @@
-"""Verdicts are computed: a rule is a value with its text, and what it says follows from a number.
+"""Verdicts are computed: a rule is a value with its text, and maps a number to a verdict.
 
-A claim is asked in parts. Each part has a rule, what it is held against, what was seen, and one of
-four verdicts; the parts that were named beforehand decide, and the others stand beside.
+A claim has parts, each a question with a rule, a control, estimates and one of four verdicts. The
+pre-specified parts decide the claim; the others are secondary.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from analysis.number import Entry, Number
 
 
 class Verdict(StrEnum):
-    """What the measured numbers say of a claim, or of a part of it."""
+    """What the measured numbers say about a claim or a part of it."""
 
     SUPPORTED = "supported"
     CONTRADICTED = "contradicted"
@@ -66,16 +66,16 @@ class Within:
 
 
 Rule = AtLeast | AtMost | Within
-"""From a number with its interval to a verdict; its text is printed beside it, and says what the whole
-interval has to be."""
+"""From a number with its interval to a verdict; its text is printed, and says where the whole interval
+must lie."""
 APPLIED = (
-    "A question is supported where the whole interval of what was seen is as its rule says, contradicted "
-    "where none of it is, and else undecided"
+    "A question is supported where the whole interval of its estimate satisfies the rule, contradicted "
+    "where no part of the interval does, and undecided otherwise"
 )
 
 
 def _decided(yes: bool, no: bool) -> Verdict:
-    """NaN compares as false: without an interval nothing is decided."""
+    """A comparison with NaN is false, so that without an interval nothing is decided."""
     if yes:
         return Verdict.SUPPORTED
     return Verdict.CONTRADICTED if no else Verdict.UNDECIDED
@@ -83,26 +83,30 @@ def _decided(yes: bool, no: bool) -> Verdict:
 
 @dataclass(frozen=True)
 class Part:
-    """One question to a claim.
+    """One question about a claim.
 
-    rule: the text of what decides. against: the control. seen: named numbers that the rule read;
-    beside: more of them. wider: the first number's interval with prompts and seeds drawn too.
-    reason: why the verdict is this one, where the numbers do not show it. decides: named beforehand.
+    rule: its text. estimates: the named numbers that the rule read, the first with `crossed`, its interval
+    over faces, prompts and seeds; secondary: further numbers. control: what the estimate is compared with.
+    reason: why the verdict is this one, where the numbers do not show it. decides: pre-specified, so that
+    it enters the claim's verdict.
     """
 
     name: str
     rule: str
     verdict: Verdict
-    seen: Sequence[tuple[str, Entry]] = ()
-    against: str = ""
-    wider: Entry = ""
-    beside: Sequence[tuple[str, Entry]] = ()
+    estimates: Sequence[tuple[str, Entry]] = ()
+    control: str = ""
+    crossed: Entry = ""
+    secondary: Sequence[tuple[str, Entry]] = ()
     reason: str = ""
     decides: bool = False
 
     @classmethod
     def of(cls, name: str, rule: Rule, what: str, number: Number, **more: object) -> "Part":
-        """A part whose rule reads one number; without an interval it is undecided, and says why."""
+        """A part whose rule reads one number; without an interval it is undecided, with the reason.
+
+        more: further fields of the part.
+        """
         without = np.isnan([number.low, number.high]).any()
         reason = f"no interval: {number.why}" if without and number.why != "–" else ""
         fields: dict = {"reason": reason} | more
@@ -110,28 +114,28 @@ class Part:
 
     @classmethod
     def missing(cls, name: str, rule: str, reason: str, *, decides: bool = False) -> "Part":
-        """A part that could not be asked, and why."""
+        """A part that lacks its data, and why."""
         return cls(name, rule, Verdict.NOT_MEASURED, reason=reason, decides=decides)
 
     @property
     def sentence(self) -> str:
-        """The part in words: its numbers, as the tables print them, and what they say."""
-        numbers = "; ".join(f"{what} {value}" for what, value in self.seen)
-        told = ": ".join(filter(None, (self.name, numbers)))
-        return f"{told} → {self.verdict}" + (f" ({self.reason})" if self.reason else "")
+        """The part in words: its numbers as the tables print them, and its verdict."""
+        numbers = "; ".join(f"{what} {value}" for what, value in self.estimates)
+        question = ": ".join(filter(None, (self.name, numbers)))
+        return f"{question} → {self.verdict}" + (f" ({self.reason})" if self.reason else "")
 
 
 COMBINED = (
-    "A claim is supported where each question that was named beforehand is; contradicted where one of "
-    "them is; not measured where one of them is not; else undecided. The other questions do not vote"
+    "A claim is supported where every pre-specified question is; otherwise contradicted where one of them "
+    "is; otherwise not measured where one of them is; otherwise undecided. Other questions do not count"
 )
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What was claimed, in the paper's words, and the parts in which it was asked.
+    """A claim in the paper's words, and the parts that test it.
 
-    readings: the parts read one thing in several ways, so that the claim may survive in some.
+    readings: the parts are different readings of the claim, which may hold for some of them only.
     """
 
     title: str
@@ -154,18 +158,20 @@ class Claim:
 
     @property
     def survives(self) -> list[str]:
-        """Of a claim with readings: the names of those in which it survives, and in which it does not."""
+        """The readings for which the claim is supported, and those for which it is contradicted, in words.
+
+        Empty for a claim without readings.
+        """
         if not self.readings:
             return []
         names = {
             words: [part.name for part in self.parts if part.verdict == verdict]
             for words, verdict in SURVIVES.items()
         }
-        return [f"{words}: {', '.join(each) or 'none'}" for words, each in names.items()]
+        return [f"{words}: {', '.join(parts) or 'none'}" for words, parts in names.items()]
 
 
 SURVIVES = {
-    "It survives read as": Verdict.SUPPORTED,
-    "It does not survive read as": Verdict.CONTRADICTED,
+    "Supported when read as": Verdict.SUPPORTED,
+    "Contradicted when read as": Verdict.CONTRADICTED,
 }
-"""Of a claim whose parts are readings of one thing."""

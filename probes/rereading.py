@@ -54,7 +54,7 @@ DECLARED = {
         for name, declared in EXTRAS.items()
     },
 }
-OF = {
+READING_VARIABLES = {
     "carried": ("carried_x0",),
     "swapped": ("swapped_x0", *(f"swapped_{name}" for name in EXTRAS)),
     "committed": ("committed_latents",),
@@ -185,7 +185,7 @@ class Target:
             "done": (VARIABLES["done"], ()),
             **{name: (VARIABLES[name], (self.run.steps,)) for name in ("sigma", "timestep")},
         }
-        for name in OF[self.reading]:
+        for name in READING_VARIABLES[self.reading]:
             given = EXTRA_SHAPES.get(name.removeprefix("swapped_"))
             variables[name] = DECLARED[name], given or (along, *self.run.latent_shape)
         coordinates: dict[str, tuple[str, np.ndarray]] = {

@@ -31,32 +31,36 @@ def part(claim: Claim, name: str) -> Part:
 @pytest.mark.parametrize(
     ("truth", "verdict", "parts"),
     {
-        "equal": (Truth(), YES, {"similarity the same": YES, "faster": YES}),
-        "better": (Truth(swapped=0.9), YES, {"similarity the same": NO}),
+        "equal": (Truth(), YES, {"similarity equivalent": YES, "faster": YES}),
+        "better": (Truth(swapped=0.9), YES, {"similarity equivalent": NO}),
         "4 % of the lift": (
             Truth(swapped=0.02 + 0.04 * 0.78),
             NO,
-            {"retention of the lift": NO, "similarity kept": NO},
+            {"retention of the lift": NO, "similarity not lower": NO},
         ),
         "at the margin": (
             Truth(swapped=0.75),
             OPEN,
-            {"retention of the lift": YES, "similarity kept": OPEN, "similarity the same": OPEN},
+            {
+                "retention of the lift": YES,
+                "similarity not lower": OPEN,
+                "similarity equivalent": OPEN,
+            },
         ),
         "no adapter works": (
             Truth(baseline=0.02, swapped=0.02, few=0.02),
             OPEN,
-            {"retention of the lift": OPEN, "similarity kept": YES},
+            {"retention of the lift": OPEN, "similarity not lower": YES},
         ),
         "the swap is no better than few steps": (
             Truth(swapped=0.7, few=0.8),
             NO,
-            {"against the baseline in as few steps": NO},
+            {"similarity against the baseline at the same step count": NO},
         ),
         "further from the portrait": (
             Truth(distances=(0.3, 0.4)),
             YES,
-            {"perceptual distance kept": NO},
+            {"perceptual distance not higher": NO},
         ),
         "slower": (Truth(seconds=(1.0, 6.0)), YES, {"faster": NO}),
     }.values(),
@@ -123,12 +127,12 @@ def test_the_window_is_where_each_reading_has_it(name: str) -> None:
     ("truth", "told"),
     [
         (Truth(faces=3), "needs 5 faces; here 3"),
-        (Truth(committed=flat), "censored: it starts above the share"),
-        (Truth(committed=straight(0.85)), "no plateau: it still rises at its end"),
-        (Truth(committed=LATE), "reached only after the window"),
+        (Truth(committed=flat), "censored: the curve starts above the share"),
+        (Truth(committed=straight(0.85)), "no plateau: the curve still rises at its end"),
+        (Truth(committed=LATE), "the share is reached only after the window"),
         (
             Truth(committed=Approach(0.7)),
-            "earlier than the 4 steps from which the paper's window runs",
+            "earlier than the paper's window, which starts at 4 steps",
         ),
         (Truth(committed=hinge(8.9), noise=0.06), "an interval reaches beyond the window"),
     ],
@@ -139,8 +143,8 @@ def test_what_the_numbers_do_not_show_is_said(truth: Truth, told: str) -> None:
 
 def test_it_names_the_readings_in_which_the_claim_survives() -> None:
     mixed = asked(WINDOW, Truth(carried=LATE, committed=LATE).evidence())
-    assert "It survives read as: whole runs, as predicted" in mixed.survives
-    assert "It does not survive read as: carried by the latents, committed" in mixed.survives
+    assert "Supported when read as: whole runs, as predicted" in mixed.survives
+    assert "Contradicted when read as: carried by the latents, committed" in mixed.survives
     assert mixed.verdict == NO
 
 
@@ -164,7 +168,7 @@ def test_a_mode_that_was_not_measured_is_none_and_decides_nothing_but_its_own() 
 def test_without_its_null_a_reading_of_x0_claims_no_window() -> None:
     found = asked(WINDOW, Truth().evidence(without=["null_similarity"]))
     assert part(found, "as predicted").verdict == OPEN
-    assert part(found, "as predicted").reason.startswith("its null is not known")
+    assert part(found, "as predicted").reason.startswith("the blur null is missing")
 
 
 @pytest.mark.parametrize("decided", [("as predicted",), ("committed", "as predicted")])
@@ -182,9 +186,9 @@ def test_what_decides_is_named_in_the_margins(decided: tuple) -> None:
             Truth(predicted=LATE, carried=LATE, sharp=EARLY, null=EARLY, contrast=EARLY),
             NO,
             {
-                "more is left of sharpness than of identity": NO,
-                "sharpness later than identity, over the null": NO,
-                "sharpness later than carried identity": NO,
+                "sharpness has more of its rise left than identity": NO,
+                "sharpness lags identity, beyond the blur null": NO,
+                "sharpness lags carried identity": NO,
             },
         ),
         (  # one and the same curve
@@ -192,14 +196,14 @@ def test_what_decides_is_named_in_the_margins(decided: tuple) -> None:
             OPEN,
             {
                 "sharpness still rises": YES,
-                "more is left of sharpness than of identity": OPEN,
-                "sharpness later than identity, over the null": OPEN,
+                "sharpness has more of its rise left than identity": OPEN,
+                "sharpness lags identity, beyond the blur null": OPEN,
             },
         ),
-        (Truth(null=EARLY), OPEN, {"sharpness later than identity, over the null": OPEN}),
-        (Truth(carried=Approach(9.0)), YES, {"sharpness later than carried identity": NO}),
+        (Truth(null=EARLY), OPEN, {"sharpness lags identity, beyond the blur null": OPEN}),
+        (Truth(carried=Approach(9.0)), YES, {"sharpness lags carried identity": NO}),
         (Truth(sharp=lambda s: 2 - s / 28), NO, {"sharpness still rises": NO}),
-        (Truth(faces=3), OPEN, {"sharpness later than identity, over the null": OPEN}),
+        (Truth(faces=3), OPEN, {"sharpness lags identity, beyond the blur null": OPEN}),
     ],
     ids=["early and late", "detail first", "alike", "blur", "carried late", "falls", "few faces"],
 )
@@ -237,7 +241,7 @@ def test_a_rule_reads_the_whole_interval(rule: Rule, yes, no, between) -> None:
         ((), GONE),
     ],
 )
-def test_the_parts_that_were_named_beforehand_decide(deciding, verdict: Verdict) -> None:
+def test_the_pre_specified_parts_decide(deciding, verdict: Verdict) -> None:
     parts = [Part("one", "rule", each, decides=True) for each in deciding]
     beside = [Part("other", "rule", each) for each in Verdict]
     assert Claim("t", "c", parts + beside).verdict == verdict
@@ -256,7 +260,7 @@ def test_one_face_and_nothing_decide_nothing() -> None:
     [
         ({"window_decided_by": ("commited",)}, "no 'commited'; did you mean 'committed'"),
         ({"window_decided_by": ()}, "name at least one mode"),
-        ({"transfer_margin": 0.0}, "verdict.transfer_margin=0.0: a margin is above 0"),
+        ({"transfer_margin": 0.0}, "verdict.transfer_margin=0.0: a margin must be above 0"),
     ],
 )
 def test_a_margin_that_cannot_be_meant_is_one_line(change: dict, line: str) -> None:

@@ -247,7 +247,7 @@ def test_chance_and_ceiling_stand_in_plots_of_identity_or_are_said_to_lack(name:
     }
     alone = Evidence(runs, "pocket_dev", "pocket_schnell", resamples=99)
     found = texts(drawn(name, alone))
-    assert "ceiling not known" in found
+    assert "ceiling unknown" in found
     assert "same person, other photo" not in found
 
 

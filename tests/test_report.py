@@ -66,7 +66,7 @@ def test_the_page_begins_with_verdicts_and_both_tables(tmp_path: Path) -> None:
              "<h2>The numbers behind", "<h2>How many intervals", "<h2>The runs</h2>"]  # fmt: skip
     places = [page.index(word) for word in words]
     assert places == sorted(places)
-    assert "It does not survive read as: carried by the latents, committed" in page
+    assert "Contradicted when read as: carried by the latents, committed" in page
 
 
 def test_the_page_counts_its_intervals_and_names_those_that_were_asked_for(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_the_page_counts_its_intervals_and_names_those_that_were_asked_for(tmp_p
     total = rows["all, over faces"]
     assert total == sum(found.tally.counts().values()) > 50
     assert rows["expected to miss by chance, were all independent"] == round(0.05 * total)
-    assert rows["named beforehand"] == 6
+    assert rows["pre-specified"] == 6
     assert "Early window: committed" in table.note
 
 

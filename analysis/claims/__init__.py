@@ -1,4 +1,4 @@
-"""The paper's three claims, put to the measured runs: each is a file, and a line in the list."""
+"""The paper's three claims, tested on the measured runs: each is a file, and a line in the list."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -16,8 +16,8 @@ CLAIMS: dict[str, Callable[[Evidence], Claim]] = {
 
 @lru_cache(maxsize=2)
 def claims(evidence: Evidence) -> tuple[Claim, ...]:
-    """All of them; a part whose runs or measurements are missing says so. Computed once.
+    """All claims, computed once; a part that lacks runs or measurements says so.
 
-    Raises StepscopeError where the evidence names no margins.
+    Raises StepscopeError where the evidence has no margins.
     """
     return tuple(claim(evidence) for claim in CLAIMS.values())

@@ -1,6 +1,6 @@
-"""Do later steps refine detail, sharpness and contrast, where identity is there already?"""
+"""Do later steps refine detail, sharpness and contrast, after identity is present?"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
@@ -8,11 +8,19 @@ from jaxtyping import Float
 
 from analysis.bootstrap import WITHOUT, Bounds
 from analysis.cells import face_means
-from analysis.claims.asked import attempt, effect, joined, margins, number, wider
+from analysis.claims.estimates import (
+    adapter_off_and_on,
+    attempt,
+    crossed,
+    effect,
+    margins,
+    mean,
+    number,
+    stack_pairs,
+)
 from analysis.compare import difference
 from analysis.drift import lag
 from analysis.evidence import Evidence
-from analysis.lookup import setting
 from analysis.number import Entry, Number
 from analysis.quantities import contrast, null_contrast, sharpness
 from analysis.saturation import ShareOfPlateau
@@ -23,37 +31,28 @@ from hooks.errors import StepscopeError
 TITLE = "Later steps refine detail"
 CLAIMED = "later steps refine detail, sharpness and contrast"
 ABOVE = AtLeast(0.0)
+Ask = Callable[[Evidence, str], Part]
 
 
 def claim(evidence: Evidence) -> Claim:
-    """Three parts of the estimate x0 as predicted decide; contrast and carried identity stand beside."""
-    asked = (
-        (
-            "sharpness still rises",
-            lambda t: gain(evidence, t, sharpness(trajectory(evidence)), decides=True),
-            True,
-        ),
-        ("more is left of sharpness than of identity", lambda t: left(evidence, t), True),
-        ("sharpness later than identity, over the null", lambda t: later(evidence, t), True),
-        ("contrast still rises", lambda t: contrasts(evidence, t), False),
-        ("more is left of sharpness than of carried identity", lambda t: left_carried(evidence, t), False),
-        ("sharpness later than carried identity", lambda t: later_carried(evidence, t), False),
-        ("more is left with the adapter than without", lambda t: without(evidence, t), False),
-    )  # fmt: skip
+    """Three parts of the estimate x0 as predicted decide; contrast and carried identity do not.
+
+    Raises StepscopeError where the evidence has no margins.
+    """
     parts = [
-        attempt(title, ABOVE.text, lambda t=title, a=ask: a(t), decides=first)
-        for title, ask, first in asked
+        attempt(title, ABOVE.text, lambda t=title, a=ask: a(evidence, t), decides=decides)
+        for title, ask, decides in PARTS
     ]
     return Claim(TITLE, CLAIMED, parts)
 
 
 def trajectory(evidence: Evidence) -> xr.Dataset:
-    """The baseline's run, read at every step."""
+    """The baseline's run, measured at every step."""
     return evidence.one("trajectory", backbone=evidence.baseline)
 
 
-def at(evidence: Evidence, values: xr.DataArray) -> int:
-    """Where in a curve the paper's window ends: after so many steps. Raises StepscopeError."""
+def window_end(evidence: Evidence, values: xr.DataArray) -> int:
+    """Index of the last step of the paper's window. Raises StepscopeError for a run that ends there."""
     steps = margins(evidence).window_steps
     if values.sizes["step"] <= steps:
         raise StepscopeError(
@@ -62,72 +61,79 @@ def at(evidence: Evidence, values: xr.DataArray) -> int:
     return steps - 1
 
 
+def sharpness_gain(evidence: Evidence, title: str) -> Part:
+    """Gain of sharpness after the window."""
+    return gain(evidence, title, sharpness(trajectory(evidence)), decides=True)
+
+
 def gain(
     evidence: Evidence,
     title: str,
     values: xr.DataArray,
     *,
-    against: str = "0",
-    beside: Sequence[tuple[str, Entry]] = (),
+    control: str = "0",
+    secondary: Sequence[tuple[str, Entry]] = (),
     decides: bool = False,
 ) -> Part:
-    """From the window's last step to the run's."""
+    """Change of values (sample, step) from the window's last step to the run's."""
     first, last = ends(evidence, values)
-    what = f"gain from step {margins(evidence).window_steps} to the last"
-    level = Number.of(evidence.average(last), "mean")
     return Part.of(
         title,
         ABOVE,
-        what,
+        f"gain from step {margins(evidence).window_steps} to the last",
         effect(evidence, first, last),
-        against=against,
-        wider=wider(evidence, difference(first, last)),
-        beside=[("at the last step", level), *beside],
+        control=control,
+        crossed=crossed(evidence, difference(first, last)),
+        secondary=[("at the last step", mean(evidence, last)), *secondary],
         decides=decides,
     )
 
 
 def ends(evidence: Evidence, values: xr.DataArray) -> list[xr.DataArray]:
-    """A curve at the window's last step and at the run's."""
+    """Values (sample) at the window's last step and at the run's."""
     along = ("step", "sigma", "timestep")
     return [
-        values.isel(step=i).drop_vars(along, errors="ignore") for i in (at(evidence, values), -1)
+        values.isel(step=i).drop_vars(along, errors="ignore")
+        for i in (window_end(evidence, values), -1)
     ]
 
 
-def contrasts(evidence: Evidence, title: str) -> Part:
-    """Contrast, beside the gain that blur alone would give."""
-    run, what = trajectory(evidence), "the same of the blurred final image"
+def contrast_gain(evidence: Evidence, title: str) -> Part:
+    """Gain of contrast after the window, beside the gain that blur alone gives."""
+    run = trajectory(evidence)
     try:
-        told: Entry = effect(evidence, *ends(evidence, null_contrast(run)))
+        null: Entry = effect(evidence, *ends(evidence, null_contrast(run)))
     except StepscopeError as error:
-        told = f"not measured: {error}"
-    values = contrast(run)
-    return gain(evidence, title, values, beside=[(what, told)], against="0 and the blur null")
+        null = f"not measured: {error}"
+    return gain(
+        evidence,
+        title,
+        contrast(run),
+        control="0 and the blur null",
+        secondary=[("the same of the blurred final image", null)],
+    )
 
 
 def left(evidence: Evidence, title: str) -> Part:
-    """Shares of their own rises that come after the window: sharpness's minus identity's as predicted."""
-    return shares(evidence, title, evidence.identity(trajectory(evidence)), decides=True)
+    """Share of its rise that comes after the window: sharpness's minus predicted identity's."""
+    return share_left(evidence, title, evidence.identity(trajectory(evidence)), decides=True)
 
 
 def left_carried(evidence: Evidence, title: str) -> Part:
-    """The same against identity that the latents carry."""
-    return shares(evidence, title, evidence.carried(trajectory(evidence)), decides=False)
+    """The same difference, with identity that the latents carry."""
+    return share_left(evidence, title, evidence.carried(trajectory(evidence)), decides=False)
 
 
-def shares(evidence: Evidence, title: str, identity: xr.DataArray, *, decides: bool) -> Part:
-    """Paired by face: both curves, at the first step, the window's last, and the last."""
+def share_left(evidence: Evidence, title: str, identity: xr.DataArray, *, decides: bool) -> Part:
+    """Sharpness against identity (sample, step), paired by face."""
     detail = sharpness(trajectory(evidence))
-    points = [0, at(evidence, detail), -1]
-    both = joined(identity, detail).isel(step=points)
+    both = at_three_steps(evidence, identity, detail)
 
-    def each(means: Float[np.ndarray, "resample 2 3"]) -> Float[np.ndarray, "resample 3"]:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            of = (means[..., 2] - means[..., 1]) / (means[..., 2] - means[..., 0])
+    def shares(means: Float[np.ndarray, "resample 2 3"]) -> Float[np.ndarray, "resample 3"]:
+        of = rise_left(means)
         return np.stack([of[:, 1] - of[:, 0], of[:, 0], of[:, 1]], 1)
 
-    bounds = evidence.interval(both.isel(quantity=0))(face_means(both).mean, each)
+    bounds = evidence.interval(both.isel(quantity=0))(face_means(both).mean, shares)
     numbers = [number(Bounds(*(end[k] for end in bounds))) for k in range(3)]
     steps = margins(evidence).window_steps
     return Part.of(
@@ -135,70 +141,79 @@ def shares(evidence: Evidence, title: str, identity: xr.DataArray, *, decides: b
         ABOVE,
         f"share of its rise after step {steps}, sharpness minus identity",
         numbers[0],
-        against="0: both rise alike",
-        wider=wider(evidence, both, lambda means: each(means)[:, 0]),
-        beside=[("identity's share", numbers[1]), ("sharpness's share", numbers[2])],
+        control="0: both rise alike",
+        crossed=crossed(evidence, both, lambda means: shares(means)[:, 0]),
+        secondary=[("identity's share", numbers[1]), ("sharpness's share", numbers[2])],
         decides=decides,
     )
 
 
-def later(evidence: Evidence, title: str) -> Part:
-    """Lag of sharpness behind identity, minus that behind the blurred final image."""
+def at_three_steps(evidence: Evidence, first: xr.DataArray, second: xr.DataArray) -> xr.DataArray:
+    """Two curves as one (sample, quantity, 3): at the first step, the window's last, and the last."""
+    points = [0, window_end(evidence, second), -1]
+    return stack_pairs(first, second).isel(step=points)
+
+
+def rise_left(means: Float[np.ndarray, "resample 2 3"]) -> Float[np.ndarray, "resample 2"]:
+    """Share of the rise from the first of three points to the last that comes after the second."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (means[..., 2] - means[..., 1]) / (means[..., 2] - means[..., 0])
+
+
+def lag_beyond_null(evidence: Evidence, title: str) -> Part:
+    """Lag of sharpness behind identity, minus its lag behind the blurred final image."""
     run = trajectory(evidence)
     identity, null, detail = evidence.identity(run), evidence.blur_null(run), sharpness(run)
     estimator = ShareOfPlateau(evidence.share, origin="first")
     x = axis(identity, "step").progress
-    both = joined(identity, null)
+    both = stack_pairs(identity, null)
 
-    def over(means: Float[np.ndarray, "resample 2 point"]) -> Float[np.ndarray, "resample"]:
-        # (detail - identity) - (detail - null): where sharpness itself ends drops out.
+    def null_minus_identity(
+        means: Float[np.ndarray, "resample 2 point"],
+    ) -> Float[np.ndarray, "resample"]:
+        # (detail - identity) - (detail - null): sharpness's own position cancels.
         ends = [saturation(estimator, means[:, k], x).position for k in (0, 1)]
         with np.errstate(invalid="ignore"):
             return ends[1] - ends[0]
 
     interval = evidence.window_interval
-    bounds = interval(face_means(both).mean, over)
-    plain = [lag(one, detail, estimator, interval, against="step") for one in (identity, null)]
-    found = number(bounds, 1, plain[0].attrs.get(WITHOUT, "–"))
+    bounds = interval(face_means(both).mean, null_minus_identity)
+    lags = [lag(one, detail, estimator, interval, against="step") for one in (identity, null)]
     return Part.of(
         title,
         ABOVE,
         "steps, lag minus the null's lag",
-        found,
-        against="the final image, whose identity is constant, blurred to the sharpness of x0",
-        wider=wider(evidence, both, over, digits=1),
-        beside=[
-            ("lag behind identity, steps", Number.of(plain[0], "lag", 1)),
-            ("lag behind the null, steps", Number.of(plain[1], "lag", 1)),
+        number(bounds, 1, lags[0].attrs.get(WITHOUT, "–")),
+        control="the final image, whose identity is constant, blurred to the sharpness of x0",
+        crossed=crossed(evidence, both, null_minus_identity, digits=1),
+        secondary=[
+            ("lag behind identity, steps", Number.of(lags[0], "lag", 1)),
+            ("lag behind the null, steps", Number.of(lags[1], "lag", 1)),
         ],
         decides=True,
     )
 
 
-def later_carried(evidence: Evidence, title: str) -> Part:
+def lag_behind_carried(evidence: Evidence, title: str) -> Part:
     """Lag of sharpness behind identity that the latents carry."""
     run = trajectory(evidence)
     identity = evidence.carried(run)
     detail = sharpness(run).sel(sample=identity["sample"])
     estimator = ShareOfPlateau(evidence.share, origin="first")
-    found = lag(identity, detail, estimator, evidence.window_interval, against="step")
-    return Part.of(title, ABOVE, "steps, lag", Number.of(found, "lag", 1), against="0")
+    steps = lag(identity, detail, estimator, evidence.window_interval, against="step")
+    return Part.of(title, ABOVE, "steps, lag", Number.of(steps, "lag", 1), control="0")
 
 
-def without(evidence: Evidence, title: str) -> Part:
-    """Any estimate sharpens as sigma falls: the share after the window, with minus without adapter."""
-    runs = {
-        setting(run, "adapter.scale"): sharpness(run)
-        for run in evidence.all("weak_adapter", backbone=evidence.baseline)
-    }
-    if 0.0 not in runs or len(runs) < 2:
-        raise StepscopeError("weak_adapter has no run without adapter, or none with it")
-    none, full = runs[0.0], runs[max(runs)]
-    points = [0, at(evidence, full), -1]
-    both = joined(none, full).isel(step=points)
+def left_with_adapter(evidence: Evidence, title: str) -> Part:
+    """Share of sharpness's rise after the window, with minus without adapter.
+
+    Any estimate x0 sharpens as sigma falls, so that the rise alone does not show refinement.
+    """
+    runs = evidence.all("weak_adapter", backbone=evidence.baseline)
+    both = at_three_steps(evidence, *adapter_off_and_on(runs, sharpness))
 
     def change(means: Float[np.ndarray, "resample 2 3"]) -> Float[np.ndarray, "resample"]:
-        of = (means[..., 2] - means[..., 1]) / (means[..., 2] - means[..., 0])
+        of = rise_left(means)
         return of[:, 1] - of[:, 0]
 
     bounds = evidence.interval(both.isel(quantity=0))(face_means(both).mean, change)
@@ -207,5 +222,17 @@ def without(evidence: Evidence, title: str) -> Part:
         ABOVE,
         "share of its rise after the window, with minus without adapter",
         number(bounds),
-        against="the same backbone without adapter",
+        control="the same backbone without adapter",
     )
+
+
+PARTS: tuple[tuple[str, Ask, bool], ...] = (
+    ("sharpness still rises", sharpness_gain, True),
+    ("sharpness has more of its rise left than identity", left, True),
+    ("sharpness lags identity, beyond the blur null", lag_beyond_null, True),
+    ("contrast still rises", contrast_gain, False),
+    ("sharpness has more of its rise left than carried identity", left_carried, False),
+    ("sharpness lags carried identity", lag_behind_carried, False),
+    ("sharpness has more of its rise left with the adapter", left_with_adapter, False),
+)
+"""Title, question, and whether it decides."""

@@ -1,10 +1,19 @@
-"""Does the frozen adapter carry the identity into the swapped backbone, in few steps?"""
+"""Does the frozen adapter give the swapped backbone the same identity, in few steps?"""
 
 import numpy as np
 import xarray as xr
 
 from analysis.calls import seconds_an_image
-from analysis.claims.asked import attempt, effect, joined, margins, wider
+from analysis.claims.estimates import (
+    adapter_off_and_on,
+    attempt,
+    crossed,
+    effect,
+    margins,
+    mean,
+    ratio,
+    stack_pairs,
+)
 from analysis.compare import difference
 from analysis.evidence import Evidence
 from analysis.lookup import MissingEvidenceError, measured, setting
@@ -22,23 +31,26 @@ CLAIMED = (
 
 
 def claim(evidence: Evidence) -> Claim:
-    """Retention and kept similarity decide; distance, speed and the few-step baseline stand beside."""
+    """Retention of the lift and similarity that is not lower decide; the other parts do not.
+
+    Raises StepscopeError where the evidence has no margins.
+    """
     m = margins(evidence)
-    least, kept = AtLeast(m.retention), AtLeast(-m.transfer_margin)
+    least, not_lower = AtLeast(m.retention), AtLeast(-m.transfer_margin)
     far, fast, same = AtMost(1 + m.distance_margin), AtLeast(m.speed), Within(m.transfer_margin)
-    asked = (
+    questions = (
         ("retention of the lift", least, retention, True),
-        ("similarity kept", kept, similarity, True),
-        ("similarity the same", same, equivalence, False),
-        ("perceptual distance kept", far, distance, False),
+        ("similarity not lower", not_lower, similarity, True),
+        ("similarity equivalent", same, equivalence, False),
+        ("perceptual distance not higher", far, distance, False),
         ("faster", fast, speed, False),
-        ("against the baseline in as few steps", kept, few_steps, False),
-        ("a lost face counted as none", kept, worst_case, False),
-        ("under the other recognisers", kept, others, False),
+        ("similarity against the baseline at the same step count", not_lower, few_steps, False),
+        ("similarity, lost faces counted as failures", not_lower, worst_case, False),
+        ("similarity under the other recognisers", not_lower, other_recognisers, False),
     )
     parts = [
-        attempt(title, rule.text, lambda t=title, r=rule, a=ask: a(evidence, t, r), decides=first)
-        for title, rule, ask, first in asked
+        attempt(title, rule.text, lambda t=title, r=rule, a=ask: a(evidence, t, r), decides=decides)
+        for title, rule, ask, decides in questions
     ]
     return Claim(TITLE, CLAIMED, parts)
 
@@ -52,40 +64,39 @@ def pair(evidence: Evidence) -> tuple[xr.Dataset, xr.Dataset]:
 def retention(evidence: Evidence, title: str, rule: Rule) -> Part:
     """What the adapter gives the swapped backbone over what it gives the baseline."""
     lifts = [lift(evidence, backbone) for backbone in evidence.backbones]
-    found = Number.of(evidence.ratio(lifts[1], lifts[0]), "ratio")
-    both = joined(*lifts)
-    each = [Number.of(evidence.average(one), "mean") for one in lifts]
+    both = stack_pairs(*lifts)
     return Part.of(
         title,
         rule,
-        "lift of the swapped over lift of the baseline",
-        found,
-        against="the same backbone without adapter, in the same cells",
-        wider=wider(evidence, both, lambda means: means[:, 1] / means[:, 0]),
-        beside=[
-            (f"lift of {name(backbone)}", one)
-            for backbone, one in zip(evidence.backbones, each, strict=True)
+        "lift of the swapped backbone over lift of the baseline",
+        ratio(evidence, lifts[1], lifts[0]),
+        control="the same backbone without adapter, in the same cells",
+        crossed=crossed(evidence, both, lambda means: means[:, 1] / means[:, 0]),
+        secondary=[
+            (f"lift of {name(backbone)}", mean(evidence, one))
+            for backbone, one in zip(evidence.backbones, lifts, strict=True)
         ],
         decides=True,
     )
 
 
 def lift(evidence: Evidence, backbone: str) -> xr.DataArray:
-    """Full adapter minus none (sample), of `weak_adapter`, else of the main run read again without."""
+    """Similarity (sample) with the full adapter minus without, in the runs of `weak_adapter`.
+
+    Without that experiment the main run is compared with itself, read again with the adapter off from
+    the first step. Raises MissingEvidenceError where neither was made.
+    """
     try:
         runs = evidence.all("weak_adapter", backbone=backbone)
     except MissingEvidenceError:
         run = evidence.one("main", backbone=backbone)
         without = evidence.committed(run)
         return difference(without.sel(adapter_steps=0, drop=True), evidence.endpoint(run))
-    by_scale = {setting(run, "adapter.scale"): evidence.endpoint(run) for run in runs}
-    if 0.0 not in by_scale or len(by_scale) < 2:
-        raise MissingEvidenceError("weak_adapter has no run without adapter, or none with it")
-    return difference(by_scale[0.0], by_scale[max(by_scale)])
+    return difference(*adapter_off_and_on(runs, evidence.endpoint))
 
 
 def similarity(evidence: Evidence, title: str, rule: Rule) -> Part:
-    """Swapped minus baseline, in the same face, prompt and seed."""
+    """Swapped minus baseline, paired by face, prompt and seed."""
     runs = pair(evidence)
     ends = [evidence.endpoint(run) for run in runs]
     found = evidence.effect(*ends)
@@ -95,10 +106,10 @@ def similarity(evidence: Evidence, title: str, rule: Rule) -> Part:
         rule,
         "cosine, swapped minus baseline",
         Number.of(found, "effect"),
-        against=f"0 and the paper's +0.028; judge {judge}, which conditions nothing",
-        wider=wider(evidence, difference(*ends)),
-        beside=[
-            *((f"cosine of {run_name(r)}", Number.of(evidence.average(e), "mean"))
+        control=f"0 and the paper's +0.028; recogniser {judge}, which does not condition the adapter",
+        crossed=crossed(evidence, difference(*ends)),
+        secondary=[
+            *((f"cosine of {run_name(r)}", mean(evidence, e))
               for r, e in zip(runs, ends, strict=True)),
             ("pairs", str(int(found["pairs"]))),
         ],
@@ -107,25 +118,25 @@ def similarity(evidence: Evidence, title: str, rule: Rule) -> Part:
 
 
 def equivalence(evidence: Evidence, title: str, rule: Rule) -> Part:
-    """The same difference, on both sides."""
+    """The same difference, bounded on both sides."""
     ends = [evidence.endpoint(run) for run in pair(evidence)]
     return Part.of(title, rule, "cosine, swapped minus baseline", effect(evidence, *ends))
 
 
 def distance(evidence: Evidence, title: str, rule: Rule) -> Part:
-    """LPIPS to the reference's aligned crop, or what stands in its place."""
+    """LPIPS, or its substitute for pocket models, to the reference's aligned crop."""
     runs = pair(evidence)
     metric = perceptual(runs[0])
     before, after = (measured(run, metric).sel(pair="reference", drop=True) for run in runs)
-    both = joined(after, before)
+    both = stack_pairs(after, before)
     return Part.of(
         title,
         rule,
         f"{DISTANCES[metric]} to the reference, swapped over baseline",
-        Number.of(evidence.ratio(after, before), "ratio"),
-        against="1 and the paper's LPIPS -0.016",
-        wider=wider(evidence, both, lambda means: means[:, 0] / means[:, 1]),
-        beside=[("swapped minus baseline", effect(evidence, before, after))],
+        ratio(evidence, after, before),
+        control="1 and the paper's LPIPS -0.016",
+        crossed=crossed(evidence, both, lambda means: means[:, 0] / means[:, 1]),
+        secondary=[("swapped minus baseline", effect(evidence, before, after))],
     )
 
 
@@ -137,12 +148,12 @@ def speed(evidence: Evidence, title: str, rule: Rule) -> Part:
         rule,
         "times faster",
         times_faster(evidence, runs),
-        against=f"the paper's 5.9; {counted([seconds_an_image(run) for run in runs])}",
+        control=f"the paper's 5.9; {counted([seconds_an_image(run) for run in runs])}",
     )
 
 
 def few_steps(evidence: Evidence, title: str, rule: Rule) -> Part:
-    """The swapped backbone against the baseline at the swapped one's number of steps."""
+    """The swapped backbone minus the baseline at the swapped backbone's number of steps."""
     first, second = pair(evidence)
     steps = setting(second, "steps")
     short = evidence.one("step_budget", backbone=evidence.baseline, steps=steps)
@@ -152,16 +163,16 @@ def few_steps(evidence: Evidence, title: str, rule: Rule) -> Part:
         rule,
         f"cosine, {run_name(second)} minus {run_name(short)}",
         effect(evidence, ends[0], ends[1]),
-        against="the baseline itself in as few steps, where no backbone was swapped",
-        wider=wider(evidence, difference(ends[0], ends[1])),
-        beside=[(
+        control="the baseline itself at that step count, with no backbone swapped",
+        crossed=crossed(evidence, difference(ends[0], ends[1])),
+        secondary=[(
             f"cosine, {run_name(short)} minus {run_name(first)}", effect(evidence, ends[2], ends[0])
         )],
     )  # fmt: skip
 
 
 def worst_case(evidence: Evidence, title: str, rule: Rule) -> Part:
-    """A face that was not found is a failure of identity, not a missing number."""
+    """The difference where an image without a face has the similarity `lost_face` of the margins."""
     ends = [evidence.endpoint(run) for run in pair(evidence)]
     floor = margins(evidence).lost_face
     lost = [int(np.isnan(end.values).sum()) for end in ends]
@@ -170,21 +181,23 @@ def worst_case(evidence: Evidence, title: str, rule: Rule) -> Part:
         rule,
         f"cosine, swapped minus baseline, {floor:g} where no face was found",
         effect(evidence, *(end.fillna(floor) for end in ends)),
-        against=f"complete pairs above; lost faces: baseline {lost[0]}, swapped {lost[1]}",
+        control=f"the complete pairs above; lost faces: baseline {lost[0]}, swapped {lost[1]}",
     )
 
 
-def others(evidence: Evidence, title: str, rule: Rule) -> Part:
+def other_recognisers(evidence: Evidence, title: str, rule: Rule) -> Part:
     """The difference under every other recogniser; the rule reads the lowest."""
     runs = pair(evidence)
     judge, every = evidence.recogniser(runs[0]), measured(runs[0], "final_similarity")
-    found = []
+    effects = []
     for who, circular in zip(every["recogniser"].values, every["conditioning"].values, strict=True):
         if str(who) != judge:
             number = effect(evidence, *(evidence.endpoint(run, str(who)) for run in runs))
-            found.append((f"{who}{' (conditions: circular)' if circular else ''}", number))
-    if not found:
+            effects.append((f"{who}{' (conditions: circular)' if circular else ''}", number))
+    if not effects:
         raise StepscopeError(f"{judge} is the only recogniser that measured these runs")
-    lowest = min(found, key=lambda one: one[1].value)
-    rest = [one for one in found if one is not lowest]
-    return Part.of(title, rule, *lowest, against=f"the judge {judge}", beside=rest)
+    lowest = min(effects, key=lambda one: one[1].value)
+    rest = [one for one in effects if one is not lowest]
+    return Part.of(
+        title, rule, *lowest, control=f"the evaluation recogniser {judge}", secondary=rest
+    )

@@ -1,16 +1,16 @@
 """Identity, sharpness, contrast and the streams inside the model over a run.
 
-Means over faces against sigma. (a1) Identity readable in the model's estimate (final image's keypoints
-fixed), and grey its blur null, the final image blurred to x0's sharpness; (a2) share of frames with a
-face (Wilson's interval); (a3) sharpness of the face, variance of the Laplacian of x0 at a fixed size,
-which the null has by construction; (a4) RMS contrast of the face, and grey the null's. Text over image
-norm, our definition: root mean square per token of the attention output before its gate, in (b1)
-double blocks, where it is measured after its output projection, and (b2) single blocks, where before
-it: the two are not compared. It measures text, not identity. Padding tokens are a stream of their own
-where the run has them; else they are in text. (b3) Norm of the image tokens after a block, mean over
-blocks, and without its few largest channels where recorded. (c, d) The ratio by block and step, each
-kind of block on its own scale; (e, f) what the adapter adds after each block over what it is added to,
-|alpha r| / |h|; zero in blocks without residual.
+Means over faces against sigma. (a1) Identity in the estimate x0 (aligned by the final image's keypoints);
+grey: its blur null, the final image blurred to the sharpness of x0; (a2) share of frames with a face
+(Wilson's interval); (a3) sharpness of the face, the variance of the Laplacian of x0 at a fixed size,
+which the null matches by construction; (a4) RMS contrast of the face; grey: the null's. Text over image
+norm, our definition: root mean square per token of the attention output before its gate, (b1) in double
+blocks, after the output projection, and (b2) in single blocks, before it: the two are not comparable. It
+measures text, not identity. Padding tokens are a separate stream where the run has one, else part of
+text. (b3) Norm of the image tokens after a block, mean over blocks, and without its few largest channels
+where recorded. (c, d) The ratio by block and step, each kind of block on its own scale; (e, f) norm of
+the adapter's residual over that of the stream to which it is added, |alpha r| / |h|; zero in blocks
+without residual.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from analysis.evidence import Evidence
 from analysis.figures.marks import curve, heatmap, key, look, plain, steps
-from analysis.figures.readings import NULL, READINGS, bounds
+from analysis.figures.readings import NULL, READINGS, reference_lines
 from analysis.figures.style import Look, canvas, gap, panel
 from analysis.lookup import MissingEvidenceError, measured
 from analysis.quantities import (
@@ -37,7 +37,7 @@ from analysis.quantities import (
 )
 
 EXPERIMENTS = ("trajectory",)
-LEAST_WIDTH = 0.34  # of a heatmap, for runs of few steps, as a share of the longest run's
+LEAST_WIDTH = 0.34  # of a heatmap, as a share of the longest run's width
 Quantity = Callable[[xr.Dataset], xr.DataArray]
 
 
@@ -66,10 +66,10 @@ def images(evidence: Evidence, figure: SubFigure, runs: Sequence[xr.Dataset]) ->
     for k, (title, quantity, null) in enumerate(quantities):
         panel(axes[k], f"a{k + 1}", title)
         for i, run in enumerate(runs):
-            draw_one(evidence, axes[k], run, quantity, look(i), detection=k == 1)
+            draw_mean(evidence, axes[k], run, quantity, look(i), detection=k == 1)
             if null is not None:
                 draw_null(evidence, axes[k], run, null, label=i == 0 and k == 0)
-    bounds(evidence, axes[0], runs[0])
+    reference_lines(evidence, axes[0], runs[0])
     over_sigma(axes)
     key(figure, axes[0])
     axes[1].set_ylim(-0.03, 1.05)
@@ -89,9 +89,9 @@ def norms(evidence: Evidence, figure: SubFigure, runs: Sequence[xr.Dataset]) -> 
                 drawn = Look(look(i).colour, line, look(i).marker)
 
                 def mean(r: xr.Dataset, s: str = stream, t: str = kind) -> xr.DataArray:
-                    return of(norm_ratio(r, s), t).mean("block")
+                    return of_kind(norm_ratio(r, s), t).mean("block")
 
-                draw_one(evidence, axes[k], run, mean, drawn)
+                draw_mean(evidence, axes[k], run, mean, drawn)
     last = axes[-1]
     panel(last, f"b{len(kinds) + 1}", "norm after a block, image")
     for i, run in enumerate(runs):
@@ -103,21 +103,21 @@ def norms(evidence: Evidence, figure: SubFigure, runs: Sequence[xr.Dataset]) -> 
                 continue
             drawn = Look(look(i).colour, line, look(i).marker)
             label = f"{run_name(run)}, {word}"
-            draw_one(evidence, last, run, lambda r, v=variable: residual(r, v), drawn, label=label)
+            draw_mean(evidence, last, run, lambda r, v=variable: residual(r, v), drawn, label=label)
     if not last.get_legend_handles_labels()[1]:
         gap(last, "the residual stream's norm was not recorded")
     else:
         last.set_yscale("log")
         plain(last.yaxis)
         if any("residual_norm_without_massive" in run for run in runs):
-            lines(last, {"-": "whole", "--": "without its largest channels"})
+            line_legend(last, {"-": "whole", "--": "without its largest channels"})
     over_sigma(axes)
     if any("padding" in run["stream"].values for run in runs):
-        lines(axes[0], {"-": "text tokens", ":": "padding tokens"})
+        line_legend(axes[0], {"-": "text tokens", ":": "padding tokens"})
 
 
-def lines(axes: Axes, words: Mapping[str, str]) -> None:
-    """A legend of line styles, whatever the colour."""
+def line_legend(axes: Axes, words: Mapping[str, str]) -> None:
+    """A legend of line styles."""
     axes.legend([axes.plot([], [], color="#555555", ls=s)[0] for s in words], list(words.values()))
 
 
@@ -129,7 +129,7 @@ def over_sigma(axes: Iterable[Axes]) -> None:
             one.set_xlabel("noise level σ")
 
 
-def draw_one(
+def draw_mean(
     evidence: Evidence,
     axes: Axes,
     run: xr.Dataset,
@@ -139,7 +139,7 @@ def draw_one(
     detection: bool = False,
     label: str | None = None,
 ) -> None:
-    """One run's curve of one quantity."""
+    """One run's mean curve of a quantity (sample, step); a note where it was not measured."""
     try:
         values = quantity(run)
         mean = evidence.detection(values) if detection else evidence.average(values)
@@ -154,7 +154,7 @@ def draw_one(
 def draw_null(
     evidence: Evidence, axes: Axes, run: xr.Dataset, null: Quantity, *, label: bool
 ) -> None:
-    """The same of the blurred final image, in grey; nothing if it was not measured."""
+    """The mean curve of the blur null, in grey; nothing where it was not measured."""
     try:
         mean = evidence.average(null(run))
     except MissingEvidenceError:
@@ -168,13 +168,13 @@ def kinds_of(run: xr.Dataset) -> list[str]:
     return list(dict.fromkeys(str(name).partition(".")[0] for name in run["block"].values))
 
 
-def of(values: xr.DataArray, kind: str) -> xr.DataArray:
-    """Of a quantity along `block`, the blocks of one kind."""
+def of_kind(values: xr.DataArray, kind: str) -> xr.DataArray:
+    """A quantity (..., block) in the blocks of one kind."""
     return values.isel(block=[str(n).startswith(f"{kind}.") for n in values["block"].values])
 
 
 def residual(run: xr.Dataset, variable: str) -> xr.DataArray:
-    """The residual stream's norm of the image tokens, mean over blocks, (sample, step)."""
+    """Norm (sample, step) of the image tokens of the residual stream, mean over blocks."""
     norms = measured(run, variable).sel(branch="positive", stream="image", drop=True)
     return norms.mean("block")
 
@@ -185,7 +185,7 @@ def heatmaps(figure: SubFigure, runs: Sequence[xr.Dataset]) -> None:
     widths = [max(run.sizes["step"], LEAST_WIDTH * longest) for run in runs]
     sides = figure.subfigures(1, 2, squeeze=False)[0]
     kinds = kinds_of(runs[0])
-    heights = [max(2, len(of(runs[0]["block"], kind))) for kind in kinds]
+    heights = [max(2, len(of_kind(runs[0]["block"], kind))) for kind in kinds]
     quantities = (
         ("text / image", norm_ratio, "cd"),
         ("contribution |αr|/|h|", contribution, "ef"),
@@ -205,11 +205,11 @@ def heatmaps(figure: SubFigure, runs: Sequence[xr.Dataset]) -> None:
         ratio = quantity is norm_ratio
         whole = colour_scale(np.concatenate([m.values.ravel() for m in maps]), log=ratio)
         for row, kind in enumerate(kinds):
-            parts = [of(m, kind) for m in maps]
+            parts = [of_kind(m, kind) for m in maps]
             values = np.concatenate([p.values.ravel() for p in parts])
             scale = colour_scale(values, log=True) if ratio else whole
             for one, part in zip(axes[row], parts, strict=True):
-                pixels(one, part, scale, labels=one is axes[row][0])
+                block_map(one, part, scale, labels=one is axes[row][0])
                 one.tick_params(labelbottom=row == len(kinds) - 1)
             if ratio or row == 0:
                 on = list(axes[row]) if ratio else axes.ravel().tolist()
@@ -223,8 +223,8 @@ def heatmaps(figure: SubFigure, runs: Sequence[xr.Dataset]) -> None:
             steps(one, run.sizes["step"])
 
 
-def pixels(axes: Axes, values: xr.DataArray, scale: Normalize, *, labels: bool) -> None:
-    """One backbone's blocks of one kind."""
+def block_map(axes: Axes, values: xr.DataArray, scale: Normalize, *, labels: bool) -> None:
+    """One heatmap (block, step): a backbone's blocks of one kind."""
     blocks = values["block"].values.tolist()
     heatmap(axes, values.values, blocks, norm=scale)
     every = max(1, -(-len(blocks) // 8))
@@ -233,7 +233,7 @@ def pixels(axes: Axes, values: xr.DataArray, scale: Normalize, *, labels: bool) 
 
 
 def colour_scale(values: np.ndarray, *, log: bool) -> Normalize:
-    """One scale for a pair, from the smallest to the largest value; logarithmic for ratios."""
+    """One scale for all values: logarithmic from the smallest to the largest, or linear from 0."""
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.1, 1.0)
     return LogNorm(max(low, 1e-6), max(high, 2e-6)) if log else Normalize(0, high or 1.0)

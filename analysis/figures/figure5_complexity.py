@@ -18,7 +18,7 @@ from analysis.drift import drift
 from analysis.evidence import Evidence
 from analysis.figures.figure4_streams import LEAST_WIDTH, colour_scale
 from analysis.figures.marks import bars, heatmap, key, look, steps
-from analysis.figures.readings import limits
+from analysis.figures.readings import chance_and_ceiling
 from analysis.figures.style import canvas, gap, panel
 from analysis.lookup import MissingEvidenceError
 from analysis.quantities import name, run_name
@@ -48,7 +48,7 @@ def draw(evidence: Evidence) -> Figure:
         one.tick_params(labelleft=one is axes[0])
         steps(one, run.sizes["step"])
         panel(one, letter, run_name(run).replace(", ", "\n"))
-    ends = limits(evidence, runs[0])
+    ends = chance_and_ceiling(evidence, runs[0])
     scale.vmax = max(scale.vmax or 0.0, float(np.nanmax(ends, initial=0.0)))
     bar = right.colorbar(
         ScalarMappable(scale), ax=list(axes), label="cosine to the reference", pad=0.02

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.evidence import Evidence
 from analysis.figures.marks import bars, key, look
-from analysis.figures.readings import bounds
+from analysis.figures.readings import reference_lines
 from analysis.figures.style import canvas, gap, panel
 from analysis.lookup import MissingEvidenceError, setting
 from analysis.quantities import contribution, name
@@ -55,7 +55,7 @@ def draw(evidence: Evidence) -> Figure:
             bars(one, alpha[: len(found)], values, look(k), ls=look(k).line, label=name(backbone))
     if not rates:
         gap(axes[1], "one face: no rate over faces")
-    bounds(evidence, axes[0], evidence.all("adapter_scale", backbone=evidence.baseline)[0])
+    reference_lines(evidence, axes[0], evidence.all("adapter_scale", backbone=evidence.baseline)[0])
     axes[1].set_ylim(-0.03, 1.05)
     key(figure, axes[0])
     return figure

@@ -21,7 +21,7 @@ from analysis.cells import FaceMeans, face_means
 from analysis.compare import pair
 from analysis.evidence import Evidence
 from analysis.figures.marks import key, look
-from analysis.figures.readings import bounds
+from analysis.figures.readings import reference_lines
 from analysis.figures.style import INK, canvas, panel
 from analysis.quantities import run_name
 
@@ -49,7 +49,7 @@ def draw(evidence: Evidence) -> Figure:
     left.set_yticks(range(len(faces)), faces.tolist())
     left.set_ylim(len(faces) - 0.4, -0.6)
     left.set_xlabel("cosine")
-    bounds(evidence, left, runs[0], across=True)
+    reference_lines(evidence, left, runs[0], across=True)
     key(figure, left)
     difference(evidence, right, ends, faces)
     return figure

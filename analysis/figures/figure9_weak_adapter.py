@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from analysis.drift import lift
 from analysis.evidence import Evidence
 from analysis.figures.marks import bars, curve, key, look, steps
-from analysis.figures.readings import bounds
+from analysis.figures.readings import reference_lines
 from analysis.figures.style import canvas, gap, panel
 from analysis.lookup import setting
 from analysis.quantities import name, run_name
@@ -41,7 +41,7 @@ def draw(evidence: Evidence) -> Figure:
                 curve(axes[k], values["step"].values, evidence.average(values), look(i), label)
         except StepscopeError as error:
             gap(axes[k], str(error))
-        bounds(evidence, axes[k], runs[0], words=k == 0)
+        reference_lines(evidence, axes[k], runs[0], words=k == 0)
         lifts(evidence, axes[2], runs, k)
     axes[0].set_ylabel("cosine to the reference")
     axes[1].sharey(axes[0])

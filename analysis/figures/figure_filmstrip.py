@@ -1,10 +1,10 @@
-"""What is seen at the same steps: as predicted, carried by the latents, and committed.
+"""Images at the same steps: as predicted, carried by the latents, and committed.
 
-For the first face of the grid (first prompt, first seed; nothing was selected) and both backbones:
-*as predicted*, the decoded estimate x0 at the step; *carried by the latents*, x0 with the adapter off
-for that one evaluation; *committed*, the final image with the adapter off from that step to the end.
-Over each column its step and sigma; under each frame the cosine to the reference under the judge, of
-x0 with the final image's keypoints held fixed, of final images with their own, or "no face".
+The first face, prompt and seed of the grid (not selected by result), for both backbones: *as predicted*,
+the decoded estimate x0 at the step; *carried by the latents*, x0 with the adapter off for that one
+evaluation; *committed*, the final image with the adapter off from that step to the end. Above each
+column: step and sigma. Below each frame: cosine to the reference under the judge, or "no face"; x0 is
+aligned by the final image's keypoints, final images by their own.
 """
 
 from collections.abc import Callable
@@ -25,11 +25,11 @@ from analysis.quantities import run_name
 EXPERIMENTS = ("trajectory",)
 FRAMES = 9
 GAP, LINE, HEAD, LEFT = 0.03, 0.17, 0.3, 1.3
-"""Inches: between the pictures, under each, above each backbone's, left of all."""
+"""Inches: between pictures, below each, above each backbone, left of all."""
 
 
 class Strip(NamedTuple):
-    """A row: its name, the images' variable, the axis that its frames lie on, and their cosines."""
+    """A row: its name, the variable of its images and their axis, and their cosines (sample, axis)."""
 
     label: str
     images: str
@@ -45,7 +45,7 @@ STRIPS = (
 
 
 def draw(evidence: Evidence) -> Figure:
-    """Three rows a backbone; the reference on the left."""
+    """Three rows for each backbone; the reference on the left."""
     runs = [evidence.one("trajectory", backbone=b) for b in evidence.backbones]
     side = (WIDTH - LEFT - GAP * FRAMES) / FRAMES
     lefts = [0.02, *(LEFT + i * (side + GAP) for i in range(FRAMES))]
@@ -58,11 +58,11 @@ def draw(evidence: Evidence) -> Figure:
     for k, run in enumerate(runs):
         rows = axes[k * len(STRIPS) : (k + 1) * len(STRIPS)]
         one = cell(run, unique(run["face"])[0], unique(run["prompt"])[0])
-        steps = shown(run, FRAMES)
+        steps = shared_steps(run, FRAMES)
         for strip, row in zip(STRIPS, rows, strict=True):
             row[0].axis("off")
             row[1].set_ylabel(strip.label, fontsize=6, rotation=0, ha="right", va="center")
-            strip_of(evidence, row[1:], run, one, strip, steps)
+            draw_strip(evidence, row[1:], run, one, strip, steps)
         for panel, step in zip(rows[0][1:], steps, strict=False):
             sigma = float(run["sigma"][step])
             panel.set_title(f"{step} · σ {sigma:.2f}", fontsize=5.5, pad=2, loc="center")
@@ -75,7 +75,7 @@ def draw(evidence: Evidence) -> Figure:
     return figure
 
 
-def strip_of(
+def draw_strip(
     evidence: Evidence,
     row: np.ndarray,
     run: xr.Dataset,
@@ -83,7 +83,7 @@ def strip_of(
     strip: Strip,
     steps: list[int],
 ) -> None:
-    """The frames of one row at these steps; words where they were not measured."""
+    """The frames of one row at these steps; a note where they were not measured."""
     try:
         images = measured(run, strip.images).sel(sample=one["sample"])
         values = strip.values(evidence, run).sel(sample=one["sample"])
@@ -109,10 +109,10 @@ def strip_of(
         axes.axis("off")
 
 
-def shown(run: xr.Dataset, places: int) -> list[int]:
-    """Steps that every row has: those from which the adapter was off, or all; as many as fit.
+def shared_steps(run: xr.Dataset, places: int) -> list[int]:
+    """At most `places` steps that every row has: those of `off_from`, or all where there is none.
 
-    First and last are among them; the others are spaced more densely early.
+    They include the first and the last; early steps are denser.
     """
     count = run.sizes["step"]
     known = [k for k in run["off_from"].values.tolist() if k < count] if "off_from" in run else []

@@ -13,7 +13,7 @@ from matplotlib.patheffects import withStroke
 from analysis.calls import average, seconds_an_image
 from analysis.evidence import Evidence
 from analysis.figures.marks import bars, key, look, plain
-from analysis.figures.readings import bounds
+from analysis.figures.readings import reference_lines
 from analysis.figures.style import canvas
 from analysis.lookup import setting
 from analysis.quantities import name
@@ -57,6 +57,6 @@ def draw(evidence: Evidence) -> Figure:
     axes.set_xscale("log")
     plain(axes.xaxis)
     axes.set(xlabel="seconds an image", ylabel="cosine to the reference")
-    bounds(evidence, axes, evidence.all("step_budget", backbone=evidence.baseline)[0])
+    reference_lines(evidence, axes, evidence.all("step_budget", backbone=evidence.baseline)[0])
     key(figure, axes)
     return figure

@@ -1,4 +1,4 @@
-"""What figures of identity share: the three curves and their null, chance and ceiling, share of the way."""
+"""What identity figures share: the three curves, the blur null, chance and ceiling, and an axis between."""
 
 from typing import Any, Literal
 
@@ -20,47 +20,47 @@ READINGS = {
     },
     NULL: (lambda evidence, run: evidence.blur_null(run), Look("#8a8a8a", (0, (1, 1.2)), "")),  # pyright: ignore[reportArgumentType]
 }
-"""The curves of a run by their names, each with its look; the null last."""
+"""The identity curves of a run by name, each with its look; the blur null is last."""
 
 
 def draw_readings(
     evidence: Evidence, axes: Axes, run: xr.Dataset, against: Against
 ) -> dict[str, xr.DataArray]:
-    """Every curve of the run that was measured, against step or sigma; returns them.
+    """Draw the run's identity curves against step or sigma; returns them, (sample, point), by name.
 
-    What is missing is said in the legend, once for each.
+    The legend names the curves that were not measured.
     """
-    found = {}
+    curves = {}
     for label, (read, look) in READINGS.items():
         try:
             values = read(evidence, run)
         except MissingEvidenceError:
             axes.plot([], [], " ", label=f"{label}: not measured")
             continue
-        found[label] = values
+        curves[label] = values
         x = values["sigma" if against == "sigma" else values.dims[1]].values
         curve(axes, x, evidence.average(values), look, label, faint=label == NULL)
-    return found
+    return curves
 
 
-def limits(evidence: Evidence, run: xr.Dataset) -> tuple[float, float]:
-    """Chance and ceiling, means over faces; NaN where one is not known."""
+def chance_and_ceiling(evidence: Evidence, run: xr.Dataset) -> tuple[float, float]:
+    """Chance and ceiling as cosines, means over faces; NaN where unknown."""
     try:
-        each = evidence.chance(run), evidence.ceiling(run)
+        both = evidence.chance(run), evidence.ceiling(run)
     except MissingEvidenceError:
         return np.nan, np.nan
-    low, high = (float(evidence.average(values)["mean"]) for values in each)
+    low, high = (float(evidence.average(values)["mean"]) for values in both)
     return low, high
 
 
-def bounds(
+def reference_lines(
     evidence: Evidence, axes: Axes, run: xr.Dataset, *, across: bool = False, words: bool = True
 ) -> tuple[float, float]:
-    """Lines at another person's similarity and at the same person's in another photo; returns both.
+    """Lines at chance (another person) and ceiling (same person, other photo); returns both cosines.
 
-    across: similarity is on the x axis. NaN where a bound is not known, and then the axes say so.
+    across: similarity is on the x axis. words: label the lines. Unknown ones are NaN; a label says so.
     """
-    ends = limits(evidence, run)
+    ends = chance_and_ceiling(evidence, run)
     texts = ("another person", "same person, other photo")
     for value, text, style in zip(ends, texts, (":", "--"), strict=True):
         if not np.isfinite(value):
@@ -75,16 +75,19 @@ def bounds(
     unknown = [w for w, v in zip(("chance", "ceiling"), ends, strict=True) if not np.isfinite(v)]
     if unknown and words:
         axes.annotate(
-            f"{' and '.join(unknown)} not known", (0, 1), (2, -2), "axes fraction", "offset points",
+            f"{' and '.join(unknown)} unknown", (0, 1), (2, -2), "axes fraction", "offset points",
             va="top", fontsize=5.5, color=QUIET,
         )  # fmt: skip
     return ends
 
 
-def way_axis(
+def share_axis(
     axes: Axes, ends: tuple[float, float], side: Literal["right", "left"] = "right"
 ) -> None:
-    """A second axis: the share of the way from chance to ceiling. None where one is not known."""
+    """A second y axis: similarity in percent of the way from chance to ceiling; none where one is unknown.
+
+    ends: chance and ceiling, as cosines.
+    """
     low, high = ends
     if not np.isfinite([low, high]).all():
         return

@@ -20,7 +20,7 @@ from analysis.metrics.arcface import (
 from analysis.metrics.decode import Decode, pictures
 from analysis.metrics.metric import Quantity
 from analysis.metrics.panel import references
-from analysis.rereads import read_again
+from analysis.rereads import was_reread
 
 TOWARD = ("own", "other")
 PICTURE = ("row", "column", "rgb")
@@ -50,7 +50,7 @@ class DecodeReading(Decode):
         side = 2 ** (len(samples.attrs["vae"]["block_out_channels"]) - 1)
         shape = (*latents.shape[:2], *(n * side for n in latents.shape[-2:]), 3)
         images = np.zeros(shape, np.uint8)
-        for i in np.flatnonzero(read_again(latents)):
+        for i in np.flatnonzero(was_reread(latents)):
             images[i] = pictures(vae, latents[i])
         return {f"decoded_{self.reading()}": images}
 

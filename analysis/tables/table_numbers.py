@@ -1,7 +1,7 @@
-"""The numbers behind the verdicts: those that the rules read, and those that stand beside them.
+"""The numbers behind the verdicts: the estimates that the rules read, and the secondary ones.
 
-Positions are in steps done: after step 7, the eighth, they are 8. "Before the first" and "after the
-last" are ends of intervals beyond what was measured.
+Positions count completed steps: 8 means after step 7, the eighth. "Before the first" and "after the
+last" are ends of intervals outside the measured steps.
 """
 
 from analysis.claims import claims
@@ -17,6 +17,6 @@ def build(evidence: Evidence) -> Table:
     rows: list[list[Entry]] = []
     for claim in claims(evidence):
         for part in claim.parts:
-            rows += [[claim.title, part.name, what, value, "yes"] for what, value in part.seen]
-            rows += [[claim.title, part.name, what, value, ""] for what, value in part.beside]
-    return Table(("claim", "asked", "quantity", "value", "read by the rule"), rows)
+            rows += [[claim.title, part.name, what, value, "yes"] for what, value in part.estimates]
+            rows += [[claim.title, part.name, what, value, ""] for what, value in part.secondary]
+    return Table(("claim", "question", "quantity", "value", "read by the rule"), rows)
