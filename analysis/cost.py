@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.commands import Planned
-from probes.rereading import usual_steps_off
+from probes.readings import default_steps_off
 
 
 def describe(planned: Sequence[Planned], models: Mapping[str, Any]) -> str:
@@ -58,7 +58,7 @@ def run_seconds(one: Planned, seconds: Mapping[str, float], *, every_step: bool)
 def reread_seconds(one: Planned, seconds: Mapping[str, float]) -> float:
     """Evaluations of the denoiser and measured frames of what is read again of a run, in seconds."""
     study, readings = one.study, one.experiment.readings
-    steps, off = study.steps, usual_steps_off(study.steps)
+    steps, off = study.steps, default_steps_off(study.steps)
     along = sum(reading != "committed" for reading in readings)
     evaluations, frames = along * steps, along * steps
     if "committed" in readings:

@@ -10,7 +10,7 @@ import xarray as xr
 from hooks.chunks import Chunks
 from hooks.documents import FILE
 from hooks.errors import RunError
-from probes.rereading import GROUP, READING_VARIABLES
+from probes.readings import GROUP, READING_VARIABLES
 
 READING = {name: reading for reading, names in READING_VARIABLES.items() for name in names}
 """The reading that makes each variable."""

@@ -1,21 +1,20 @@
 """`python -m probes.reread runs=[a.zarr]`: recorded latents, without the adapter or with another face.
 
-Three readings of a finished run, each a group of its own beside the record, `reread/<reading>`:
+Three readings of a finished run, each in its own group beside the record, `reread/<reading>`:
 
-    carried    the adapter off for one evaluation of the denoiser at each stored x_t
-    swapped    there, another person's face: the next one of the run
-    committed  the adapter off from step k to the end, for each of `off_from`
+    carried    one evaluation of the denoiser at each stored x_t, with the adapter off
+    swapped    the same, with another person's face: the next one of the run
+    committed  the run continued from step k with the adapter off, for each k of `off_from`
 
-The record is never written to. Models are those of the run's configuration, and are checked to be the
-same: by their files, and by one sample of which every recorded x0 has to come out again. Interrupted,
-the same command continues.
+The record is never changed. The models of the run's configuration are loaded and checked by their files'
+hashes, and by reproducing every x0 of one sample. After an interruption the same command continues.
 """
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
 
@@ -27,24 +26,24 @@ from probes.command import command, entry
 from probes.existing import refuse_other_models
 from probes.faces import Face
 from probes.progress import progress
-from probes.replay import estimates, onward
-from probes.rereading import Rereading, opened, steps_off
+from probes.readings import READINGS
+from probes.replay import evaluate_latents, resume_from
+from probes.rereading import Rereading, open_rereading, steps_off
 
-Reading = Literal["carried", "swapped", "committed"]
-READINGS = get_args(Reading)
 Say = Callable[[str], None]
 ROUNDING = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
-"""Distance of a recorded x0 to the same evaluation now, over its own norm, up to which it is the same."""
+"""Largest relative distance between a recorded x0 and its reproduction that counts as rounding."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """What to read again.
 
-    readings: of `READINGS`. off_from: steps from which the adapter is off, for `committed`; None is
-    every one early in the run and every fourth later. prompts, faces: of which samples, all if none
-    is named. batch_size: None for the run's own. device: as in `probes`, None for the run's own.
-    places: where models lie now that have moved, by key of the run's configuration.
+    readings: of `READINGS`. off_from: steps k of `committed`; None is `default_steps_off`. prompts, faces:
+    restrict the samples; empty for all. batch_size, device: None for the run's own. places: new paths of
+    models that have moved, by key of the run's configuration. dry: print the plan only.
+
+    Raises StepscopeError for an unknown reading and for a batch size below 1.
     """
 
     readings: tuple[str, ...] = READINGS
@@ -65,42 +64,41 @@ class Settings:
 
 
 def reread(path: str | Path, settings: Settings, say: Say = print) -> list[Path]:
-    """Read a finished run again; returns the groups that were written.
+    """Read a finished run again; returns the folders of the readings, none where nothing was missing.
 
-    What is there is left as it is, what is missing of it is added. Raises StepscopeError for a run
-    that is unfinished, was made without an adapter or by other models, and for what it lacks.
+    Samples that were read before are skipped. Raises StepscopeError for a run that is unfinished, was made
+    without an adapter, or was made by other models than the ones on this machine, and for a prompt, face
+    or step that it does not have.
     """
-    run = opened(path, settings.places)
+    run = open_rereading(path, settings.places)
     if run.study.adapter is None or run.study.adapter.scale == 0:
-        raise StepscopeError(
-            f"{path} was made without an adapter: there is nothing to be switched off"
-        )
-    cells = chosen(run, settings)
+        raise StepscopeError(f"{path} was made without an adapter: there is nothing to switch off")
+    cells = select_cells(run, settings)
     off = steps_off(run, settings.off_from)
     wanted = {
         name: run.target(name, cells, off if name == "committed" else ())
         for name in settings.readings
     }
-    left = {name: target.left() for name, target in wanted.items()}
+    remaining = {name: target.remaining() for name, target in wanted.items()}
     evaluations = {
         name: len(todo) * (sum(run.steps - k for k in off) if name == "committed" else run.steps)
-        for name, todo in left.items()
+        for name, todo in remaining.items()
     }
-    told = ", ".join(f"{name} {len(todo)}" for name, todo in left.items())
+    counts = ", ".join(f"{name} {len(todo)}" for name, todo in remaining.items())
     hours = sum(evaluations.values()) * run.seconds_an_evaluation() / 3600
     say(
-        f"{path}: samples to read again: {told}; {sum(evaluations.values())} evaluations, about "
-        f"{hours:.2f} hours where the run was made"
+        f"{path}: samples to read again: {counts}; {sum(evaluations.values())} evaluations, about "
+        f"{hours:.2f} hours on the machine of the run"
     )
-    if settings.dry or not any(left.values()):
+    if settings.dry or not any(remaining.values()):
         return []
     refuse_other_models(run.store, run.study)
     loaded = load(run, settings)
-    before = check(run, loaded)
+    deviation = check_reproduces(run, loaded)
     size = settings.batch_size or run.study.batch_size
     with progress(sum(evaluations.values())) as advance:
-        for name, todo in left.items():
-            target = wanted[name].ready(before)
+        for name, todo in remaining.items():
+            target = wanted[name].prepare(deviation)
             for start in range(0, len(todo), size):
                 batch = todo[start : start + size]
 
@@ -112,8 +110,8 @@ def reread(path: str | Path, settings: Settings, say: Say = print) -> list[Path]
     return [run.folder(name) for name in settings.readings]
 
 
-def chosen(run: Rereading, settings: Settings) -> list[grid.Cell]:
-    """The cells to read again. Raises StepscopeError for a prompt or a face that the run has not."""
+def select_cells(run: Rereading, settings: Settings) -> list[grid.Cell]:
+    """The cells to read again. Raises StepscopeError for a prompt or face that the run does not have."""
     for word in ("prompt", "face"):
         known = list(dict.fromkeys(getattr(cell, word) for cell in run.cells))
         for one in getattr(settings, f"{word}s"):
@@ -128,7 +126,7 @@ def chosen(run: Rereading, settings: Settings) -> list[grid.Cell]:
 
 
 def load(run: Rereading, settings: Settings) -> models.Models:
-    """The run's models, with the faces as they were recorded."""
+    """The run's models, with its recorded face embeddings."""
     study = replace(run.study, initial_latents=None)
     if settings.device is not None:
         study = replace(study, device=settings.device)
@@ -141,29 +139,31 @@ def load(run: Rereading, settings: Settings) -> models.Models:
     return replace(loaded, faces=faces)
 
 
-def check(run: Rereading, loaded: models.Models) -> dict[str, float]:
-    """How far the first sample's x0 and final latents, made again, are from the recorded ones.
+def check_reproduces(run: Rereading, loaded: models.Models) -> dict[str, float]:
+    """Relative deviation of the first sample's reproduced x0 and final latents, by variable.
 
-    Root mean square over that of the recorded, the worst step. Raises RunError where that is more
-    than rounding.
+    The norm of the difference over the norm of the recorded values, at the worst step. Raises RunError
+    where it is more than rounding.
     """
     first = run.cells[:1]
     recorded = [run.read(name, [0]) for name in ("x0", "final_latents")]
-    made = estimates(loaded, first, run.read("latents", [0]))
-    found = {}
-    for name, old, new in zip(("x0", "final_latents"), recorded, made, strict=True):
+    reproduced = evaluate_latents(loaded, first, run.read("latents", [0]))
+    deviation = {}
+    for name, old, new in zip(("x0", "final_latents"), recorded, reproduced, strict=True):
         old, new = (v.reshape(-1, np.prod(run.latent_shape)) for v in (old, new))
-        found[name] = float((np.linalg.norm(new - old, axis=1) / np.linalg.norm(old, axis=1)).max())
-    most = ROUNDING[run.study.backbone.dtype]
-    if not max(found.values()) <= most:
-        raise RunError(
-            f"{run.path}: its first sample does not come out again, {found} of the recorded norm where "
-            f"{most} is rounding: another library version or device, or a model that is not the run's"
+        deviation[name] = float(
+            (np.linalg.norm(new - old, axis=1) / np.linalg.norm(old, axis=1)).max()
         )
-    return found
+    most = ROUNDING[run.study.backbone.dtype]
+    if not max(deviation.values()) <= most:
+        raise RunError(
+            f"{run.path}: its first sample is not reproduced; relative deviation {deviation}, at most "
+            f"{most} is rounding: another library version or device, or another model"
+        )
+    return deviation
 
 
-def without(loaded: models.Models) -> models.Models:
+def adapter_off(loaded: models.Models) -> models.Models:
     """The same models with the adapter off."""
     adapter = loaded.study.adapter
     assert adapter is not None
@@ -177,37 +177,37 @@ Read = Callable[
 
 
 def carried(run, loaded, batch, off, on_step) -> dict[str, np.ndarray]:
-    """x0 at each stored x_t, the adapter off for that evaluation."""
+    """x0 (sample, step, channel, y, x) at each stored x_t, with the adapter off."""
     stored = run.read("latents", [cell.index for cell in batch])
-    return {"carried_x0": estimates(without(loaded), batch, stored, on_step)[0]}
+    return {"carried_x0": evaluate_latents(adapter_off(loaded), batch, stored, on_step)[0]}
 
 
 def swapped(run, loaded, batch, off, on_step) -> dict[str, np.ndarray]:
-    """x0 at each stored x_t, the adapter given another person's face for that evaluation."""
+    """x0 (sample, step, channel, y, x) at each stored x_t with another person's face, and that face."""
     stored = run.read("latents", [cell.index for cell in batch])
     others = [replace(cell, face=run.others[cell.face]) for cell in batch]
     first = {cell.face: cell.index for cell in reversed(run.cells)}
     given = [first[cell.face] for cell in others]
     return {
-        "swapped_x0": estimates(loaded, others, stored, on_step)[0],
+        "swapped_x0": evaluate_latents(loaded, others, stored, on_step)[0],
         "swapped_face_embedding": run.read("face_embedding", given),
         "swapped_face_crop": run.read("face_crop", given),
     }
 
 
 def committed(run, loaded, batch, off, on_step) -> dict[str, np.ndarray]:
-    """Final latents with the adapter off from each step on; the last are the run's own."""
+    """Final latents (sample, off_from, channel, y, x); the last ones are the run's own."""
     rows = [cell.index for cell in batch]
     stored, last = run.read("latents", rows), run.read("final_latents", rows)
-    ends = [onward(without(loaded), batch, stored[:, k], k, on_step) for k in off]
+    ends = [resume_from(adapter_off(loaded), batch, stored[:, k], k, on_step) for k in off]
     return {"committed_latents": np.stack([*ends, last], 1)}
 
 
 READ: dict[str, Read] = {"carried": carried, "swapped": swapped, "committed": committed}
 
 
-def work(config: Mapping[str, Any]) -> None:
-    """Do what the configuration `conf/reread.yaml` says."""
+def run_reread(config: Mapping[str, Any]) -> None:
+    """Read runs again as `conf/reread.yaml` says. Raises StepscopeError where no run is named."""
     values = dict(config)
     runs = values.pop("runs")
     if not runs:
@@ -220,7 +220,7 @@ def work(config: Mapping[str, Any]) -> None:
         reread(path, Settings(**values))
 
 
-main = entry("reread", work)
+main = entry("reread", run_reread)
 
 if __name__ == "__main__":
     sys.exit(command(main))

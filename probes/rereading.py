@@ -1,8 +1,8 @@
-"""A finished run as it is read again: its study, cells and latents, and the groups that are filled."""
+"""A finished run to read again: its study, cells and latents, and the groups that readings fill."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,54 +17,19 @@ from hooks.store import Run
 from hooks.vocabulary import SAMPLE_COORDINATES, VARIABLES, Variable
 from probes import grid
 from probes.identity import PLACES
-from probes.plan import EXTRA_SHAPES, EXTRAS
+from probes.plan import EXTRA_SHAPES
 from probes.provenance import configuration
+from probes.readings import DECLARED, GROUP, READING_VARIABLES, default_steps_off
 from probes.study import Study
-
-GROUP = "reread"
-EARLY = 4
-"""Steps from which each is one of the usual `off_from`; then 6, 8 and every fourth."""
-_LATENT = ("channel", "y", "x")
-DECLARED = {
-    "carried_x0": Variable(
-        ("sample", "step", *_LATENT),
-        "float32",
-        "1",
-        "estimate of the clean latents from one evaluation at the recorded x_t with the adapter off; "
-        "NaN where the sample was not read again",
-    ),
-    "swapped_x0": Variable(
-        ("sample", "step", *_LATENT),
-        "float32",
-        "1",
-        "estimate of the clean latents from one evaluation at the recorded x_t with another person's face "
-        "given to the adapter (attribute `others`); NaN where the sample was not read again",
-    ),
-    "committed_latents": Variable(
-        ("sample", "off_from", *_LATENT),
-        "float32",
-        "1",
-        "final latents with the adapter as recorded before step `off_from` and off from there to the end; "
-        "the last are the run's own; NaN where the sample was not read again",
-    ),
-    **{
-        f"swapped_{name}": replace(
-            declared, long_name=f"of the face that was given instead: {declared.long_name}"
-        )
-        for name, declared in EXTRAS.items()
-    },
-}
-READING_VARIABLES = {
-    "carried": ("carried_x0",),
-    "swapped": ("swapped_x0", *(f"swapped_{name}" for name in EXTRAS)),
-    "committed": ("committed_latents",),
-}
-"""Variables of each reading."""
 
 
 @dataclass(frozen=True)
 class Rereading:
-    """A finished run. study: as it was recorded, with `places` for what has moved."""
+    """A finished run to read again.
+
+    study: as recorded, with `places` for models that have moved. cells: of all samples, in order.
+    latent_shape: channel, y, x. sigma: noise level (step,) before each step, 0 to 1.
+    """
 
     path: Path
     store: Run
@@ -79,7 +44,7 @@ class Rereading:
 
     @property
     def others(self) -> dict[str, str]:
-        """Whose face each face is swapped for: the next one of the run, so that each is given once.
+        """The face that replaces each face: the next one of the run, so that each is used once.
 
         Raises StepscopeError for a run of one face.
         """
@@ -92,36 +57,44 @@ class Rereading:
         return dict(zip(faces, [*faces[1:], faces[0]], strict=True))
 
     def read(self, name: str, samples: Sequence[int]) -> np.ndarray:
-        """Some samples of a variable; no others are read from disk."""
+        """Values (sample, ...) of some samples of a variable; only these are read from disk."""
         values = xr.open_zarr(self.path, chunks=None)[name]
         return np.stack([values[i].values for i in samples])
 
     def seconds_an_evaluation(self) -> float:
-        """Median seconds of a step of the run over its batch, both branches and the adapter counted."""
+        """Median seconds of a step of the run for one sample, including both branches and the adapter."""
         seconds = self.store.read("step_seconds") / self.store.read("batch_size")[:, None]
         return float(np.median(seconds))
 
     def folder(self, reading: str) -> Path:
-        """Where a reading's group lies."""
+        """The folder of a reading's group."""
         return self.path / GROUP / reading
 
     def target(self, reading: str, cells: Sequence[grid.Cell], off: Sequence[int]) -> "Target":
-        """What a reading is to fill. Raises RunError for one that is there with other steps."""
+        """The group that a reading of these cells fills.
+
+        off: steps of `committed`, empty for other readings. Raises RunError where the group exists with
+        other steps.
+        """
         others = self.others if reading == "swapped" else {}
         target = Target(self, reading, tuple(cells), (*off, self.steps) if off else (), others)
         if target.store is not None and off:
-            there = target.store.read("off_from").tolist()
-            if there != list(target.off):
+            existing = target.store.read("off_from").tolist()
+            if existing != list(target.off):
                 raise RunError(
-                    f"{self.folder(reading)} is of off_from={there[:-1]}, not {list(off)}: name those, "
-                    "or remove it"
+                    f"{self.folder(reading)} has off_from={existing[:-1]}, not {list(off)}: use these, "
+                    "or remove the folder"
                 )
         return target
 
 
 @dataclass(frozen=True)
 class Target:
-    """A reading's group: made at the first sample, filled sample by sample, `done` last."""
+    """A reading's group: created before the first sample, filled sample by sample, `done` last.
+
+    cells: the requested samples. off: steps of `committed` and the run's end, else empty. others: the face
+    that replaces each face in `swapped`, else empty.
+    """
 
     run: Rereading
     reading: str
@@ -131,19 +104,22 @@ class Target:
 
     @property
     def store(self) -> Run | None:
-        """The group as it stands, None if there is none."""
+        """The group, None where it does not exist yet."""
         folder = self.run.folder(self.reading)
         return Run.open(folder) if folder.exists() else None
 
-    def left(self) -> list[grid.Cell]:
-        """The cells that are not read yet."""
+    def remaining(self) -> list[grid.Cell]:
+        """The requested cells that are not read yet."""
         if self.store is None:
             return list(self.cells)
         done = self.store.done
         return [cell for cell in self.cells if not done[cell.index]]
 
-    def ready(self, check: Mapping[str, float]) -> "Target":
-        """Make the group where there is none, and note which samples it is to have."""
+    def prepare(self, check: Mapping[str, float]) -> "Target":
+        """Create the group where there is none, and add the requested samples to its attributes.
+
+        check: deviations of the reproduced sample, as an attribute.
+        """
         wanted = {cell.index for cell in self.cells}
         store = self.store
         if store is None:
@@ -164,14 +140,14 @@ class Target:
         return self
 
     def write(self, batch: Sequence[grid.Cell], values: Mapping[str, np.ndarray]) -> None:
-        """Write the samples of a batch."""
+        """Write the values (sample, ...) of a batch of cells, by variable. Call `prepare` before."""
         store = self.store
         assert store is not None
         for i, cell in enumerate(batch):
             store.write(cell.index, {name: value[i] for name, value in values.items()})
 
     def labels(self) -> list[dict[str, Any]]:
-        """Of the run's samples, so that the group says itself what it holds."""
+        """The face, prompt and seed of the run's samples, which the group repeats."""
         columns = {name: self.run.store.read(name) for name in SAMPLE_COORDINATES}
         return [
             {name: values[i] for name, values in columns.items()}
@@ -179,7 +155,7 @@ class Target:
         ]
 
     def layout(self) -> Layout:
-        """A place for each sample of the run."""
+        """Variables and coordinates of the group, with all samples of the run."""
         along = len(self.off) if self.off else self.run.steps
         variables: dict[str, tuple[Variable, tuple[int, ...]]] = {
             "done": (VARIABLES["done"], ()),
@@ -198,52 +174,47 @@ class Target:
         return Layout(variables, coordinates)
 
 
-def opened(path: str | Path, places: Mapping[str, str] | None = None) -> Rereading:
-    """A finished run to read again.
+def open_rereading(path: str | Path, places: Mapping[str, str] | None = None) -> Rereading:
+    """Open a finished run to read it again.
 
-    places: of models that have moved, by key of the configuration, e.g. `backbone.path`. Raises
-    RunError for what is no finished run of `python -m probes`, StepscopeError for an unknown place.
+    places: new paths of models that have moved, by key of the configuration, e.g. `backbone.path`. Raises
+    RunError for a path that is not a finished run of `python -m probes`, StepscopeError for an unknown key.
     """
     path = Path(path)
     store = Run.open(path)
-    made = store.attributes.get("configuration")
-    if made is None:
-        raise RunError(f"{path} was not made by `python -m probes`: its models are not known")
+    config = store.attributes.get("configuration")
+    if config is None:
+        raise RunError(f"{path} was not made by `python -m probes`: its models are unknown")
     if not store.done.all():
-        raise RunError(f"{path} is unfinished: the command that made it continues")
+        raise RunError(f"{path} is unfinished: the command that made it continues it")
     columns = zip(*(store.read(name) for name in ("face", "prompt", "seed")), strict=True)
     cells = tuple(grid.Cell(i, str(f), str(p), int(s)) for i, (f, p, s) in enumerate(columns))
     channel, y, x = xr.open_zarr(path, chunks=None)["final_latents"].shape[1:]
-    study = study_of(made, places or {})
+    study = study_of(config, places or {})
     return Rereading(path, store, study, cells, (channel, y, x), store.read("sigma"))
 
 
-def study_of(made: Mapping[str, Any], places: Mapping[str, str]) -> Study:
-    """The study of a run's recorded configuration."""
-    values = {"record" if key == "capture" else key: value for key, value in made.items()}
+def study_of(config: Mapping[str, Any], places: Mapping[str, str]) -> Study:
+    """The study of a run's recorded configuration. Raises StepscopeError for an unknown place."""
+    values = {"record" if key == "capture" else key: value for key, value in config.items()}
     if values.get("adapter") is None:
         values["adapter"] = {"name": "none"}
-    for key, place in places.items():
+    for key, path in places.items():
         if key not in PLACES:
             raise StepscopeError(f"places: no {key!r}; known: {', '.join(PLACES)}")
         part, _, word = key.partition(".")
-        values[part] = {**values[part], word: place}
+        values[part] = {**values[part], word: path}
     return Study.from_config({**values, "out": None, "dry": False})
 
 
-def usual_steps_off(steps: int) -> tuple[int, ...]:
-    """The steps from which the adapter is off where none is named, of a run of so many."""
-    return tuple(k for k in range(steps) if k <= EARLY or k == 6 or k % 4 == 0)
-
-
 def steps_off(run: Rereading, given: Sequence[int] | None) -> tuple[int, ...]:
-    """The steps from which the adapter is to be off, rising, without the run's end, which is added.
+    """The steps from which the adapter is off, ascending, without the run's end; None is the default.
 
-    Raises StepscopeError for a step that the run has not.
+    Raises StepscopeError for a step that the run does not have.
     """
     n = run.steps
     if given is None:
-        return usual_steps_off(n)
+        return default_steps_off(n)
     for k in given:
         if not 0 <= k < n:
             raise StepscopeError(f"off_from={list(given)}: {run.path} has steps 0 to {n - 1}")

@@ -20,7 +20,7 @@ from analysis.figures import (
     figure7_trajectory,
     figure8_per_face,
 )
-from analysis.figures.figure_filmstrip import shown
+from analysis.figures.figure_filmstrip import shared_steps
 from analysis.figures.style import LOOKS, save, styled
 from analysis.lookup import MissingEvidenceError
 from tests.measured import FACES, PROMPTS, evidence, measured_run
@@ -189,10 +189,10 @@ def test_budgets_join_the_cells_that_all_runs_have() -> None:
 
 def test_a_filmstrip_shows_steps_that_all_rows_have() -> None:
     short, long = WHOLE.runs["trajectory"][::-1]
-    assert shown(short, 9) == [0, 1, 2, 3]
-    assert shown(long, 9) == [0, 4, 8, 12, 16, 20, 24]
-    assert shown(long, 3) == [0, 12, 24]
-    steps = shown(long.drop_vars("off_from"), 9)
+    assert shared_steps(short, 9) == [0, 1, 2, 3]
+    assert shared_steps(long, 9) == [0, 4, 8, 12, 16, 20, 24]
+    assert shared_steps(long, 3) == [0, 12, 24]
+    steps = shared_steps(long.drop_vars("off_from"), 9)
     assert (steps[0], steps[-1], len(steps)) == (0, 27, 9)
 
 

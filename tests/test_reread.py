@@ -11,8 +11,8 @@ import xarray as xr
 
 from hooks.errors import StepscopeError
 from probes import reread as module
-from probes.reread import Settings, check, load, main, reread
-from probes.rereading import opened, steps_off
+from probes.reread import Settings, check_reproduces, load, main, reread
+from probes.rereading import open_rereading, steps_off
 from probes.run import run
 from tests.models import INFINITE_YOU
 from tests.shell import infused, listed, run_command, study_of
@@ -73,16 +73,16 @@ def files(path: Path) -> dict[str, str]:
 
 def test_with_the_adapter_as_it_was_the_record_comes_out_again(made):
     path = made("recorded")
-    again = opened(path)
-    found = check(again, load(again, Settings(batch_size=2)))
+    again = open_rereading(path)
+    found = check_reproduces(again, load(again, Settings(batch_size=2)))
     assert max(found.values()) < 1e-6
     loaded = load(again, Settings())
     recorded = values(path)
-    x0, final = module.estimates(loaded, again.cells, recorded["latents"].values)
+    x0, final = module.evaluate_latents(loaded, again.cells, recorded["latents"].values)
     np.testing.assert_array_equal(x0, recorded["x0"])
     np.testing.assert_array_equal(final, recorded["final_latents"])
     for k in range(STEPS):
-        end = module.onward(loaded, again.cells, recorded["latents"].values[:, k], k)
+        end = module.resume_from(loaded, again.cells, recorded["latents"].values[:, k], k)
         np.testing.assert_array_equal(end, recorded["final_latents"])
 
 
@@ -211,18 +211,18 @@ def test_a_record_that_does_not_come_out_again_is_refused(path):
     x0 = xr.open_zarr(path, chunks=None)["x0"][:1].load()
     one = xr.Dataset({"x0": (x0.dims, x0.values * 1.01)})
     one.to_zarr(path, region={"sample": slice(0, 1)}, consolidated=False)
-    with pytest.raises(StepscopeError, match="its first sample does not come out again"):
+    with pytest.raises(StepscopeError, match="its first sample is not reproduced"):
         reread(path, Settings(readings=("carried",)), say=lambda text: None)
 
 
 def test_other_steps_than_those_that_are_there_are_refused(path):
     reread(path, Settings(readings=("committed",), off_from=(1,)), say=lambda text: None)
-    with pytest.raises(StepscopeError, match=r"is of off_from=\[1\], not \[0\]"):
+    with pytest.raises(StepscopeError, match=r"has off_from=\[1\], not \[0\]"):
         reread(path, Settings(readings=("committed",), off_from=(0,)), say=lambda text: None)
 
 
 def test_the_usual_steps_are_dense_early(path):
-    long = replace(opened(path), sigma=np.linspace(1, 0, 28, endpoint=False))
+    long = replace(open_rereading(path), sigma=np.linspace(1, 0, 28, endpoint=False))
     assert steps_off(long, None) == (0, 1, 2, 3, 4, 6, 8, 12, 16, 20, 24)
     assert steps_off(long, [9, 3, 9]) == (3, 9)
 
