@@ -41,7 +41,7 @@ def drift(curves: xr.DataArray, interval: Interval) -> xr.Dataset:
         "low": (bounds.low, "lower bound of drift"),
         "high": (bounds.high, "upper bound of drift"),
         "plain": (np.nanmax(mean) - mean[-1], "peak minus end"),
-        "detectable": (_detectable(each, interval), "smallest drift seen with power 0.8"),
+        "detectable": (_detectable(each, interval), "smallest drift detectable with power 0.8"),
     }
     return xr.Dataset(
         {

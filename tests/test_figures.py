@@ -257,7 +257,7 @@ def test_the_scale_of_the_maps_has_chance_and_ceiling_and_drift_says_what_it_can
     ends = [float(WHOLE.average(v)["mean"]) for v in (WHOLE.chance(run), WHOLE.ceiling(run))]
     (scale,) = (a for a in figure.findobj(Axes) if a.get_ylabel() == "cosine to the reference")
     assert [np.asarray(line.get_ydata())[0] for line in scale.get_lines()] == pytest.approx(ends)
-    assert any("seen with power 0.8: from 0." in text for text in texts(figure))
+    assert any("detectable with power 0.8: from 0." in text for text in texts(figure))
 
 
 def test_a_share_of_the_way_is_0_at_chance_and_1_at_the_ceiling() -> None:

@@ -93,8 +93,8 @@ def test_an_interval_is_counted_once_however_often_it_is_made() -> None:
 
 def test_confounders_are_read_from_the_runs_and_not_from_a_text() -> None:
     whole = {str(row[0]): row for row in TABLES["table_confounders"].make(evidence()).rows}
-    guided = whole["three guidances: embedded, true CFG, the adapter's"]
-    assert guided[1] == "held"
+    guided = whole["three kinds of guidance: embedded, true CFG, the adapter's"]
+    assert guided[1] == "yes"
     assert "embedding 3.5" in str(guided[2])
     assert "true CFG 1, 2" in str(guided[2])
     poorer = evidence(seeds=(0,))
@@ -102,26 +102,26 @@ def test_confounders_are_read_from_the_runs_and_not_from_a_text() -> None:
         poorer, runs={k: v for k, v in poorer.runs.items() if k not in ("guidance", "step_budget")}
     )
     told = {str(row[0]): row for row in TABLES["table_confounders"].make(poorer).rows}
-    assert told["three guidances: embedded, true CFG, the adapter's"][1] == "in part"
-    assert told["prompts and seeds that all faces share"][2:] == [
-        "6 faces x 3 prompts x 1 seed; seed is as given, not drawn",
+    assert told["three kinds of guidance: embedded, true CFG, the adapter's"][1] == "in part"
+    assert told["all faces share prompts and seeds"][2:] == [
+        "6 faces x 3 prompts x 1 seed; seed is fixed",
         "more than one seed",
     ]
-    swap = told["weights, number of steps, schedule and guidance, all swapped at once"]
-    assert (swap[1], swap[3]) == ("not held", "the baseline in 4 steps (step_budget)")
+    swap = told["weights, step count, schedule and guidance change together"]
+    assert (swap[1], swap[3]) == ("no", "the baseline in 4 steps (step_budget)")
     assert "steps 28 → 4" in str(swap[2])
 
 
-def test_another_adapter_under_the_swapped_backbone_is_not_held() -> None:
+def test_another_adapter_under_the_swapped_backbone_is_not_controlled() -> None:
     dev, schnell = measured_run(), measured_run("pocket_schnell", 4)
     other = dict.fromkeys(schnell.attrs["weights"], "cd" * 32)
     runs = {"main": [dev, schnell.assign_attrs(weights=other)]}
     found = Evidence(runs, baseline="pocket_dev", swapped="pocket_schnell", margins=MARGINS)
     rows = {str(row[0]): row for row in TABLES["table_confounders"].make(found).rows}
     row = rows["the same cells, noise and adapter under both backbones"]
-    assert row[1] == "not held"
+    assert row[1] == "no"
     assert "NOT the same files" in str(row[2])
-    assert rows["a whole run of few steps, or the first steps of a long one"][1] == "not measured"
+    assert rows["short whole runs versus the first steps of a long run"][1] == "not measured"
 
 
 def test_tables_of_no_run_at_all_say_so() -> None:

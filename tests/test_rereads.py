@@ -9,8 +9,8 @@ import xarray as xr
 
 from analysis.evidence import Evidence
 from analysis.measure import Settings, measure_all
-from analysis.metrics.blur_null import bisected, blurred
-from analysis.metrics.chance import person, to_others
+from analysis.metrics.blur_null import bisect, blur
+from analysis.metrics.chance import mean_cosine_to_others, person
 from analysis.metrics.contrast import contrasts
 from analysis.metrics.perceptual_pocket import PocketDistance, distances
 from analysis.runs import open_measured, open_recorded
@@ -139,9 +139,9 @@ def test_who_is_who_by_name() -> None:
         "ann", "ann", "ann_at_work", "00",
     ]  # fmt: skip
     known = np.eye(512)[[0, 0, 1]]
-    np.testing.assert_array_equal(to_others(known, ["a", "a", "b"]), [0, 0, 0])
-    np.testing.assert_array_equal(to_others(known, ["a", "b", "b"]), [0.5, 1, 0])
-    assert np.isnan(to_others(known[:1], ["a"])).all()
+    np.testing.assert_array_equal(mean_cosine_to_others(known, ["a", "a", "b"]), [0, 0, 0])
+    np.testing.assert_array_equal(mean_cosine_to_others(known, ["a", "b", "b"]), [0.5, 1, 0])
+    assert np.isnan(mean_cosine_to_others(known[:1], ["a"])).all()
 
 
 def test_the_null_has_x0s_sharpness_and_at_the_end_is_the_image(run) -> None:
@@ -159,11 +159,11 @@ def test_the_null_has_x0s_sharpness_and_at_the_end_is_the_image(run) -> None:
 
 
 def test_bisection_finds_where_a_falling_function_has_a_value() -> None:
-    assert bisected(lambda s: np.exp(-s), np.exp(-2.0), 8.0) == pytest.approx(2.0, abs=2e-3)
-    assert bisected(lambda s: np.exp(-s), 1.5, 8.0) == 0.0  # sharper than it ever is
-    assert bisected(lambda s: np.exp(-s), 0.0, 8.0) == pytest.approx(8.0, abs=2e-3)
+    assert bisect(lambda s: np.exp(-s), np.exp(-2.0), 8.0) == pytest.approx(2.0, abs=2e-3)
+    assert bisect(lambda s: np.exp(-s), 1.5, 8.0) == 0.0  # sharper than it ever is
+    assert bisect(lambda s: np.exp(-s), 0.0, 8.0) == pytest.approx(8.0, abs=2e-3)
     flat = np.full((9, 9, 3), 77, np.uint8)
-    np.testing.assert_array_equal(blurred(flat, 2.0), flat)
+    np.testing.assert_array_equal(blur(flat, 2.0), flat)
 
 
 def test_contrast_is_the_standard_deviation_of_luminance() -> None:

@@ -1,18 +1,18 @@
 """Prompt complexity: drift along the run, and identity by step and level.
 
-Levels from simple to style-conflicting are ours. (a) Drift, our definition: peak of the mean
-similarity along the trajectory minus its end, the peak placed by every other face and the fall
-measured on the others; above zero where identity is lost again after its peak. Below it, the drift
-that these faces would show with power 0.8: a smaller one is not seen. (b, c) Mean similarity of the
-decoded x0 (final image's keypoints fixed) by step and level under both backbones, on one scale;
-hatched where no face was found. Lines on the scale: another person's reference, dotted, and the same
-person's other photos, dashed.
+The levels, from simple to style-conflicting, are our definition. (a) Drift, our definition: mean
+similarity at the peak of the trajectory minus at its end, with the step of the peak taken from one half
+of the faces and the fall from the other half, both ways; positive where identity falls after its peak. Below the
+axis: the smallest drift that these faces detect with power 0.8. (b, c) Mean similarity of the decoded x0
+(aligned by the final image's keypoints) by step and level under both backbones, on one scale; hatched
+where no face was found. Lines on the scale: another person's reference, dotted, and other photos of the
+same person, dashed.
 """
 
 import numpy as np
 import xarray as xr
 from matplotlib.cm import ScalarMappable
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from analysis.drift import drift
 from analysis.evidence import Evidence
@@ -31,7 +31,7 @@ def draw(evidence: Evidence) -> Figure:
     """Drift on the left, the two heatmaps beside it."""
     runs = [evidence.one("prompt_complexity", backbone=b) for b in evidence.backbones]
     if not evidence.levels:
-        raise MissingEvidenceError("the complexity level of each prompt is not known")
+        raise MissingEvidenceError("the complexity level of each prompt is unknown")
     levels = list(dict.fromkeys(evidence.levels.values()))
     figure = canvas(2.3)
     parts = figure.subfigures(1, 2, width_ratios=[1, 1.75], squeeze=False)
@@ -60,7 +60,7 @@ def draw(evidence: Evidence) -> Figure:
 
 
 def at_level(evidence: Evidence, run: xr.Dataset, level: str) -> xr.DataArray:
-    """Similarity (sample, step) of the prompts of a level."""
+    """Similarity (sample, step) of the samples whose prompt has a level."""
     values = evidence.identity(run)
     return values.isel(
         sample=[evidence.levels.get(p) == level for p in values["prompt"].values.tolist()]
@@ -74,17 +74,19 @@ def by_level(evidence: Evidence, run: xr.Dataset, levels: list[str]) -> np.ndarr
     )
 
 
-def drifts(evidence: Evidence, figure, runs: list[xr.Dataset], levels: list[str]) -> None:
+def drifts(
+    evidence: Evidence, figure: SubFigure, runs: list[xr.Dataset], levels: list[str]
+) -> None:
     """Drift of each level under each backbone, with intervals."""
     axes = figure.subplots()
     panel(axes, "a", "drift: peak − end")
-    seen: list[float] = []
+    detectable: list[float] = []
     try:
         for k, run in enumerate(runs):
             curves = [at_level(evidence, run, level) for level in levels]
-            found = [drift(one, evidence.interval(one.isel(step=-1))) for one in curves]
-            seen += [float(f["detectable"]) for f in found]
-            values = [[float(f[word]) for f in found] for word in ("drift", "low", "high")]
+            results = [drift(one, evidence.interval(one.isel(step=-1))) for one in curves]
+            detectable += [float(r["detectable"]) for r in results]
+            values = [[float(r[word]) for r in results] for word in ("drift", "low", "high")]
             places = np.arange(len(levels)) + (k - 0.5) * 0.24
             bars(axes, places, values, look(k), across=True, label=name(run.attrs["backbone"]))
     except StepscopeError as error:
@@ -94,11 +96,11 @@ def drifts(evidence: Evidence, figure, runs: list[xr.Dataset], levels: list[str]
     axes.set_yticks(range(len(levels)), levels)
     axes.set_ylim(len(levels) - 0.5, -0.5)
     axes.grid(visible=False)
-    axes.set_xlabel(f"cosine\nseen with power 0.8: {smallest(seen)}")
+    axes.set_xlabel(f"cosine\ndetectable with power 0.8: {smallest(detectable)}")
     key(figure, axes)
 
 
-def smallest(seen: list[float]) -> str:
-    """Between which drifts the smallest lie that so many faces would show; they differ by level."""
-    known = [value for value in seen if np.isfinite(value)]
-    return f"from {min(known):.2f} to {max(known):.2f} on" if known else "none"
+def smallest(detectable: list[float]) -> str:
+    """The range over levels of the smallest detectable drifts, in words."""
+    known = [value for value in detectable if np.isfinite(value)]
+    return f"from {min(known):.2f} to {max(known):.2f}" if known else "none"

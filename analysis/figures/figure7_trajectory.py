@@ -1,14 +1,14 @@
 """The conceptual trajectory, fitted to the measured one: identity and sharpness readable in x0.
 
-Dots: measured means over faces along the run, scaled so that the first step is 0 and the last lies
-on the curve; bars: the interval over faces of that share of the way, which the first and the last
-step have by definition; an arrow is an interval that goes on beyond the axis. Curves:
-1 - exp(-s / tau), s the step, with tau from the saturating fit to each mean (the position at which
-it has made half its way, over ln 2); bands: the interval of tau. Where the fit finds no saturation
-within the run there is no curve, and the panel says so. Grey: the blur null, the final image blurred to
-x0's sharpness, whose identity never changed: an early rise that it shares is the judge's, not the run's.
-x0 is what the adapter supplies at that evaluation, not what the latents carry (figure 3). The shape of
-the curve is an assumption of the concept, not a finding; how the dots leave it is a finding.
+Dots: means over faces along the run, rescaled so that the first step is 0 and the last lies on the
+curve; bars: intervals over faces of the rescaled values, without width at the first and the last step
+by construction; an arrow marks an interval that extends beyond the axis. Curves: 1 - exp(-s / tau), s the
+step, with tau from the saturating fit to each mean (the position at half of its rise, over ln 2); bands:
+the interval of tau. Where the fit finds no saturation within the run there is no curve, and the panel
+gives the reason. Grey: the blur null, the final image blurred to the sharpness of x0, whose identity is
+constant: an early rise that it shares is an effect of blur on the recogniser. The adapter supplies x0 at
+that evaluation; figure 3 shows what the latents carry. The shape of the curve is an assumption of the
+concept; deviations of the dots from it are findings.
 """
 
 from collections.abc import Sequence

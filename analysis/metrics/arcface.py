@@ -101,13 +101,7 @@ class ArcfaceFinal(Recognition):
         )
         return {
             "final_similarity": Quantity(("recogniser",), "float32", "1", told, "higher is better"),
-            "final_found": Quantity(
-                ("recogniser",),
-                "int8",
-                "1",
-                "whether a face was found in the final image",
-                more=FLAGS,
-            ),
+            "final_found": found_flags(("recogniser",), "the final image"),
             "final_keypoints": Quantity(
                 ("recogniser", "keypoint", "xy"),
                 "float32",
@@ -169,13 +163,7 @@ class Arcface(Recognition):
             "similarity": Quantity(
                 ("step", "recogniser", "alignment"), "float32", "1", told, "higher is better"
             ),
-            "found": Quantity(
-                ("step", "recogniser"),
-                "int8",
-                "1",
-                "whether a face was found in the step's decoded x0",
-                more=FLAGS,
-            ),
+            "found": found_flags(("step", "recogniser"), "the step's decoded x0"),
         }
 
     def coordinates(self, run: xr.Dataset) -> dict[str, tuple[str, Any]]:
@@ -204,8 +192,13 @@ class Arcface(Recognition):
         }
 
 
+def found_flags(dims: tuple[str, ...], image: str) -> Quantity:
+    """The variable that says whether a face was found in an image, which is named in words."""
+    return Quantity(dims, "int8", "1", f"whether a face was found in {image}", more=FLAGS)
+
+
 def bgr(images: np.ndarray) -> np.ndarray:
-    """Pixels as OpenCV has them."""
+    """RGB images (..., row, column, 3) in OpenCV's channel order."""
     return np.ascontiguousarray(images[..., ::-1])
 
 
@@ -220,7 +213,7 @@ def find(finder: Any, images: np.ndarray) -> np.ndarray:
 
 
 def flags(keypoints: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """`found` of images by their keypoints and reference embeddings."""
+    """Flags (image,) from keypoints (image, 5, 2) and reference embeddings (image, 512), NaN if missing."""
     face, known = (np.isfinite(v).reshape(len(v), -1).all(1) for v in (keypoints, reference))
     return np.select([~known, ~face], [NO_REFERENCE, NO_FACE], FOUND).astype(np.int8)
 
@@ -228,7 +221,7 @@ def flags(keypoints: np.ndarray, reference: np.ndarray) -> np.ndarray:
 def cosines(
     encode: EncodeMany, images: np.ndarray, keypoints: np.ndarray, reference: np.ndarray
 ) -> np.ndarray:
-    """Cosine (image,) of each image's face at its keypoints to its reference; NaN where either lacks."""
+    """Cosine (image,) of each image's face at its keypoints to its reference; NaN where one is missing."""
     values = np.full(len(images), np.nan, np.float32)
     here = np.flatnonzero(flags(keypoints, reference) == FOUND)
     for rows in np.split(here, range(CROPS, len(here), CROPS)):

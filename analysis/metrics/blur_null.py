@@ -1,7 +1,7 @@
-"""A null for curves of x0: the final image, whose identity is what it is, blurred to x0's sharpness.
+"""A null for curves of x0: the final image, whose identity is constant, blurred to the sharpness of x0.
 
-A posterior mean is blurred where sigma is high, and a judge reads less from a blurred face. So a curve
-of x0 that leaves this one says more than that x0 is blurred; one that does not, does not.
+The posterior mean is blurred where sigma is high, and blur lowers a recogniser's similarity. Only where a
+curve of x0 differs from this null does it show more than blur.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ import xarray as xr
 from scipy import ndimage
 
 from analysis.metrics.arcface import Recognition, bgr, cosines
-from analysis.metrics.contrast import TOLD, contrasts
+from analysis.metrics.contrast import LONG_NAME, contrasts
 from analysis.metrics.metric import Quantity
 from analysis.metrics.panel import references
 from analysis.metrics.sharpness import (
@@ -28,14 +28,14 @@ from analysis.metrics.sharpness import (
 
 MATCHED = "laplacian"
 HALVINGS = 12
-"""Of the interval in which the Gaussian lies."""
+"""Number of bisections in the search for the Gaussian's width."""
 
 
 @dataclass(frozen=True)
 class BlurNull(Recognition):
-    """The final image under a Gaussian, so wide that its face's Laplacian has x0's variance at the step.
+    """The final image, blurred by a Gaussian so that its face has the variance of the Laplacian of x0.
 
-    image_size, face_size: as in `Sharpness`, whose measure and sizes these are.
+    image_size, face_size: as in `Sharpness`.
     """
 
     image_size: int | None = None
@@ -47,8 +47,8 @@ class BlurNull(Recognition):
 
     def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
         what = (
-            "the final image under a Gaussian that gives its face x0's variance of the Laplacian at the "
-            "step; NaN where no face was found in the final image"
+            "the final image, blurred by a Gaussian that gives its face the variance of the Laplacian of "
+            "x0 at the step; NaN where no face was found in the final image"
         )
         return {
             "null_similarity": Quantity(
@@ -60,7 +60,7 @@ class BlurNull(Recognition):
             "null_sharpness": Quantity(
                 ("step", "region", "measure"), "float32", "1", f"sharpness, as of x0, of {what}"
             ),
-            "null_contrast": Quantity(("step", "region"), "float32", "1", TOLD.format(what)),
+            "null_contrast": Quantity(("step", "region"), "float32", "1", LONG_NAME.format(what)),
             "null_blur": Quantity(
                 ("step",),
                 "float32",
@@ -74,10 +74,10 @@ class BlurNull(Recognition):
         return {**super().coordinates(run), **axes}
 
     def settings(self, run: xr.Dataset) -> dict[str, Any]:
-        return {**super().settings(run), **self.measure().settings(run)}
+        return {**super().settings(run), **self.sharpness_metric().settings(run)}
 
-    def measure(self) -> Sharpness:
-        """What sharpness is here."""
+    def sharpness_metric(self) -> Sharpness:
+        """The sharpness metric that the blur has to match."""
         return Sharpness(self.image_size, self.face_size)
 
     def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
@@ -95,10 +95,10 @@ class BlurNull(Recognition):
         for i, image in enumerate(images):
             if not np.isfinite(points[i, 0]).all():
                 continue
-            blurs = self.widths(image, points[i, 0], target[i])
-            frames = np.stack([blurred(image, sigma) for sigma in blurs])
-            found["null_blur"][i] = blurs
-            found["null_sharpness"][i] = self.measure().of(frames, points[i, 0])
+            widths = self.widths(image, points[i, 0], target[i])
+            frames = np.stack([blur(image, sigma) for sigma in widths])
+            found["null_blur"][i] = widths
+            found["null_sharpness"][i] = self.sharpness_metric().of(frames, points[i, 0])
             found["null_contrast"][i] = contrasts(frames, points[i, 0])
             for r, (_, encode, _) in enumerate(panel):
                 where, who = (v[None].repeat(steps, 0) for v in (points[i, r], known[r][i]))
@@ -106,27 +106,31 @@ class BlurNull(Recognition):
         return found
 
     def widths(self, image: np.ndarray, keypoints: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """The Gaussian's standard deviation (step,) in pixels at which the face has each Laplacian."""
+        """Standard deviations (step,) in pixels of the Gaussians that give the face the target sharpness.
+
+        image: (row, column, rgb) uint8. keypoints: (5, 2) in pixels. target: (step,), the variance of the
+        Laplacian of the face in x0.
+        """
         rows, columns = around(keypoints, image.shape[:2])
-        margin = 8  # of pixels beside the face that come into it with the blur
+        margin = 8  # pixels around the face, which the blur mixes into it
         top, left = max(0, rows.start - margin), max(0, columns.start - margin)
         part = image[top : rows.stop + margin, left : columns.stop + margin]
         inside = (
             slice(rows.start - top, rows.stop - top),
             slice(columns.start - left, columns.stop - left),
         )
-        size = self.measure().sizes(image.shape)[1]
+        size = self.sharpness_metric().sizes(image.shape)[1]
 
         def sharp(sigma: float) -> float:
-            face = luminance(blurred(part, sigma)[None])[:, *inside]
+            face = luminance(blur(part, sigma)[None])[:, *inside]
             return float(laplacian(resized(face, size))[0])
 
         most = max(rows.stop - rows.start, columns.stop - columns.start) / 2
-        return np.array([bisected(sharp, float(value), most) for value in target], np.float32)
+        return np.array([bisect(sharp, float(value), most) for value in target], np.float32)
 
 
-def bisected(falling: Callable[[float], float], value: float, most: float) -> float:
-    """Where a falling function of [0, most] has a value; the nearer end where it never has."""
+def bisect(falling: Callable[[float], float], value: float, most: float) -> float:
+    """Where a decreasing function on [0, most] has a value; the nearer end where it never does."""
     if not falling(0.0) > value:
         return 0.0
     low, high = 0.0, most
@@ -139,8 +143,8 @@ def bisected(falling: Callable[[float], float], value: float, most: float) -> fl
     return (low + high) / 2
 
 
-def blurred(image: np.ndarray, sigma: float | np.floating) -> np.ndarray:
-    """An image (row, column, rgb) uint8 under a Gaussian of that standard deviation in pixels."""
+def blur(image: np.ndarray, sigma: float | np.floating) -> np.ndarray:
+    """An image (row, column, rgb) uint8, blurred by a Gaussian; sigma: standard deviation in pixels."""
     if sigma == 0:
         return image
     smooth = ndimage.gaussian_filter(image.astype(np.float32), (sigma, sigma, 0), mode="mirror")

@@ -1,6 +1,6 @@
-"""Between what a cosine lies: another person's reference face, and another photo of the same person.
+"""Chance and ceiling of similarity: another person's reference face, another photo of the same person.
 
-Both are of the reference images alone, under each recogniser: no model has made anything in them.
+Both compare photos under each recogniser; no generated image is involved.
 """
 
 import re
@@ -27,8 +27,8 @@ from probes.weights import digest
 class Chance(Recognition):
     """Cosine of each sample's reference face to other people's, and to other photos of that person.
 
-    photos: images and folders of images; one is of the person whose face's name it begins with, up
-    to a last number: `ann_2.jpg` and `ann_3.jpg` are of `ann`, and of `ann_1`.
+    photos: images and folders of images. A photo shows the person whose name it has, without a number at
+    the end: `ann_2.jpg` and `ann_3.jpg` show `ann`, as does the face `ann_1`.
     """
 
     photos: Sequence[str] = ()
@@ -41,13 +41,13 @@ class Chance(Recognition):
         face_files(self.photos, "photos")
 
     def size(self, run: xr.Dataset) -> int:
-        """No image of the run is looked at; photos are, as `probes.faces` does."""
+        """Detection size of the photos, in pixels; no image of the run is read."""
         return self.det_size or SMALLEST
 
     def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
-        told = "cosine similarity of the reference face to {}, under each recogniser; NaN where {}"
-        others = told.format("the other people's of the run, their mean", "the run has no other")
-        same = told.format("other photos of the same person, their mean", "there is no other photo")
+        text = "mean cosine similarity of the reference face to {}, under each recogniser; NaN where {}"
+        others = text.format("the other people's of the run", "the run has one person")
+        same = text.format("other photos of the same person", "there is no other photo")
         return {
             "chance": Quantity(("recogniser",), "float32", "1", others),
             "ceiling": Quantity(("recogniser",), "float32", "1", same),
@@ -56,12 +56,12 @@ class Chance(Recognition):
     def settings(self, run: xr.Dataset) -> dict[str, Any]:
         faces = sorted(set(run["face"].values.tolist()))
         photos = {
-            face: {p.name: digest(p) for p in found} for face, found in self.by_face(faces).items()
+            face: {p.name: digest(p) for p in files} for face, files in self.by_face(faces).items()
         }
         return {**super().settings(run), "photos": photos}
 
     def by_face(self, faces: Iterable[str]) -> dict[str, list[Path]]:
-        """The photos of each face's person, but the one that the face itself is of."""
+        """The photos of each face's person, without the one from which the face was taken."""
         files = face_files(self.photos, "photos")
         return {
             face: [f for f in files.values() if person(f.stem) == person(face) and f.stem != face]
@@ -77,7 +77,7 @@ class Chance(Recognition):
         found = np.full((2, len(faces), len(panel)), np.nan, np.float32)
         for r, (one, encode, _) in enumerate(panel):
             known = references(one, encode, one_each)
-            found[0, :, r] = to_others(known, [person(face) for face in faces])
+            found[0, :, r] = mean_cosine_to_others(known, [person(face) for face in faces])
             for i, photos in enumerate(self.by_face(faces).values()):
                 crops = [c for p in photos if (c := self.crop(one.detector, p)) is not None]
                 if crops and np.isfinite(known[i]).all():
@@ -86,8 +86,11 @@ class Chance(Recognition):
         return {"chance": found[0][at], "ceiling": found[1][at]}
 
     def crop(self, name: str, photo: Path) -> np.ndarray | None:
-        """The aligned BGR face of a photo, found as `probes.faces` finds them; None where there is none."""
-        finder = loaded(str(pack(name, self.root)), self.root, pick_device(self.device))
+        """The aligned face (112, 112, bgr) of a photo, found as in `probes.faces`; None without a face.
+
+        name: of the detector's pack.
+        """
+        finder = load_finder(str(pack(name, self.root)), self.root, pick_device(self.device))
         image = np.asarray(read_picture(photo, "photo"))[:, :, ::-1].copy()
         try:
             keypoints, _ = finder.find(image, str(photo))
@@ -97,18 +100,21 @@ class Chance(Recognition):
 
 
 @cache
-def loaded(folder: str, root: str, device: str) -> Finder:
+def load_finder(folder: str, root: str, device: str) -> Finder:
     """A pack's detector, loaded once."""
     return Finder(folder, root, device)
 
 
 def person(name: str) -> str:
-    """Whose face a name stands for: the name without a number at its end."""
+    """The person that a file's or face's name stands for: the name without a number at its end."""
     return re.sub(r"_\d+$", "", name)
 
 
-def to_others(known: np.ndarray, people: Sequence[str]) -> np.ndarray:
-    """Mean cosine (face,) of each unit-norm embedding (face, 512) to those of other people."""
+def mean_cosine_to_others(known: np.ndarray, people: Sequence[str]) -> np.ndarray:
+    """Mean cosine (face,) of each unit-norm embedding (face, 512) to other people's; NaN without others.
+
+    people: of each face.
+    """
     cosines = known @ known.T
     same = np.array([[a == b for b in people] for a in people])
     apart = np.where(same, np.nan, cosines)

@@ -1,6 +1,6 @@
 """Contrast of x0 along the run: the standard deviation of its luminance, RMS contrast (Peli 1990).
 
-Which measure of contrast is our choice: the paper names none.
+The measure of contrast is our choice: the paper names none.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ import xarray as xr
 from analysis.metrics.metric import Metric, Quantity
 from analysis.metrics.sharpness import REGIONS, around, luminance
 
-TOLD = (
+LONG_NAME = (
     "RMS contrast, the standard deviation of the luminance (BT.601, 0 to 1), of {}. face: the square "
-    "around the final image's keypoints, NaN where no face was found there; definition ours"
+    "around the final image's keypoints, NaN where no face was found there; our definition"
 )
 
 
@@ -27,8 +27,8 @@ class Contrast(Metric):
     reads: ClassVar[tuple[str, ...]] = ("decoded", "final_keypoints")
 
     def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
-        told = TOLD.format("the decoded x0")
-        return {"contrast": Quantity(("step", "region"), "float32", "1", told)}
+        text = LONG_NAME.format("the decoded x0")
+        return {"contrast": Quantity(("step", "region"), "float32", "1", text)}
 
     def coordinates(self, run: xr.Dataset) -> dict[str, tuple[str, Any]]:
         return {"region": ("region", list(REGIONS))}
@@ -42,7 +42,10 @@ class Contrast(Metric):
 
 
 def contrasts(frames: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
-    """(n, region) of images (n, row, column, rgb) uint8 around a face's keypoints (5, 2)."""
+    """RMS contrast (image, region), 0 to 0.5, of images (image, row, column, rgb) uint8.
+
+    keypoints: (5, 2) in pixels, of the face in all of them; NaN gives NaN for the face.
+    """
     grey = luminance(frames)
     found = np.full((len(frames), len(REGIONS)), np.nan, np.float32)
     found[:, 0] = grey.std((1, 2))

@@ -1,8 +1,9 @@
 """A perceptual distance: LPIPS's formula (Zhang et al. 2018, eq. 1) over the pocket recogniser's layers.
 
-It is not LPIPS: not its network, not its weights, and not calibrated on anybody's judgements. Where
-LPIPS's networks know photographs, the pocket recogniser knows the painted faces of the pocket models;
-so it stands in LPIPS's row there. Its layers are the judge's: it is no second witness of identity.
+It is not LPIPS: it has another network, other weights, and is not calibrated on human judgements. LPIPS's
+networks were trained on photographs, the pocket recogniser on the painted faces of the pocket models, for
+which it replaces LPIPS. Its layers are the evaluation recogniser's, so that it is no independent measure
+of identity.
 """
 
 from collections.abc import Sequence
@@ -25,16 +26,16 @@ LAYERS = (
     *(f"/patches/patches.{i}/patches.{i}.2/Mul_output_0" for i in range(3)),
     *(f"/blocks/blocks.{i}/Add_1_output_0" for i in range(4)),
 )
-"""From near the pixels to near the embedding: convolutions (image, channel, y, x), then tokens
-(image, token, channel)."""
+"""From input to embedding: convolutions (image, channel, y, x), then tokens (image, token, channel)."""
 SIDE, BATCH = 112, 32
 EPSILON = 1e-10  # of the norm, as in LPIPS's own normalisation
 
 
 @dataclass(frozen=True)
 class PocketDistance(Comparison):
-    """Unit-norm features along the channels, squared differences summed over them, mean over places,
-    summed over layers; no layer or channel is weighted. perceptual: the recogniser's `.onnx` file.
+    """Squared differences of unit-norm features, summed over channels and layers, mean over positions.
+
+    No layer or channel is weighted. perceptual: the recogniser's `.onnx` file.
     """
 
     perceptual: str = "pocket/models/insightface/models/pocket/recognition.onnx"
@@ -47,8 +48,8 @@ class PocketDistance(Comparison):
     def model(self) -> dict[str, Any]:
         if not Path(self.perceptual).expanduser().is_file():
             raise WeightsError(
-                f"perceptual: no file {self.perceptual!r}; name perceptual=FILE, recognition.onnx of the "
-                "pocket models"
+                f"perceptual: no file {self.perceptual!r}; name perceptual=FILE, the recognition.onnx of "
+                "the pocket models"
             )
         return {"files": digests(self.perceptual), "layers": list(LAYERS)}
 
@@ -81,7 +82,7 @@ class PerceptualDistancePocketStep(StepMetric, PocketDistance):
 
 @cache
 def load(path: str) -> Any:
-    """A session that gives the layers' outputs. Raises WeightsError for a recogniser without them."""
+    """A session that outputs LAYERS. Raises WeightsError for a file that is not the pocket recogniser."""
     try:
         model = onnx.load(path)
     except Exception as error:  # protobuf's own
@@ -98,27 +99,33 @@ def load(path: str) -> Any:
 
 
 def features(session: Any, images: np.ndarray) -> list[np.ndarray]:
-    """Each layer (image, place, channel) of images (image, row, column, rgb) uint8, at 112 x 112."""
+    """The layers, each (image, position, channel), of images (image, row, column, rgb) uint8.
+
+    Images are resized to 112 x 112 pixels.
+    """
     pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
     if pixels.shape[-2:] != (SIDE, SIDE):
         pixels = functional.interpolate(pixels, (SIDE, SIDE), mode="bilinear", antialias=True)
     name = session.get_inputs()[0].name
     found = [
-        [placed(layer) for layer in session.run(LAYERS, {name: part.numpy()})]
+        [flatten_positions(layer) for layer in session.run(LAYERS, {name: part.numpy()})]
         for part in ((pixels - 127.5) / 127.5).split(BATCH)
     ]
     return [np.concatenate(layers) for layers in zip(*found, strict=True)]
 
 
-def placed(layer: np.ndarray) -> np.ndarray:
-    """A layer with its places on one axis and its channels last."""
+def flatten_positions(layer: np.ndarray) -> np.ndarray:
+    """A layer (image, channel, y, x) as (image, position, channel); tokens are in that order already."""
     if layer.ndim == 4:
         layer = layer.reshape(*layer.shape[:2], -1).swapaxes(1, 2)
     return layer.astype(np.float32)
 
 
 def distances(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> np.ndarray:
-    """(image,) of layers (image, place, channel) and as many others, or one for all."""
+    """Distances (image,), from 0, between two lists of layers (image, position, channel).
+
+    second: may have one image, which is compared with all.
+    """
     total = np.zeros(len(first[0]), np.float32)
     for a, b in zip(first, second, strict=True):
         a, b = (x / (np.linalg.norm(x, axis=-1, keepdims=True) + EPSILON) for x in (a, b))

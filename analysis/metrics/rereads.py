@@ -1,4 +1,4 @@
-"""Identity where the adapter was off, or had another face: of the images of what was read again."""
+"""Images and identity of the readings: with the adapter off, or with another face."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ import xarray as xr
 
 from analysis.metrics.arcface import (
     ALIGNMENTS,
-    FLAGS,
     NOT_MEASURED,
     Recognition,
     bgr,
     cosines,
     find,
     flags,
+    found_flags,
 )
 from analysis.metrics.decode import Decode, pictures
 from analysis.metrics.metric import Quantity
@@ -28,20 +28,24 @@ PICTURE = ("row", "column", "rgb")
 
 @dataclass(frozen=True)
 class DecodeReading(Decode):
-    """Images of one reading's latents; black where the sample was not read again."""
+    """Images of one reading's latents; black where the sample was not read again.
+
+    along: the axis of the latents after `sample`. description: what the latents are.
+    """
 
     along: ClassVar[str]
-    told: ClassVar[str]
+    description: ClassVar[str]
 
     def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
-        told = f"{self.told}, decoded by the backbone's VAE, 0 to 255; black where not read again"
-        return {f"decoded_{self.reading()}": Quantity((self.along, *PICTURE), "uint8", "1", told)}
+        text = f"{self.description}, decoded by the backbone's VAE, 0 to 255; black where not read again"
+        return {f"decoded_{self.reading()}": Quantity((self.along, *PICTURE), "uint8", "1", text)}
 
     def coordinates(self, run: xr.Dataset) -> dict[str, tuple[str, Any]]:
-        return {"rgb": ("rgb", ["red", "green", "blue"]), **extra(run, self.along)}
+        return {"rgb": ("rgb", ["red", "green", "blue"]), **off_coordinates(run, self.along)}
 
     @classmethod
     def reading(cls) -> str:
+        """Name of the reading, e.g. `carried`."""
         return cls.name.removeprefix("decode_")
 
     def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
@@ -62,7 +66,7 @@ class DecodeCarried(DecodeReading):
     name: ClassVar[str] = "decode_carried"
     reads: ClassVar[tuple[str, ...]] = ("carried_x0",)
     along: ClassVar[str] = "step"
-    told: ClassVar[str] = "x0 at the step with the adapter off for that evaluation"
+    description: ClassVar[str] = "x0 at the step with the adapter off for that evaluation"
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class DecodeSwapped(DecodeReading):
     name: ClassVar[str] = "decode_swapped"
     reads: ClassVar[tuple[str, ...]] = ("swapped_x0",)
     along: ClassVar[str] = "step"
-    told: ClassVar[str] = "x0 at the step with another person's face for that evaluation"
+    description: ClassVar[str] = "x0 at the step with another person's face for that evaluation"
 
 
 @dataclass(frozen=True)
@@ -82,20 +86,20 @@ class DecodeCommitted(DecodeReading):
     name: ClassVar[str] = "decode_committed"
     reads: ClassVar[tuple[str, ...]] = ("committed_latents",)
     along: ClassVar[str] = "off_from"
-    told: ClassVar[str] = "final image with the adapter off from step off_from to the end"
+    description: ClassVar[str] = "final image with the adapter off from step off_from to the end"
 
 
 @dataclass(frozen=True)
 class ReadingIdentity(Recognition):
-    """What the identity metrics of readings share: faces found, and cosines with and without them."""
+    """What the identity metrics of readings share: face detection, and cosines by both alignments."""
 
     def faces(
         self, samples: xr.Dataset, decoded: str, towards: Mapping[str, xr.Dataset]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Cosines (sample, point, recogniser, alignment, toward) and flags (sample, point, recogniser).
 
-        decoded: the images (sample, point, ...); towards: for each reference its face_crop and
-        face_embedding.
+        decoded: variable of the images (sample, point, row, column, rgb), black where not read again.
+        towards: for each reference a dataset with its face_crop and face_embedding.
         """
         frames = samples[decoded].values
         n, points = frames.shape[:2]
@@ -123,7 +127,7 @@ class ReadingIdentity(Recognition):
 
 @dataclass(frozen=True)
 class ArcfaceCarried(ReadingIdentity):
-    """Identity carried by the latents: of x0 with the adapter off for that one evaluation."""
+    """Identity carried by the latents: of x0 from one evaluation with the adapter off."""
 
     name: ClassVar[str] = "arcface_carried"
     reads: ClassVar[tuple[str, ...]] = (
@@ -131,21 +135,17 @@ class ArcfaceCarried(ReadingIdentity):
     )  # fmt: skip
 
     def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
-        told = (
+        text = (
             "identity carried by the latents: cosine of the face in the decoded x0, the adapter off for "
             "that evaluation at the recorded x_t, to the reference face; as `similarity` otherwise"
         )
         axes = ("step", "recogniser")
         return {
             "carried_similarity": Quantity(
-                (*axes, "alignment"), "float32", "1", told, "higher is better"
+                (*axes, "alignment"), "float32", "1", text, "higher is better"
             ),
-            "carried_found": Quantity(
-                axes,
-                "int8",
-                "1",
-                "whether a face was found in the decoded x0 with the adapter off for that evaluation",
-                more=FLAGS,
+            "carried_found": found_flags(
+                axes, "the decoded x0 with the adapter off for that evaluation"
             ),
         }
 
@@ -159,7 +159,7 @@ class ArcfaceCarried(ReadingIdentity):
 
 @dataclass(frozen=True)
 class ArcfaceSwapped(ReadingIdentity):
-    """Identity of x0 with another person's face for that one evaluation, to both people."""
+    """Similarity of x0 to both people, from one evaluation with another person's face."""
 
     name: ClassVar[str] = "arcface_swapped"
     reads: ClassVar[tuple[str, ...]] = (
@@ -168,20 +168,14 @@ class ArcfaceSwapped(ReadingIdentity):
     )  # fmt: skip
 
     def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
-        told = (
-            "cosine of the face in the decoded x0, another person's face given to the adapter for that "
-            "evaluation at the recorded x_t: own, to the run's reference; other, to the person given"
+        text = (
+            "cosine of the face in the decoded x0, with another person's face as the adapter's input for "
+            "that evaluation at the recorded x_t: own, to the run's reference; other, to that other person"
         )
         axes = ("step", "recogniser", "alignment", "toward")
         return {
-            "swapped_similarity": Quantity(axes, "float32", "1", told),
-            "swapped_found": Quantity(
-                axes[:2],
-                "int8",
-                "1",
-                "whether a face was found in the decoded x0 with another person's face",
-                more=FLAGS,
-            ),
+            "swapped_similarity": Quantity(axes, "float32", "1", text),
+            "swapped_found": found_flags(axes[:2], "the decoded x0 with another person's face"),
         }
 
     def coordinates(self, run: xr.Dataset) -> dict[str, tuple[str, Any]]:
@@ -197,7 +191,7 @@ class ArcfaceSwapped(ReadingIdentity):
 
 @dataclass(frozen=True)
 class ArcfaceCommitted(ReadingIdentity):
-    """Identity committed: of the final image with the adapter off from a step on."""
+    """Committed identity: of the final image with the adapter off from a step on."""
 
     name: ClassVar[str] = "arcface_committed"
     reads: ClassVar[tuple[str, ...]] = (
@@ -205,24 +199,20 @@ class ArcfaceCommitted(ReadingIdentity):
     )  # fmt: skip
 
     def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
-        told = (
+        text = (
             "identity committed: cosine of the final image's largest face to the reference face, the "
             "adapter as recorded before step off_from and off from there; NaN where no face was found"
         )
         axes = ("off_from", "recogniser")
         return {
-            "committed_similarity": Quantity(axes, "float32", "1", told, "higher is better"),
-            "committed_found": Quantity(
-                axes,
-                "int8",
-                "1",
-                "whether a face was found in the final image with the adapter off from step off_from on",
-                more=FLAGS,
+            "committed_similarity": Quantity(axes, "float32", "1", text, "higher is better"),
+            "committed_found": found_flags(
+                axes, "the final image with the adapter off from step off_from on"
             ),
         }
 
     def coordinates(self, run: xr.Dataset) -> dict[str, tuple[str, Any]]:
-        return {**super().coordinates(run), **extra(run, "off_from")}
+        return {**super().coordinates(run), **off_coordinates(run, "off_from")}
 
     def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
         values, found = self.faces(samples, "decoded_committed", {"own": samples})
@@ -232,7 +222,7 @@ class ArcfaceCommitted(ReadingIdentity):
         }
 
 
-def extra(run: xr.Dataset, axis: str) -> dict[str, tuple[str, Any]]:
-    """The coordinates of an axis that only a reading has; none where the run was not read again."""
+def off_coordinates(run: xr.Dataset, axis: str) -> dict[str, tuple[str, Any]]:
+    """Coordinates of the axis `off_from`; empty for other axes and for a run that was not read again."""
     names = [name for name in ("off_from", "off_sigma") if name in run.coords]
     return {name: (axis, run[name].values) for name in names} if axis == "off_from" else {}

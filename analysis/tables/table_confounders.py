@@ -1,6 +1,6 @@
-"""What a careful measurement has to keep apart, and how each is held here, read from the runs.
+"""What a careful measurement has to keep apart: each confounder and its control, read from the runs.
 
-*In part*: what the runs hold does not keep it apart alone; the last column says what would.
+*In part*: the runs control it only partly; the last column says what would control it.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,10 +22,10 @@ from analysis.tables.table import Table
 from hooks.errors import StepscopeError
 
 EXPERIMENTS = ("main", "trajectory", "step_budget", "guidance", "weak_adapter")
-COLUMNS = ("what is confounded", "held", "how, as the runs say", "what else would")
-HELD, PARTLY, NOT, UNKNOWN = "held", "in part", "not held", "not measured"
-Held = tuple[str, str, str]
-"""Whether it is held, how, and what would hold it better."""
+COLUMNS = ("confounder", "controlled", "how, read from the runs", "what would control it")
+YES, PARTLY, NO, UNKNOWN = "yes", "in part", "no", "not measured"
+Control = tuple[str, str, str]
+"""Whether a confounder is controlled, how, and what would control it."""
 
 
 def build(evidence: Evidence) -> Table:
@@ -44,7 +44,7 @@ def main(evidence: Evidence) -> list[xr.Dataset]:
     return [evidence.one("main", backbone=b) for b in evidence.backbones]
 
 
-def modes(evidence: Evidence) -> Held:
+def modes(evidence: Evidence) -> Control:
     run = evidence.one("trajectory", backbone=evidence.baseline)
     after = min(4, run.sizes["step"] - 1)
     along = (
@@ -56,11 +56,19 @@ def modes(evidence: Evidence) -> Held:
             setting(r, "steps") for r in evidence.all("step_budget", backbone=evidence.baseline)
         )
     except StepscopeError:
-        return PARTLY, f"{along}; whole runs were not made", "experiment step_budget"
-    return HELD, f"two modes, never mixed: {along}; whole runs of {listed(budgets)} steps", ""
+        return (
+            PARTLY,
+            f"{along}; there are no whole runs of other step counts",
+            "experiment step_budget",
+        )
+    return (
+        YES,
+        f"two modes, reported separately: {along}; whole runs of {listed(budgets)} steps",
+        "",
+    )
 
 
-def everything_at_once(evidence: Evidence) -> Held:
+def everything_at_once(evidence: Evidence) -> Control:
     first, second = main(evidence)
     changed = differences(first.attrs["configuration"], second.attrs["configuration"])
     told = "; ".join(f"{key} {a} → {b}" for key, a, b in changed)
@@ -68,15 +76,15 @@ def everything_at_once(evidence: Evidence) -> Held:
     try:
         evidence.one("step_budget", backbone=evidence.baseline, steps=here)
     except StepscopeError:
-        return NOT, f"the swap changes {told}", f"the baseline in {here} steps (step_budget)"
+        return NO, f"the swap changes {told}", f"the baseline in {here} steps (step_budget)"
     return (
         PARTLY,
-        f"the swap changes {told}; the baseline in {here} steps stands beside it",
+        f"the swap changes {told}; the baseline in {here} steps is reported as well",
         "the swapped backbone at the baseline's sigmas",
     )
 
 
-def schedule(evidence: Evidence) -> Held:
+def schedule(evidence: Evidence) -> Control:
     told = []
     for run in main(evidence):
         about = run.attrs.get("scheduler", {})
@@ -85,10 +93,10 @@ def schedule(evidence: Evidence) -> Held:
         told.append(
             f"{name(setting(run, 'backbone'))} {sigmas} ({kept or 'settings not recorded'})"
         )
-    return HELD, f"each backbone's own; the first sigmas are: {'; '.join(told)}", ""
+    return YES, f"each backbone has its own; the first sigmas are: {'; '.join(told)}", ""
 
 
-def guidance(evidence: Evidence) -> Held:
+def guidance(evidence: Evidence) -> Control:
     told = []
     for run in main(evidence):
         embedded = setting(run, "guidance")
@@ -105,14 +113,14 @@ def guidance(evidence: Evidence) -> Held:
         for word in ("guidance", "true_cfg")
     }
     return (
-        HELD,
+        YES,
         f"{'; '.join(told)}; varied at fixed steps: embedding {varied['guidance']}, true CFG "
         f"{varied['true_cfg']}",
         "",
     )
 
 
-def judges(evidence: Evidence) -> Held:
+def judges(evidence: Evidence) -> Control:
     run = main(evidence)[0]
     every = measured(run, "final_similarity")
     circular = [
@@ -122,17 +130,17 @@ def judges(evidence: Evidence) -> Held:
     ]
     judge = evidence.recogniser(run)
     pocket = str(setting(run, "backbone")).startswith("pocket")
-    told = f"{judge} judges and conditions nothing; {listed(circular) or 'none of the others'} conditions"
+    told = f"{judge} evaluates and does not condition; {listed(circular) or 'no other'} conditions"
     if pocket:
         return (
             PARTLY,
-            f"{told}, and is marked; both learned from one painted world",
-            "a judge of another world, which there is not for pocket models",
+            f"{told}, and is marked; both were trained on the same painted faces",
+            "a recogniser trained on other faces, which does not exist for pocket models",
         )
-    return HELD, f"{told}, and is marked", ""
+    return YES, f"{told}, and is marked", ""
 
 
-def lost_faces(evidence: Evidence) -> Held:
+def lost_faces(evidence: Evidence) -> Control:
     told = []
     for run in main(evidence):
         end = evidence.endpoint(run)
@@ -140,92 +148,92 @@ def lost_faces(evidence: Evidence) -> Held:
             f"{int(np.isnan(end.values).sum())} of {end.size} ({name(setting(run, 'backbone'))})"
         )
     return (
-        HELD,
-        f"no face found in {'; '.join(told)}; left out and counted, never imputed; once more as failures "
-        "in the verdict's worst case",
+        YES,
+        f"no face found in {'; '.join(told)}; left out and counted, never imputed; counted as failures in "
+        "the verdict's worst case",
         "",
     )
 
 
-def sites(evidence: Evidence) -> Held:
+def sites(evidence: Evidence) -> Control:
     run = evidence.one("trajectory", backbone=evidence.baseline)
     there = [n for n in ("attention_norm", "adapter_attention_norm", "contribution") if n in run]
     read = [n for n in ("carried_similarity", "committed_similarity") if n in run]
-    told = f"recorded apart: {listed(there) or 'nothing'}; a norm ratio measures text, not identity"
+    told = f"recorded separately: {listed(there) or 'nothing'}; a norm ratio measures text, not identity"
     if len(read) < 2:
-        return PARTLY, told, "the latents read again without the adapter (python -m probes.reread)"
-    return HELD, f"{told}; identity is read with the adapter off as well: {listed(read)}", ""
+        return PARTLY, told, "readings with the adapter off (python -m probes.reread)"
+    return YES, f"{told}; identity is also measured with the adapter off: {listed(read)}", ""
 
 
-def distances(evidence: Evidence) -> Held:
+def distances(evidence: Evidence) -> Control:
     run = main(evidence)[0]
     pairs = listed(run["pair"].values.tolist()) if "pair" in run.coords else ""
     found = [f"{word} to {pairs}" for variable, word in DISTANCES.items() if variable in run]
     if not found:
         return (
             UNKNOWN,
-            f"no distance was measured; its pairs would be {listed(PAIRS)}",
+            f"no distance was measured; the pairs would be {listed(PAIRS)}",
             "metric lpips",
         )
-    return HELD, f"each pair is named: {'; '.join(found)}", ""
+    return YES, f"each pair is named: {'; '.join(found)}", ""
 
 
-def noise_as_detail(evidence: Evidence) -> Held:
+def noise_as_detail(evidence: Evidence) -> Control:
     run = evidence.one("trajectory", backbone=evidence.baseline)
     sharp = measured(run, "sharpness")
     told = f"of the decoded x0 at a fixed size: {listed(sharp['measure'].values.tolist())}"
-    told += ", contrast apart" if "contrast" in run else ""
+    told += ", contrast separately" if "contrast" in run else ""
     if "null_similarity" not in run:
         return PARTLY, told, "the blur null (metric blur_null)"
-    return HELD, f"{told}; windows and lags are held against the blurred final image", ""
+    return YES, f"{told}; windows and lags are compared with those of the blurred final image", ""
 
 
-def latency(evidence: Evidence) -> Held:
+def latency(evidence: Evidence) -> Control:
     runs = main(evidence)
     parts = measured(runs[0], "latency_seconds")
     there = [p for p in parts["part"].values.tolist() if np.isfinite(parts.sel(part=p)).any()]
     calls = counted([seconds_an_image(run) for run in runs])
-    return HELD, f"seconds are of calls: {calls}; parts measured: {listed(there)}", ""
+    return YES, f"seconds are those of pipeline calls: {calls}; parts measured: {listed(there)}", ""
 
 
-def same_cells(evidence: Evidence) -> Held:
+def same_cells(evidence: Evidence) -> Control:
     runs = main(evidence)
     both = pair(*(evidence.endpoint(run) for run in runs))
     seeds = listed(sorted({*both.baseline["seed"].values.tolist()}))
     alone = both.unpaired_baseline + both.unpaired_changed
     files = frozen(*(run.attrs.get("weights", {}) for run in runs))
-    cells = f"{both.baseline.sizes['sample']} cells in both, {alone} in one alone, seeds {seeds}"
+    cells = f"{both.baseline.sizes['sample']} cells in both, {alone} in one only, seeds {seeds}"
     told = f"{cells}; adapter: {files}"
-    held = NOT if "NOT the same" in files else PARTLY if alone else HELD
-    return held, told, "the same adapter's files in both" if held == NOT else ""
+    control = NO if "NOT the same" in files else PARTLY if alone else YES
+    return control, told, "the same adapter's files in both" if control == NO else ""
 
 
-def crossing(evidence: Evidence) -> Held:
+def crossing(evidence: Evidence) -> Control:
     end = evidence.endpoint(main(evidence)[0])
     counts = {word: len(np.unique(end[word].values)) for word in CELL}
     told = " x ".join(f"{n} {word}{'s' * (n > 1)}" for word, n in counts.items())
     few = [word for word, n in counts.items() if n < 2]
     if few:
-        return PARTLY, f"{told}; {listed(few)} is as given, not drawn", f"more than one {few[0]}"
-    return HELD, f"{told}, crossed; the verdicts give a second interval with all of them drawn", ""
+        return PARTLY, f"{told}; {listed(few)} is fixed", f"more than one {few[0]}"
+    return YES, f"{told}, crossed; the verdicts give a second interval over all of them", ""
 
 
-CONFOUNDERS: dict[str, Callable[[Evidence], Held]] = {
-    "a whole run of few steps, or the first steps of a long one": modes,
-    "weights, number of steps, schedule and guidance, all swapped at once": everything_at_once,
-    "the scheduler belongs to the backbone": schedule,
-    "three guidances: embedded, true CFG, the adapter's": guidance,
-    "the recogniser that judges, and the one that conditions": judges,
-    "faces that are not found": lost_faces,
-    "where identity enters, and what a norm measures": sites,
-    "a distance's pair": distances,
+CONFOUNDERS: dict[str, Callable[[Evidence], Control]] = {
+    "short whole runs versus the first steps of a long run": modes,
+    "weights, step count, schedule and guidance change together": everything_at_once,
+    "each backbone has its own scheduler": schedule,
+    "three kinds of guidance: embedded, true CFG, the adapter's": guidance,
+    "the evaluation recogniser versus the conditioning one": judges,
+    "images in which no face is found": lost_faces,
+    "where identity enters, and what a norm ratio measures": sites,
+    "which pair of images a distance compares": distances,
     "sharpness rises with noise, and blur lowers similarity": noise_as_detail,
-    "what seconds are of": latency,
+    "what a latency includes": latency,
     "the same cells, noise and adapter under both backbones": same_cells,
-    "prompts and seeds that all faces share": crossing,
+    "all faces share prompts and seeds": crossing,
 }
 
 
 def listed(values: Sequence[object]) -> str:
-    """In one line."""
+    """The values in one line."""
     return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
