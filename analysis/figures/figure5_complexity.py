@@ -2,11 +2,11 @@
 
 The levels, from simple to style-conflicting, are our definition. (a) Drift, our definition: mean
 similarity at the peak of the trajectory minus at its end, with the step of the peak taken from one half
-of the faces and the fall from the other half, both ways; positive where identity falls after its peak. Below the
-axis: the smallest drift that these faces detect with power 0.8. (b, c) Mean similarity of the decoded x0
-(aligned by the final image's keypoints) by step and level under both backbones, on one scale; hatched
-where no face was found. Lines on the scale: another person's reference, dotted, and other photos of the
-same person, dashed.
+of the faces and the fall from the other half, both ways; positive where identity falls after its
+peak. Below the axis: the smallest drift that these faces detect with power 0.8. (b, c) Mean similarity
+of the decoded x0 (aligned by the final image's keypoints) by step and level under both backbones, on one
+scale; hatched where no face was found. Lines on the scale: another person's reference, dotted, and other
+photos of the same person, dashed.
 """
 
 import numpy as np
