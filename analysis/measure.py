@@ -7,7 +7,7 @@ written after the values, so that an interrupted measurement continues where it 
 finished.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from analysis.group import create, discard, laid_out, unmark, write
 from analysis.metrics import METRICS, Metric
 from analysis.metrics.metric import fingerprint
 from analysis.metrics.perceptual_pocket import PocketDistance
-from analysis.needs import readable, require, settled
+from analysis.needs import able, readable, require, settled
 from analysis.runs import MARK, content, measurements, open_recorded, reading
 from hooks.errors import StepscopeError, nearest
 from hooks.paths import run_path
@@ -44,6 +44,7 @@ class Settings:
     many_step: str | None = None
     perceptual: str = PocketDistance.perceptual
     photos: Sequence[str] = ()
+    references: Mapping[str, str] | Sequence[str] = ()
     device: str = "auto"
 
 
@@ -52,21 +53,26 @@ def measure_all(
     metrics: Sequence[str],
     settings: Settings | None = None,
     say: Say = lambda text: None,
+    *,
+    leave_out: bool = False,
 ) -> None:
     """Measure runs by the named metrics and those that they need; models are loaded once.
 
     What is measured with the same inputs is left as it is. Raises StepscopeError, before anything is
     measured, for an unknown metric, for what is no finished run, for a run that lacks what a metric
-    reads, and for models and libraries that are not on this machine.
+    reads, and for models and libraries that are not on this machine; with `leave_out` that metric is
+    left out of that run, in one line with its cure, and the others are measured.
     """
     refuse_unknown(metrics)
     planned = []
     for path in map(run_path, runs):
         recorded = open_recorded(path)
         planned.append((path, recorded, ordered(metrics, recorded, settings or Settings())))
-    for one in planned:
-        require(*one)
-    for path, recorded, wanted in planned:
+    kept = [
+        able(path, recorded, wanted, say) if leave_out else require(path, recorded, wanted)
+        for path, recorded, wanted in planned
+    ]
+    for (path, recorded, _), wanted in zip(planned, kept, strict=True):
         for metric in wanted:
             measure(path, recorded, metric, say)
         publish_measured(path)  # a run that was measured before its document named the group

@@ -1,6 +1,6 @@
 """What measuring a run needs, found out before anything is measured: variables, models, free names."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,25 @@ from hooks.errors import RunError, StepscopeError
 from probes.weights import WeightsError
 
 
-def require(path: Path, recorded: xr.Dataset, metrics: Sequence[Metric]) -> None:
-    """Raise StepscopeError for what one of these metrics needs and has not; models are loaded.
+def able(
+    path: Path, recorded: xr.Dataset, metrics: Sequence[Metric], say: Callable[[str], None]
+) -> Sequence[Metric]:
+    """Those of the metrics that have what they need; of the others, why not, in one line each."""
+    kept: list[Metric] = []
+    for metric in metrics:
+        try:
+            require(path, recorded, [*kept, metric])
+        except StepscopeError as error:
+            say(f"left out: {metric.name}: {error}")
+        else:
+            kept.append(metric)
+    return kept
 
-    metrics: in their order; what an earlier one will write counts as there.
+
+def require(path: Path, recorded: xr.Dataset, metrics: Sequence[Metric]) -> Sequence[Metric]:
+    """The same metrics; raises StepscopeError for what one of them needs and has not.
+
+    metrics: in their order; what an earlier one will write counts as there. Models are loaded.
     """
     group, run, promised = measurements(path), recorded, set()
     for metric in metrics:
@@ -29,6 +44,7 @@ def require(path: Path, recorded: xr.Dataset, metrics: Sequence[Metric]) -> None
         run = run.assign_coords(metric.coordinates(run))
         if not complete(group, metric.name):
             metric.load(run)
+    return metrics
 
 
 def readable(path: Path, metric: Metric, names: Collection[str]) -> None:

@@ -30,6 +30,7 @@ def provenance(pipe: Any, capture: Capture, models: Mapping[str, str]) -> dict[s
         "dtype": compute_dtype(denoiser),
         "vae_dtype": compute_dtype(vae) if vae is not None else "",
         "pipeline": type(pipe).__name__,
+        "loaded_from": str(getattr(pipe, "name_or_path", None) or ""),
         "models": dict(models),
         "denoiser": {"class": type(denoiser).__name__, **_plain(denoiser.config)},
         "scheduler": {"class": type(pipe.scheduler).__name__, **_plain(pipe.scheduler.config)},

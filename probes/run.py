@@ -80,7 +80,7 @@ def denoise(loaded: models.Models, cells: Sequence[grid.Cell], out: Run) -> str:
             recording.place(
                 places,
                 face_seconds=face_seconds(faces),
-                extras=[extras(face) for face in faces],
+                extras=None if study.adapter is None else [extras(face) for face in faces],
             )
             where = f"sample {batch[0].index + 1} of {len(cells)}"
             loaded.sample(batch, call, on_step=lambda: advance(where))  # noqa: B023
