@@ -40,13 +40,7 @@ def recorded(tmp_path_factory) -> Path:
     with record(pipe, path) as recording:
         for face in ("00_0", ""):
             recording.label([{"face": face}])
-            pipe(
-                "portrait photo of a person",
-                num_inference_steps=4,
-                height=128,
-                width=128,
-                generator=noise(),
-            )
+            call(pipe)
     return path
 
 
@@ -97,16 +91,9 @@ def test_a_photo_of_nobody_in_the_run_is_an_error_and_one_photo_is_of_all_where_
     settings = Settings(recognisers=[PACK], references={"eve": f"{PHOTOS}/01_0.png"})
     with pytest.raises(StepscopeError, match="no sample has face='eve'"):
         measure_all([path], ["arcface_final"], settings)
-    pipe = FluxPipeline.from_pretrained(MODEL)
-    pipe.set_progress_bar_config(disable=True)
+    pipe = pipeline()
     with record(pipe, tmp_path / "unnamed.zarr"):
-        pipe(
-            ["portrait photo of a person"] * 2,
-            num_inference_steps=4,
-            height=128,
-            width=128,
-            generator=noise(),
-        )
+        call(pipe, images=2)
     measure_all([tmp_path / "unnamed.zarr"], ["arcface_final"], settings)
     found = open_measured(tmp_path / "unnamed.zarr")
     assert np.isfinite(found["final_similarity"]).all()
