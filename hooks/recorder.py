@@ -18,7 +18,7 @@ from hooks.collect import Parts, axes_of, collect, label_with
 from hooks.contribution import Residuals
 from hooks.errors import RunError, StepscopeError, UnsupportedPipelineError
 from hooks.families import Pass, blocks_of, family_of
-from hooks.fingerprint import Fingerprints
+from hooks.fingerprint import of_models
 from hooks.labels import Label
 from hooks.observe import Observer, attentions_only
 from hooks.provenance import device_of, provenance
@@ -47,7 +47,7 @@ class Recording:
         self.texts = Texts(pipe, family_of(denoiser_of(pipe)).text_encoder)
         self.parts = observers(pipe, capture, self.texts)
         self.calls = 0
-        self._sink, self._fingerprints = sink, Fingerprints()
+        self._sink = sink
         self._denoiser = denoiser_of(pipe)
         self._branches = branches_of(pipe, self.parts.family)
         self._call = Call(Stopwatch(device_of(pipe)))
@@ -94,9 +94,8 @@ class Recording:
             raise UnsupportedPipelineError(
                 "the pipeline's denoiser was replaced after recording began: record it anew"
             )
-        models = self._fingerprints.of_models(self.pipe)
-        self._adapters = active_adapters(self.pipe, self._denoiser, self._fingerprints)
-        self._sink.expect(provenance(self.pipe, self.capture, models))
+        self._adapters = active_adapters(self.pipe)
+        self._sink.expect(provenance(self.pipe, self.capture, of_models(self.pipe)))
         prompts = self.texts.of(arguments.get("prompt_embeds")).prompts
         told = arguments if prompts is None else {**arguments, "prompt": prompts}
         self._call = Call.begin(Stopwatch(device_of(self.pipe)), told)
