@@ -5,6 +5,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import torch
@@ -40,21 +41,27 @@ def provenance(pipe: Any, capture: Capture, models: Mapping[str, str]) -> dict[s
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide numbers."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    return {"python": platform.python_version()} | {name: _installed(name) for name in PACKAGES}
+
+
+@cache
+def _installed(name: str) -> str:
+    """A package's version; it is read from files, and stays for as long as the process."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def device_of(pipe: Any) -> torch.device:
     """Where the denoiser computes, also where its weights are elsewhere between passes (offloaded)."""
-    held = next(denoiser_of(pipe).parameters()).device
-    # diffusers' own property walks through every module of the pipeline
-    if held.type in ("cuda", "mps", "xpu") or not hasattr(pipe, "_execution_device"):
+    denoiser = denoiser_of(pipe)
+    held = next(denoiser.parameters()).device
+    # the hooks of accelerate and diffusers that move weights; without one they stay where they are
+    moved = any("_hf_hook" in vars(m) or "_diffusers_hook" in vars(m) for m in denoiser.modules())
+    if held.type in ("cuda", "mps", "xpu") or not moved or not hasattr(pipe, "_execution_device"):
         return held
+    # diffusers' own property walks through every module of the pipeline
     return torch.device(pipe._execution_device)
 
 
