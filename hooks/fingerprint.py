@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from hooks.offloaded import held_values
+
 VALUES = 16
 # What an IP-Adapter adds to a model, by diffusers' names.
 _ADDED = re.compile(r"(^|\.)(processor|encoder_hid_proj)\.")
@@ -29,8 +31,7 @@ def of_bytes(data: bytes) -> str:
 def of_tensors(named: Iterable[tuple[str, torch.Tensor]]) -> str:
     """A hash of names, shapes, dtypes and up to `VALUES` evenly spaced values of each tensor.
 
-    A tensor without values here (on the meta device, as accelerate leaves what it offloaded) adds its
-    name, shape and dtype alone.
+    A tensor without values (on the meta device) adds its name, shape and dtype alone.
     """
     digest, samples = hashlib.sha256(), []
     for name, tensor in sorted(named, key=lambda pair: pair[0]):
@@ -79,15 +80,16 @@ def of_models(pipe: Any) -> dict[str, str]:
 
 
 def own_weights(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """A model's parameters, by the names that they have without adapters."""
+    """A model's parameters, by the names that they have without adapters and wherever they are."""
     added = {
         id(weight)
         for _, layer in tuner_layers(model)
         for part in layer.adapter_layer_names
         for _, weight in parameters_of(getattr(layer, part, None), "")
     }
+    held = held_values(model)
     return [
-        (_WITHIN.sub(".", name), weight)
+        (_WITHIN.sub(".", name), held.get(id(weight), weight))
         for name, weight in model.named_parameters()
         if id(weight) not in added and not _ADDED.search(name)
     ]

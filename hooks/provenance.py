@@ -13,6 +13,7 @@ from torch import nn
 
 from hooks.capture import Capture
 from hooks.clock import denoiser_of
+from hooks.offloaded import cast_to, is_moved
 
 PACKAGES = ("stepscope", "torch", "diffusers", "transformers", "zarr", "numpy")
 
@@ -57,20 +58,21 @@ def device_of(pipe: Any) -> torch.device:
     """Where the denoiser computes, also where its weights are elsewhere between passes (offloaded)."""
     denoiser = denoiser_of(pipe)
     held = next(denoiser.parameters()).device
-    # the hooks of accelerate and diffusers that move weights; without one they stay where they are
-    moved = any("_hf_hook" in vars(m) or "_diffusers_hook" in vars(m) for m in denoiser.modules())
-    if held.type in ("cuda", "mps", "xpu") or not moved or not hasattr(pipe, "_execution_device"):
+    if held.type in ("cuda", "mps", "xpu") or not is_moved(denoiser):
         return held
     # diffusers' own property walks through every module of the pipeline
-    return torch.device(pipe._execution_device)
+    return torch.device(getattr(pipe, "_execution_device", held))
 
 
 def compute_dtype(model: nn.Module) -> str:
     """The dtype that a model computes in: its weights' own, if those are not packed or cast at each layer.
 
-    Weights in float8 (layerwise casting) or whole numbers (quantized) are cast before they are used;
-    then it is that of the parameters that are not.
+    Weights in float8 or whole numbers (quantized) are cast before they are used; then it is that of
+    the parameters that are not.
     """
+    cast = cast_to(model)
+    if cast is not None:
+        return str(cast).removeprefix("torch.")
     kinds = [weight.dtype for weight in model.parameters()]
     computing = [k for k in kinds if k.is_floating_point and k.itemsize > 1]
     return str((computing or kinds)[0]).removeprefix("torch.")
