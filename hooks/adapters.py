@@ -39,7 +39,7 @@ def active_adapters(pipe: Any) -> str:
 def _of_peft(model: str, network: nn.Module) -> list[dict[str, Any]]:
     weights: dict[tuple[str, str], list[tuple[str, torch.Tensor]]] = defaultdict(list)
     scales: dict[tuple[str, str], set[float | None]] = defaultdict(set)
-    for path, layer in tuner_layers(network):
+    for path, layer in tuner_layers(network.named_modules()).items():
         if layer.disable_adapters or getattr(layer, "merged", False):
             continue
         kind = type(layer).__module__.removeprefix("peft.tuners.").split(".")[0]

@@ -81,27 +81,30 @@ def of_models(pipe: Any) -> dict[str, str]:
 
 def own_weights(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
     """A model's parameters, by the names that they have without adapters and wherever they are."""
-    added = {
+    modules = list(model.named_modules())  # walked once: it takes longer than to read the values
+    held = held_values(module for _, module in modules)
+    seen = {
         id(weight)
-        for _, layer in tuner_layers(model)
+        for layer in tuner_layers(modules).values()
         for part in layer.adapter_layer_names
         for _, weight in parameters_of(getattr(layer, part, None), "")
     }
-    held = held_values(model)
-    return [
-        (_WITHIN.sub(".", name), held.get(id(weight), weight))
-        for name, weight in model.named_parameters()
-        if id(weight) not in added and not _ADDED.search(name)
-    ]
+    found = []
+    for path, module in modules:
+        for name, weight in module._parameters.items():
+            full = f"{path}.{name}" if path else name
+            if weight is None or id(weight) in seen or _ADDED.search(full):
+                continue
+            seen.add(id(weight))  # one that is tied to another counts once
+            found.append((_WITHIN.sub(".", full), held.get(id(weight), weight)))
+    return found
 
 
-def tuner_layers(model: nn.Module) -> list[tuple[str, Any]]:
-    """Path and layer of whatever peft put around a layer of the model (its BaseTunerLayer)."""
-    return [
-        (path, layer)
-        for path, layer in model.named_modules()
-        if getattr(type(layer), "adapter_layer_names", ())
-    ]
+def tuner_layers(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, Any]:
+    """Path -> layer, of whatever peft put around a layer of a model (its BaseTunerLayer)."""
+    return {
+        path: layer for path, layer in modules if getattr(type(layer), "adapter_layer_names", ())
+    }
 
 
 def parameters_of(part: Any, prefix: str) -> list[tuple[str, torch.Tensor]]:

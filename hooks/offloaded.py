@@ -4,7 +4,7 @@ accelerate leaves tensors on the meta device, and diffusers' group offloading to
 whatever was in memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,18 +14,18 @@ from torch import nn
 
 def is_moved(model: nn.Module) -> bool:
     """Whether accelerate or diffusers has hooks in the model, which may move or cast its weights."""
-    return any("_hf_hook" in vars(m) or "_diffusers_hook" in vars(m) for m in model.modules())
+    return any("_hf_hook" in vars(m) or _of_diffusers(m) for m in model.modules())
 
 
-def held_values(model: nn.Module) -> dict[int, torch.Tensor]:
+def held_values(modules: Iterable[nn.Module]) -> dict[int, torch.Tensor]:
     """id of a parameter -> its values, for those whose own are not here; read from disk when asked for."""
     found: dict[int, torch.Tensor] = {}
-    for module in model.modules():
+    for module in modules:
         for hook in _of_accelerate(module):
             for name, parameter in module.named_parameters(recurse=hook.place_submodules):
                 if parameter.is_meta and name in hook.weights_map:
                     found[id(parameter)] = hook.weights_map[name]
-        group = getattr(_of_diffusers(module, "group_offloading"), "group", None)
+        group = getattr(_of_diffusers(module).get("group_offloading"), "group", None)
         if group is not None and group.offload_to_disk_path and group._is_offloaded_to_disk:
             with safe_open(group.safetensors_file_path, "pt") as file:
                 found |= {id(t): file.get_tensor(key) for t, key in group.tensor_to_key.items()}
@@ -34,12 +34,13 @@ def held_values(model: nn.Module) -> dict[int, torch.Tensor]:
 
 def cast_to(model: nn.Module) -> torch.dtype | None:
     """What diffusers' layerwise casting computes in; None without it."""
-    hooks = (_of_diffusers(module, "layerwise_casting") for module in model.modules())
+    hooks = (_of_diffusers(module).get("layerwise_casting") for module in model.modules())
     return next((hook.compute_dtype for hook in hooks if hook is not None), None)
 
 
-def _of_diffusers(module: nn.Module, name: str) -> Any:
-    return getattr(vars(module).get("_diffusers_hook"), "hooks", {}).get(name)
+def _of_diffusers(module: nn.Module) -> Mapping[str, Any]:
+    """Hooks of diffusers' registry by name; a registry may be empty."""
+    return getattr(vars(module).get("_diffusers_hook"), "hooks", {})
 
 
 def _of_accelerate(module: nn.Module) -> Iterator[Any]:

@@ -73,9 +73,10 @@ def compute_dtype(model: nn.Module) -> str:
     cast = cast_to(model)
     if cast is not None:
         return str(cast).removeprefix("torch.")
-    kinds = [weight.dtype for weight in model.parameters()]
-    computing = [k for k in kinds if k.is_floating_point and k.itemsize > 1]
-    return str((computing or kinds)[0]).removeprefix("torch.")
+    kinds = (weight.dtype for weight in model.parameters())
+    computing = (k for k in kinds if k.is_floating_point and k.itemsize > 1)
+    found = next(computing, None) or next(model.parameters()).dtype
+    return str(found).removeprefix("torch.")
 
 
 def device_name(device: torch.device) -> str:
