@@ -15,7 +15,7 @@ from hooks.contribution import Residuals
 from hooks.errors import NonFiniteError, RunError
 from hooks.estimate import Levels, clean_estimate, schedule
 from hooks.families import Family, Tokens
-from hooks.labels import Label
+from hooks.labels import Label, stored_seed
 from hooks.layout import Layout, layout
 from hooks.observe import MEASURES, PASS_STREAMS, Observer
 from hooks.returned import images_of, latents_of
@@ -225,7 +225,7 @@ def _noise(noise: Sequence[str], sample: int, batch: int) -> tuple[int, str]:
         return -1, f"{noise[0]}, drawn from for {batch} samples"
     told = noise[sample]
     seed = int(told.removeprefix("seed ")) if told.startswith("seed ") else -1
-    return (seed - 2**64 if seed >= 2**63 else seed), told
+    return stored_seed(seed), told
 
 
 def label_with(labels: Sequence[Label], given: Sequence[Label] | None) -> list[Label]:
