@@ -4,7 +4,7 @@ What was recorded is never written to; the run's document names the group beside
 it. Beside a metric's variables stands `measured_<metric>` (sample): 0 where a sample is not measured,
 else a number made from the hashes of what was read and of the settings and models that read it. It is
 written after the values, so that an interrupted measurement continues where it stopped and never looks
-finished.
+finished. Of a step that did not run, where a call was interrupted, nothing is measured.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ import xarray as xr
 
 from analysis.group import create, discard, laid_out, unmark, write
 from analysis.metrics import METRICS, Metric
-from analysis.metrics.metric import fingerprint
+from analysis.metrics.metric import Quantity, fingerprint
 from analysis.metrics.perceptual_pocket import PocketDistance
 from analysis.needs import able, readable, require, settled
 from analysis.runs import MARK, content, measurements, open_recorded, reading
@@ -160,8 +160,9 @@ def measure(path: Path, recorded: xr.Dataset, metric: Metric, say: Say) -> None:
         names = [name for name in metric.reads if name in run]
         with reading(path, run.attrs):
             samples = run[names].isel(sample=slice(rows[0], rows[-1] + 1)).load()
-        values = metric(samples)
-        write(path, rows, {n: (("sample", *q.dims), values[n]) for n, q in quantities.items()})
+        values, ran = metric(samples), steps_run(recorded)[rows]
+        kept = {n: (("sample", *q.dims), of_run(values[n], q, ran)) for n, q in quantities.items()}
+        write(path, rows, kept)
         write(path, rows, {MARK + metric.name: (("sample",), marks[rows])})
 
 
@@ -172,15 +173,32 @@ def inputs(
     own = [name for name in metric.reads if name in recorded]
     others = {group[n].attrs["metric"] for n in metric.reads if n in group and n not in recorded}
     before = sorted(MARK + name for name in others - {metric.name})
-    return np.array(
-        [
-            fingerprint(
-                [key, [content(path, n, i) for n in own], [int(group[m][i]) for m in before]]
-            )
-            for i in range(recorded.sizes["sample"])
-        ],
-        dtype=np.int64,
-    )
+    ran, steps = steps_run(recorded), recorded.sizes["step"]
+
+    def mark(i: int) -> int:
+        read = [[content(path, n, i) for n in own], [int(group[m][i]) for m in before]]
+        return fingerprint([key, *read, *([int(ran[i])] if ran[i] < steps else [])])
+
+    return np.array([mark(i) for i in range(recorded.sizes["sample"])], dtype=np.int64)
+
+
+def steps_run(run: xr.Dataset) -> np.ndarray:
+    """How many steps of each sample were run; all of them where that is not known."""
+    ran = run["steps_run"].values
+    return np.where(ran < 0, run.sizes["step"], ran)
+
+
+def of_run(values: np.ndarray, quantity: Quantity, ran: np.ndarray) -> np.ndarray:
+    """Values (sample, ...), of which the first `ran` steps of each sample are kept.
+
+    The others are NaN, and 0 (not measured) in a flag. A picture stays as black as it was decoded.
+    """
+    if "step" not in quantity.dims or quantity.dtype == "uint8":
+        return values
+    axis = 1 + quantity.dims.index("step")
+    step = np.arange(values.shape[axis]).reshape(-1, *[1] * (values.ndim - axis - 1))
+    kept = step < ran.reshape(-1, *[1] * (values.ndim - 1))
+    return np.where(kept, values, values.dtype.type(0 if quantity.dtype == "int8" else np.nan))
 
 
 def blocks(rows: np.ndarray, most: int) -> Iterator[np.ndarray]:

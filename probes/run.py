@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def denoise(loaded: models.Models, cells: Sequence[grid.Cell], out: Run) -> str:
     work = list(grid.batches(cells, study.batch_size, before))
     with (
         loaded.ready() as call,
-        Claims(out) as claims,
+        closing(Claims(out)) as claims,
         record(loaded.pipe, out, study.capture) as recording,
         progress(len(work) * study.steps) as advance,
     ):
