@@ -2,6 +2,7 @@
 
     python -m analysis 'runs=[runs/*.zarr]'                          what figures need
     python -m analysis runs=[a.zarr] metrics=[arcface_final]         identity of the final images alone
+    python -m analysis runs=[own.zarr] references=[ada.jpg] recognisers=[buffalo_l]     of your own pipeline
     python -m analysis runs=[a.zarr] recognisers=[antelopev2,buffalo_l,models/ir_se50.pth]
 
 What was measured with the same inputs is left as it is; interrupted, the same command continues.
@@ -21,14 +22,15 @@ from hooks.paths import local_path
 from probes.command import command, entry
 
 SHELL = "*?["
+USUAL = ("decode", "arcface", "sharpness", "latency")
+"""What is measured where no metric is named, as far as a run has what each needs."""
 
 
 def analyse(config: Mapping[str, Any]) -> None:
     """Do what the configuration `conf/analysis.yaml` says. Raises StepscopeError as `measure_all`."""
     values = dict(config)
-    named, metrics = (
-        [v] if isinstance(v, str) else v for v in map(values.pop, ("runs", "metrics"))
-    )
+    named, chosen = ([v] if isinstance(v, str) else v for v in map(values.pop, ("runs", "metrics")))
+    metrics = list(USUAL) if chosen is None else chosen
     if not named:
         raise StepscopeError("runs is not set: name runs=[...], or a pattern runs=runs/*.zarr")
     runs: list[str] = []
@@ -40,7 +42,7 @@ def analyse(config: Mapping[str, Any]) -> None:
         if not found:
             raise StepscopeError(f"runs: nothing matches {name!r}")
         runs += found
-    measure_all(runs, metrics, Settings(**values), print)
+    measure_all(runs, metrics, Settings(**values), print, leave_out=chosen is None)
     print(f"{len(runs)} runs are measured by {', '.join(metrics)}")
 
 

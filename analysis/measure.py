@@ -3,10 +3,11 @@
 Recorded variables are never changed; the run's metadata names the group, so that readers see it. Each
 metric also writes `measured_<metric>` (sample): 0 where a sample is not measured, else a fingerprint of
 the variables, settings and models that it was measured with. It is written after the values, so that an
-interrupted measurement continues and never looks finished.
+interrupted measurement continues and never looks finished. A step that did not run, because a call was
+interrupted, is not measured.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -15,9 +16,9 @@ import xarray as xr
 
 from analysis.group import create, discard, laid_out, unmark, write
 from analysis.metrics import METRICS, Metric
-from analysis.metrics.metric import fingerprint
+from analysis.metrics.metric import Quantity, fingerprint
 from analysis.metrics.perceptual_pocket import PocketDistance
-from analysis.needs import check_variables, require, resolve_settings
+from analysis.needs import check_variables, require, resolve_settings, satisfied
 from analysis.runs import MARK, content, measurements, open_recorded, reading
 from hooks.errors import StepscopeError, nearest
 from hooks.paths import run_path
@@ -43,6 +44,7 @@ class Settings:
     many_step: str | None = None
     perceptual: str = PocketDistance.perceptual
     photos: Sequence[str] = ()
+    references: Mapping[str, str] | Sequence[str] = ()
     device: str = "auto"
 
 
@@ -51,21 +53,27 @@ def measure_all(
     metrics: Sequence[str],
     settings: Settings | None = None,
     say: Say = lambda text: None,
+    *,
+    leave_out: bool = False,
 ) -> None:
     """Measure runs with the named metrics and those that they read; models are loaded once.
 
     Samples that were measured with the same inputs are skipped. Raises StepscopeError, before anything is
     measured, for an unknown metric, an unfinished run, a run that lacks a variable that a metric reads,
     and for models and libraries that are not on this machine.
+
+    leave_out: leave such a metric out of that run instead, with one line that gives the remedy.
     """
     check_names(metrics)
     planned = []
     for path in map(run_path, runs):
         recorded = open_recorded(path)
         planned.append((path, recorded, ordered(metrics, recorded, settings or Settings())))
-    for one in planned:
-        require(*one)
-    for path, recorded, wanted in planned:
+    kept = [
+        satisfied(path, recorded, wanted, say) if leave_out else require(path, recorded, wanted)
+        for path, recorded, wanted in planned
+    ]
+    for (path, recorded, _), wanted in zip(planned, kept, strict=True):
         for metric in wanted:
             measure(path, recorded, metric, say)
         publish_measured(path)  # a run that was measured before its document named the group
@@ -156,8 +164,11 @@ def measure(path: Path, recorded: xr.Dataset, metric: Metric, say: Say) -> None:
         names = [name for name in metric.reads if name in run]
         with reading(path, run.attrs):
             samples = run[names].isel(sample=slice(rows[0], rows[-1] + 1)).load()
-        values = metric(samples)
-        write(path, rows, {n: (("sample", *q.dims), values[n]) for n, q in quantities.items()})
+        values, ran = metric(samples), steps_run(recorded)[rows]
+        kept = {
+            n: (("sample", *q.dims), mask_steps(values[n], q, ran)) for n, q in quantities.items()
+        }
+        write(path, rows, kept)
         write(path, rows, {MARK + metric.name: (("sample",), marks[rows])})
 
 
@@ -168,15 +179,32 @@ def input_marks(
     own = [name for name in metric.reads if name in recorded]
     others = {group[n].attrs["metric"] for n in metric.reads if n in group and n not in recorded}
     before = sorted(MARK + name for name in others - {metric.name})
-    return np.array(
-        [
-            fingerprint(
-                [key, [content(path, n, i) for n in own], [int(group[m][i]) for m in before]]
-            )
-            for i in range(recorded.sizes["sample"])
-        ],
-        dtype=np.int64,
-    )
+    ran, steps = steps_run(recorded), recorded.sizes["step"]
+
+    def mark(i: int) -> int:
+        read = [[content(path, n, i) for n in own], [int(group[m][i]) for m in before]]
+        return fingerprint([key, *read, *([int(ran[i])] if ran[i] < steps else [])])
+
+    return np.array([mark(i) for i in range(recorded.sizes["sample"])], dtype=np.int64)
+
+
+def steps_run(run: xr.Dataset) -> np.ndarray:
+    """Number of steps (sample,) that ran; all steps where it is unknown."""
+    ran = run["steps_run"].values
+    return np.where(ran < 0, run.sizes["step"], ran)
+
+
+def mask_steps(values: np.ndarray, quantity: Quantity, ran: np.ndarray) -> np.ndarray:
+    """Values (sample, ...) of the first `ran` steps of each sample; later steps are NaN, or 0 in a flag.
+
+    ran: (sample,). Values without steps and images are returned unchanged.
+    """
+    if "step" not in quantity.dims or quantity.dtype == "uint8":
+        return values
+    axis = 1 + quantity.dims.index("step")
+    step = np.arange(values.shape[axis]).reshape(-1, *[1] * (values.ndim - axis - 1))
+    kept = step < ran.reshape(-1, *[1] * (values.ndim - 1))
+    return np.where(kept, values, values.dtype.type(0 if quantity.dtype == "int8" else np.nan))
 
 
 def blocks(rows: np.ndarray, most: int) -> Iterator[np.ndarray]:

@@ -1,6 +1,6 @@
 """Checks before anything is measured: that variables and models are there, and names are free."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,23 @@ from hooks.errors import RunError, StepscopeError
 from probes.weights import WeightsError
 
 
-def require(path: Path, recorded: xr.Dataset, metrics: Sequence[Metric]) -> None:
-    """Raise StepscopeError for what one of these metrics lacks; loads their models.
+def satisfied(
+    path: Path, recorded: xr.Dataset, metrics: Sequence[Metric], say: Callable[[str], None]
+) -> Sequence[Metric]:
+    """The metrics that have what they need; says in one line for each other metric what it lacks."""
+    kept: list[Metric] = []
+    for metric in metrics:
+        try:
+            require(path, recorded, [*kept, metric])
+        except StepscopeError as error:
+            say(f"left out: {metric.name}: {error}")
+        else:
+            kept.append(metric)
+    return kept
+
+
+def require(path: Path, recorded: xr.Dataset, metrics: Sequence[Metric]) -> Sequence[Metric]:
+    """The same metrics. Raises StepscopeError for what one of them lacks; loads their models.
 
     path: of the run, which error messages name. recorded: its recorded variables. metrics: in the order
     in which they run; a variable that an earlier one will write counts as present.
@@ -30,6 +45,7 @@ def require(path: Path, recorded: xr.Dataset, metrics: Sequence[Metric]) -> None
         run = run.assign_coords(metric.coordinates(run))
         if not complete(group, metric.name):
             metric.load(run)
+    return metrics
 
 
 def check_variables(path: Path, metric: Metric, names: Collection[str]) -> None:

@@ -1,8 +1,9 @@
 """Present tense: what happens while the model runs. Hooks, one clock, and the run they fill."""
 
 from hooks.capture import Capture
+from hooks.errors import StepscopeWarning
 from hooks.families import register, register_pipeline
-from hooks.recorder import Recording, StepscopeWarning, record
+from hooks.recorder import Recording, record
 from hooks.verify import Finding, verify
 
 __all__ = [

@@ -1,10 +1,11 @@
 """Which adapters are active in a pipeline, how strongly, and which weights they are of.
 
-LoRA sits in layers of its own (peft), an IP-Adapter in the processors of the attentions
+LoRA and its kin sit in layers of their own (peft), an IP-Adapter in the processors of the attentions
 (diffusers.loaders); both leave the pipeline's class and configuration as they were.
 """
 
 import json
+import math
 import re
 from collections import defaultdict
 from typing import Any
@@ -12,46 +13,68 @@ from typing import Any
 import torch
 from torch import nn
 
-from hooks.fingerprint import Fingerprints
+from hooks.clock import denoiser_of
+from hooks.fingerprint import of_tensors, parameters_of, tuner_layers
 
 
-def active_adapters(pipe: Any, denoiser: nn.Module, fingerprints: Fingerprints) -> str:
-    """A JSON list of `{"kind", "name", "scale", "fingerprint"}`; `[]` without adapters.
+def active_adapters(pipe: Any) -> str:
+    """A JSON list of `{"model", "kind", "name", "scale", "fingerprint"}`; `[]` without adapters.
 
-    scale: of LoRA as it is applied to a layer (weight x alpha / rank are two numbers: this is what
-    `set_adapters` set); a list where layers or image prompts have scales of their own.
+    model: the component that it is in. kind: `ip_adapter`, or peft's word (`lora`, `lokr`).
+    scale: what `set_adapters` or `set_ip_adapter_scale` set; a list or a mapping where layers or image
+    prompts have scales of their own, null where the kind has none. A scale that the call itself is
+    given is among its arguments.
+
+    An adapter that was fused is a part of the model's weights and of their fingerprint.
     """
-    found = [*_loras(denoiser, fingerprints), *_ip_adapters(denoiser, fingerprints)]
-    return json.dumps(found, sort_keys=True)
+    found = [
+        adapter
+        for name, model in pipe.components.items()
+        if isinstance(model, nn.Module)
+        for adapter in _of_peft(name, model)
+    ]
+    return json.dumps([*found, *_ip_adapters(pipe)], sort_keys=True)
 
 
-def _loras(denoiser: nn.Module, fingerprints: Fingerprints) -> list[dict[str, Any]]:
-    weights: dict[str, list[tuple[str, torch.Tensor]]] = defaultdict(list)
-    scales: dict[str, set[float]] = defaultdict(set)
-    layer: Any
-    for path, layer in denoiser.named_modules():
-        if not hasattr(layer, "lora_A") or layer.disable_adapters:
+def _of_peft(model: str, network: nn.Module) -> list[dict[str, Any]]:
+    weights: dict[tuple[str, str], list[tuple[str, torch.Tensor]]] = defaultdict(list)
+    scales: dict[tuple[str, str], set[float | None]] = defaultdict(set)
+    for path, layer in tuner_layers(network.named_modules()).items():
+        if layer.disable_adapters or getattr(layer, "merged", False):
             continue
+        kind = type(layer).__module__.removeprefix("peft.tuners.").split(".")[0]
+        parts = {part: getattr(layer, part, {}) for part in layer.adapter_layer_names}
         for name in layer.active_adapters:
-            if name not in layer.lora_A:
-                continue
-            for part in ("lora_A", "lora_B"):
-                weights[name].append((f"{path}.{part}", getattr(layer, part)[name].weight))
-            # peft keeps the scale times alpha / rank (LoraLayer.set_scale)
-            unit = layer.lora_alpha[name] / layer.r[name]
-            scales[name].add(round(float(layer.scaling[name] / unit), 6))
+            within = [(part, held[name]) for part, held in parts.items() if name in held]
+            for part, held in within:
+                weights[kind, name] += parameters_of(held, f"{path}.{part}")
+            if within:
+                scales[kind, name].add(_scale(layer, name))
     return [
         {
-            "kind": "lora",
+            "model": model,
+            "kind": kind,
             "name": name,
-            "scale": _one(sorted(scales[name])),
-            "fingerprint": fingerprints.of_weights(f"lora {name}", of),
+            "scale": _one(sorted(scales[kind, name], key=lambda s: (s is None, s))),
+            "fingerprint": of_tensors(of),
         }
-        for name, of in sorted(weights.items())
+        for (kind, name), of in sorted(weights.items())
     ]
 
 
-def _ip_adapters(denoiser: Any, fingerprints: Fingerprints) -> list[dict[str, Any]]:
+def _scale(layer: Any, name: str) -> float | None:
+    """peft keeps it times alpha / rank (set_scale of LoraLayer and LycorisLayer)."""
+    kept = getattr(layer, "scaling", {}).get(name)
+    alpha = getattr(layer, "lora_alpha", getattr(layer, "alpha", {})).get(name)
+    rank = getattr(layer, "r", {}).get(name)
+    if kept is None or not alpha or not rank:
+        return None
+    stable = getattr(layer, "use_rslora", {}).get(name, False)
+    return round(float(kept) / (alpha / (math.sqrt(rank) if stable else rank)), 6)
+
+
+def _ip_adapters(pipe: Any) -> list[dict[str, Any]]:
+    denoiser: Any = denoiser_of(pipe)
     processors = {
         name: processor
         for name, processor in getattr(denoiser, "attn_processors", {}).items()
@@ -71,20 +94,25 @@ def _ip_adapters(denoiser: Any, fingerprints: Fingerprints) -> list[dict[str, An
         ]
         found.append(
             {
+                "model": _component(pipe, denoiser),
                 "kind": "ip_adapter",
                 "name": str(i),
                 "scale": scales[0]
                 if same
                 else dict(zip(map(_layer, processors), scales, strict=True)),
-                "fingerprint": fingerprints.of_weights(f"ip_adapter {i}", of),
+                "fingerprint": of_tensors(of),
             }
         )
     return found
+
+
+def _component(pipe: Any, model: nn.Module) -> str:
+    return next(name for name, part in pipe.components.items() if part is model)
 
 
 def _layer(name: str) -> str:
     return re.sub(r"\.processor$", "", name)
 
 
-def _one(values: list[float]) -> Any:
+def _one(values: list[Any]) -> Any:
     return values[0] if len(values) == 1 else values

@@ -11,25 +11,16 @@ from hooks import assemble
 from hooks.assemble import Axes
 from hooks.call import Call
 from hooks.capture import Capture
-from hooks.contribution import Residuals
-from hooks.errors import NonFiniteError, RunError
+from hooks.errors import RunError
 from hooks.estimate import Levels, clean_estimate, schedule
-from hooks.families import Family, Tokens
-from hooks.labels import Label
+from hooks.families import Tokens
+from hooks.finite import refuse_damaged_image, refuse_non_finite
+from hooks.labels import Label, stored_seed
 from hooks.layout import Layout, layout
-from hooks.observe import MEASURES, PASS_STREAMS, Observer
+from hooks.observe import Observer
+from hooks.parts import Parts
 from hooks.returned import images_of, latents_of
 from hooks.vocabulary import BRANCHES, STREAMS
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Who watched the call: the denoiser's observer and, with an adapter, its observer and residuals."""
-
-    family: Family
-    denoiser: Observer
-    adapter: Observer | None
-    residuals: Residuals | None
 
 
 @dataclass(frozen=True)
@@ -85,7 +76,7 @@ def collect(
     level, timesteps = schedule(pipe.scheduler, call.ticks, axes.steps)
     samples = _latents(pipe, call, parts, axes, output, level, tokens)
     samples |= assemble.norms(parts.denoiser, axes)
-    _refuse_non_finite(samples, parts.denoiser, level)
+    refuse_non_finite(samples, parts.denoiser, level)
     if capture.level == "tokens":
         samples |= assemble.maps(parts.denoiser, axes, tokens.grid)
     if parts.residuals is not None:
@@ -104,7 +95,7 @@ def collect(
     samples["stage_seconds"] = np.tile(call.stage_seconds(face=face_seconds), (axes.batch, 1))
     image = images_of(output, call.arguments.get("output_type", "pil"))
     if image is not None:
-        _refuse_damaged_image(call)
+        refuse_damaged_image(call)
         samples["image"] = image
     found = outline(parts, capture, axes, samples["final_latents"].shape[1:], tokens, image)
     steps = {"sigma": level.sigma.numpy(), "timestep": timesteps.numpy()}
@@ -225,7 +216,7 @@ def _noise(noise: Sequence[str], sample: int, batch: int) -> tuple[int, str]:
         return -1, f"{noise[0]}, drawn from for {batch} samples"
     told = noise[sample]
     seed = int(told.removeprefix("seed ")) if told.startswith("seed ") else -1
-    return (seed - 2**64 if seed >= 2**63 else seed), told
+    return stored_seed(seed), told
 
 
 def label_with(labels: Sequence[Label], given: Sequence[Label] | None) -> list[Label]:
@@ -235,37 +226,3 @@ def label_with(labels: Sequence[Label], given: Sequence[Label] | None) -> list[L
     if len(given) != len(labels):
         raise RunError(f"label() named {len(given)} samples and the call made {len(labels)}")
     return [{**seen, **own} for seen, own in zip(labels, given, strict=True)]
-
-
-def _refuse_damaged_image(call: Call) -> None:
-    if call.decoded is not None and not torch.isfinite(call.decoded).all():
-        raise NonFiniteError(
-            "the VAE's output is not finite, and what the pipeline made an image of it is not one. "
-            "A wider dtype for the VAE (float32) is the usual cure"
-        )
-
-
-def _refuse_non_finite(made: Mapping[str, np.ndarray], observer: Observer, level: Levels) -> None:
-    """Raise NonFiniteError that names the first step and block where something was not finite."""
-    ran = len({step for step, _ in observer.passes})
-    after = np.concatenate([made["latents"][:, 1:ran], made["final_latents"][:, None]], 1)
-    bad = np.logical_not(np.isfinite(after.reshape(*after.shape[:2], -1)).all(-1))
-    if not bad.any():
-        return
-    step = int(np.flatnonzero(bad.any(0))[0])
-    blocks = np.zeros(len(observer.blocks), bool)
-    image = MEASURES.index("residual"), slice(None), PASS_STREAMS.index("image")
-    for (at, _), values in observer.norms.read().items():
-        if at == step:
-            shaped = values.reshape(len(MEASURES), len(blocks), len(PASS_STREAMS), -1)
-            blocks |= (~np.isfinite(shaped[image])).any(-1)
-    where = (
-        f"block {observer.blocks[int(blocks.argmax())].name}"
-        if blocks.any()
-        else "no block (the output alone)"
-    )
-    raise NonFiniteError(
-        f"latents are not finite after step {step} (sigma {float(level.sigma[step]):.3f}), in batch "
-        f"places {np.flatnonzero(bad[:, step]).tolist()}; first in {where}. "
-        "A wider dtype (backbone.dtype=bfloat16 or float32) is the usual cure"
-    )

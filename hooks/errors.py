@@ -28,6 +28,10 @@ class NonFiniteError(StepscopeError):
     """A latent or a norm became infinite or NaN."""
 
 
+class StepscopeWarning(UserWarning):
+    """Something was not recorded, and the pipeline's own work goes on."""
+
+
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     """The known words closest to `word`, as a phrase for an error message."""
     words = list(known)

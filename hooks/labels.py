@@ -187,7 +187,7 @@ def stored_seed(seed: int) -> int:
     """A seed of 64 bits, as torch takes them, in the int64 of `seed`: in two's complement.
 
     From 2^63 on it is seed - 2^64, so 2^64 - 1 is -1, as an unknown one is: `generator` says which.
-    What torch does not take is left as it is.
+    torch draws the same noise from both. What torch does not take is left as it is.
     """
     return seed - 2**64 if 2**63 <= seed < 2**64 else seed
 

@@ -1,7 +1,7 @@
 """Forward hooks on a network's sites, and the tapes they write to."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -224,14 +224,6 @@ class Observer:
         norms = torch.linalg.vector_norm(stream.detach(), 2, -1, dtype=torch.float32)
         coarse = norms.unflatten(1, _coarse_grid(grid, stream.shape[1]))
         row.copy_(F.interpolate(coarse[:, None], size=grid, mode="nearest").flatten(1))
-
-
-def attentions_only(blocks: Sequence[Block]) -> list[Block]:
-    """The blocks with their attention sites alone: what is read inside an adapter's network."""
-    return [
-        replace(block, sites=tuple(s for s in block.sites if s.quantity == "attention"))
-        for block in blocks
-    ]
 
 
 def _is_nothing(output: Any) -> bool:

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 from hooks.capture import Capture
 from hooks.clock import denoiser_of
+from hooks.offloaded import cast_to, is_moved
 
 PACKAGES = ("stepscope", "torch", "diffusers", "transformers", "zarr", "numpy")
 
@@ -30,6 +32,7 @@ def provenance(pipe: Any, capture: Capture, models: Mapping[str, str]) -> dict[s
         "dtype": compute_dtype(denoiser),
         "vae_dtype": compute_dtype(vae) if vae is not None else "",
         "pipeline": type(pipe).__name__,
+        "loaded_from": str(getattr(pipe, "name_or_path", None) or ""),
         "models": dict(models),
         "denoiser": {"class": type(denoiser).__name__, **_plain(denoiser.config)},
         "scheduler": {"class": type(pipe.scheduler).__name__, **_plain(pipe.scheduler.config)},
@@ -40,33 +43,41 @@ def provenance(pipe: Any, capture: Capture, models: Mapping[str, str]) -> dict[s
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide numbers."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    return {"python": platform.python_version()} | {name: _installed(name) for name in PACKAGES}
+
+
+@cache
+def _installed(name: str) -> str:
+    """A package's version; it is read from files, and stays for as long as the process."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def device_of(pipe: Any) -> torch.device:
     """Where the denoiser computes, also where its weights are elsewhere between passes (offloaded)."""
-    held = next(denoiser_of(pipe).parameters()).device
-    # diffusers' own property walks through every module of the pipeline
-    if held.type in ("cuda", "mps", "xpu") or not hasattr(pipe, "_execution_device"):
+    denoiser = denoiser_of(pipe)
+    held = next(denoiser.parameters()).device
+    if held.type in ("cuda", "mps", "xpu") or not is_moved(denoiser):
         return held
-    return torch.device(pipe._execution_device)
+    # diffusers' own property walks through every module of the pipeline
+    return torch.device(getattr(pipe, "_execution_device", held))
 
 
 def compute_dtype(model: nn.Module) -> str:
     """The dtype that a model computes in: its weights' own, if those are not packed or cast at each layer.
 
-    Weights in float8 (layerwise casting) or whole numbers (quantized) are cast before they are used;
-    then it is that of the parameters that are not.
+    Weights in float8 or whole numbers (quantized) are cast before they are used; then it is that of
+    the parameters that are not.
     """
-    kinds = [weight.dtype for weight in model.parameters()]
-    computing = [k for k in kinds if k.is_floating_point and k.itemsize > 1]
-    return str((computing or kinds)[0]).removeprefix("torch.")
+    cast = cast_to(model)
+    if cast is not None:
+        return str(cast).removeprefix("torch.")
+    kinds = (weight.dtype for weight in model.parameters())
+    computing = (k for k in kinds if k.is_floating_point and k.itemsize > 1)
+    found = next(computing, None) or next(model.parameters()).dtype
+    return str(found).removeprefix("torch.")
 
 
 def device_name(device: torch.device) -> str:

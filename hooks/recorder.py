@@ -14,25 +14,19 @@ from hooks.adapters import active_adapters
 from hooks.call import Call, follow
 from hooks.capture import Capture
 from hooks.clock import Clock, Listener, Tick, denoiser_of, is_called, listening
-from hooks.collect import Parts, axes_of, collect, label_with
-from hooks.contribution import Residuals
-from hooks.errors import RunError, StepscopeError, UnsupportedPipelineError
-from hooks.families import Pass, blocks_of, family_of
-from hooks.fingerprint import Fingerprints
+from hooks.collect import axes_of, collect, label_with
+from hooks.errors import RunError, StepscopeError, StepscopeWarning, UnsupportedPipelineError
+from hooks.families import Pass, family_of
+from hooks.fingerprint import of_models
 from hooks.labels import Label
-from hooks.observe import Observer, attentions_only
+from hooks.parts import observers
 from hooks.provenance import device_of, provenance
-from hooks.sink import Sink
-from hooks.sites import select
+from hooks.sink import Sink, storing
 from hooks.stopwatch import Stopwatch
 from hooks.store import Run
 from hooks.support import branches_of, refuse
 from hooks.tape import Place
 from hooks.texts import Texts
-
-
-class StepscopeWarning(UserWarning):
-    """Something was not recorded, and the pipeline's own work goes on."""
 
 
 class Recording:
@@ -47,7 +41,7 @@ class Recording:
         self.texts = Texts(pipe, family_of(denoiser_of(pipe)).text_encoder)
         self.parts = observers(pipe, capture, self.texts)
         self.calls = 0
-        self._sink, self._fingerprints = sink, Fingerprints()
+        self._sink = sink
         self._denoiser = denoiser_of(pipe)
         self._branches = branches_of(pipe, self.parts.family)
         self._call = Call(Stopwatch(device_of(pipe)))
@@ -94,9 +88,8 @@ class Recording:
             raise UnsupportedPipelineError(
                 "the pipeline's denoiser was replaced after recording began: record it anew"
             )
-        models = self._fingerprints.of_models(self.pipe)
-        self._adapters = active_adapters(self.pipe, self._denoiser, self._fingerprints)
-        self._sink.expect(provenance(self.pipe, self.capture, models))
+        self._adapters = active_adapters(self.pipe)
+        self._sink.expect(provenance(self.pipe, self.capture, of_models(self.pipe)))
         prompts = self.texts.of(arguments.get("prompt_embeds")).prompts
         told = arguments if prompts is None else {**arguments, "prompt": prompts}
         self._call = Call.begin(Stopwatch(device_of(self.pipe)), told)
@@ -244,7 +237,7 @@ def record(pipe: Any, out: str | Path | Run, capture: Capture | None = None) -> 
     """
     refuse(pipe)
     capture = capture or Capture()
-    with Sink(out, capture) as sink, ExitStack() as hooks:
+    with storing(out) as sink, ExitStack() as hooks:
         recording = Recording(pipe, sink, capture)
         recording._attach(hooks)
         yield recording
@@ -254,31 +247,3 @@ def record(pipe: Any, out: str | Path | Run, capture: Capture | None = None) -> 
                 StepscopeWarning,
                 stacklevel=3,
             )
-
-
-def observers(pipe: Any, capture: Capture, texts: Texts) -> Parts:
-    """Observers for a pipeline's denoiser and, if it has one, its ControlNet; not yet attached.
-
-    Raises StepscopeError if `capture.sites` names a site that the denoiser does not have.
-    """
-    family = family_of(denoiser_of(pipe))
-    blocks = blocks_of(denoiser_of(pipe))
-    denoiser = Observer(
-        family,
-        blocks,
-        massive=capture.massive,
-        texts=texts,
-        maps=capture.level == "tokens",
-        whole=select(capture.sites, blocks),
-        keep_output=capture.velocity,
-    )
-    network = getattr(pipe, "controlnet", None)
-    if network is None:
-        return Parts(family, denoiser, None, None)
-    kinds = [block.kind for block in blocks]
-    residuals = None
-    if family.adds_residuals:
-        residuals = Residuals(kinds.count("double"), kinds.count("single"))
-    inside = attentions_only(blocks_of(network))
-    adapter = Observer(family_of(network), inside, texts=texts, may_skip=True)
-    return Parts(family, denoiser, adapter, residuals)

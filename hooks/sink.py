@@ -1,16 +1,15 @@
 """Where a recording's calls go: a run on disk, written on a thread of its own."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
 
 from hooks.assemble import Axes
-from hooks.capture import Capture
 from hooks.collect import Collected
 from hooks.errors import RunError
 from hooks.labels import Label, refuse_labels
@@ -19,12 +18,21 @@ from hooks.paths import run_path
 from hooks.spool import Spool
 from hooks.store import Run
 from hooks.tape import Place
-from hooks.writer import Writer
+from hooks.writer import Writer, writing
 
 # What says which model a run is of. Its adapters, guidance and seeds are told call by call.
 MODEL = ("models", "dtype", "pipeline", "scheduler", "capture")
 
 SHOWN = 3  # differences that one line names
+
+
+@contextmanager
+def storing(out: str | Path | Run) -> Iterator["Sink"]:
+    """Where calls go; leaving waits until they are written. Raises what failed on the writer's thread."""
+    with ExitStack() as after, writing() as writer:
+        sink = Sink(out, writer)
+        after.callback(sink.close)
+        yield sink
 
 
 class Sink:
@@ -33,31 +41,15 @@ class Sink:
     out: the run's path, or a run that has places.
     """
 
-    def __init__(self, out: str | Path | Run, capture: Capture) -> None:
-        self._capture = capture
+    def __init__(self, out: str | Path | Run, writer: Writer) -> None:
         self._path = out.path if isinstance(out, Run) else run_path(out)
         self._run = out if isinstance(out, Run) else None
         if self._run is None and self._path.exists():
             self._run = Run.open(self._path)
         self._about: Mapping[str, Any] = {}
-        self._writer = Writer()
+        self._writer = writer
         self._spool: Spool | None = None
         self._made_one = False
-
-    def __enter__(self) -> "Sink":
-        self._writer.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self._writer.__exit__(kind, error, trace)
-        finally:
-            self._close_spool(self._spool)
 
     def expect(self, about: Mapping[str, Any]) -> None:
         """A call begins under these attributes. Raises RunError if the run is of another model."""
@@ -100,14 +92,14 @@ class Sink:
         """Raise RunError if the run has other axes than a call that has begun."""
         if self._run is None:
             return
-        for name, mine in (("branch", axes.branches), ("stream", axes.streams)):
-            theirs = self._run.read(name).tolist()
+        for axis, names, mine in (
+            ("branch", "branches", axes.branches),
+            ("stream", "streams", axes.streams),
+        ):
+            theirs = self._run.read(axis).tolist()
             if not set(mine) <= set(theirs):
                 raise RunError(
-                    f"{self._path} has the {name}es {', '.join(theirs)}, and this call has "
-                    f"{', '.join(mine)}: record into another run"
-                    if name == "branch"
-                    else f"{self._path} has the streams {', '.join(theirs)}, and this call has "
+                    f"{self._path} has the {names} {', '.join(theirs)}, and this call has "
                     f"{', '.join(mine)}: record into another run"
                 )
 
@@ -147,7 +139,7 @@ class Sink:
         """A call was not finished: what it spooled is not needed."""
         spool, self._spool = self._spool, None
         if spool is not None:
-            self._writer.put(lambda: self._close_spool(spool))
+            self._writer.put(spool.close)
 
     def _store(
         self,
@@ -183,14 +175,19 @@ class Sink:
                 if place is not None:
                     run.write(place, sample)
         finally:
-            self._close_spool(spool)
+            _close(spool)
 
     def _sites(self, spool: Spool | None) -> list[str]:
         return [] if spool is None else spool.sites
 
-    def _close_spool(self, spool: Spool | None) -> None:
-        if spool is not None:
-            spool.close()
+    def close(self) -> None:
+        """Remove what an unfinished call spooled; for when no job runs any more."""
+        _close(self._spool)
+
+
+def _close(spool: Spool | None) -> None:
+    if spool is not None:
+        spool.close()
 
 
 def _with_site(layout: Layout, site: str, shape: tuple[int, ...]) -> Layout:

@@ -2,52 +2,51 @@
 
 import queue
 import threading
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
 Job = Callable[[], None]
 WAITING = 2
 """Jobs that may wait while one runs."""
 
 
+@contextmanager
+def writing(waiting: int = WAITING) -> Iterator["Writer"]:
+    """A writer; leaving waits for all of its jobs and raises the error of one, unless another is raised."""
+    with closing(Writer(waiting)) as writer:
+        yield writer
+    writer.raise_failed()
+
+
 class Writer:
     """Runs jobs in order on one thread. The queue is short, so memory does not grow with samples.
 
-    Used as a context manager: leaving it waits for all jobs. An error of a job is raised at the
-    next `put` or on leaving, and later jobs are dropped.
+    An error of a job is raised at the next `put` or `settle`, and later jobs are dropped.
     """
 
     def __init__(self, waiting: int = WAITING) -> None:
         self._jobs: queue.Queue[Job | None] = queue.Queue(waiting)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="stepscope writer", daemon=True)
-
-    def __enter__(self) -> "Writer":
         self._thread.start()
-        return self
 
     def put(self, job: Job) -> None:
         """Queue a job; waits while `waiting` jobs are ahead of it."""
-        self._raise()
+        self.raise_failed()
         self._jobs.put(job)
 
     def settle(self) -> None:
         """Wait until every job so far has run."""
         self._jobs.join()
-        self._raise()
+        self.raise_failed()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Wait until every job has run, and end the thread."""
         self._jobs.put(None)
         self._thread.join()
-        if error is None:
-            self._raise()
 
-    def _raise(self) -> None:
+    def raise_failed(self) -> None:
+        """Raise the error of a job, once."""
         if self._error is not None:
             error, self._error = self._error, None
             raise error

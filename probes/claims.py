@@ -7,7 +7,6 @@ a while after the pipeline has made them: they are written by another thread.
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from types import TracebackType
 
 from hooks.lock import Lock
 from hooks.store import Run
@@ -18,21 +17,14 @@ _NAME = "claim-"
 
 
 class Claims:
-    """The batches of one run that this process has claimed. On leaving it, none."""
+    """The batches of one run that this process has claimed; none when it is closed."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._held: dict[int, tuple[Lock, Batch]] = {}
 
-    def __enter__(self) -> "Claims":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Give up every claim."""
         for lock, _ in self._held.values():
             lock.drop()
         self._held.clear()

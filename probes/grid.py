@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks.errors import StepscopeError
-from probes.study import signed
+from hooks.labels import stored_seed
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One sample: its place in the run, and what makes it. seed: signed, see `probes.study.signed`."""
+    """One sample: its place in the run, and what makes it. seed: as a run keeps it."""
 
     index: int
     face: str
@@ -27,7 +27,7 @@ class Cell:
 
 def cells(faces: Sequence[str], prompts: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
     """The grid, the seed changing fastest. Without faces, the face is the empty string."""
-    grid = product(faces or [""], prompts, map(signed, seeds))
+    grid = product(faces or [""], prompts, map(stored_seed, seeds))
     return [Cell(i, face, prompt, seed) for i, (face, prompt, seed) in enumerate(grid)]
 
 

@@ -77,6 +77,8 @@ def outline(study: Study) -> Layout:
             for site in select(study.capture.sites, blocks)
         },
     )
+    if study.adapter is None:  # nothing was conditioned on a face
+        return found
     extras = {name: (declared, EXTRA_SHAPES[name]) for name, declared in EXTRAS.items()}
     return replace(found, variables=found.variables | extras)
 

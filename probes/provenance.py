@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hooks.fingerprint import Fingerprints
+from hooks.fingerprint import of_models
 from hooks.provenance import provenance
 from probes.faces import Face
 from probes.identity import identity
@@ -63,7 +63,7 @@ def attributes(
     """
     faces = list(faces)
     return {
-        **provenance(pipe, study.capture, Fingerprints().of_models(pipe)),
+        **provenance(pipe, study.capture, of_models(pipe)),
         "configuration": configuration(study),
         "backbone": study.backbone.name,
         "adapter": study.adapter.name if study.adapter is not None else "none",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def denoise(loaded: models.Models, cells: Sequence[grid.Cell], out: Run) -> str:
     work = list(grid.batches(cells, study.batch_size, before))
     with (
         loaded.ready() as call,
-        Claims(out) as claims,
+        closing(Claims(out)) as claims,
         record(loaded.pipe, out, study.capture) as recording,
         progress(len(work) * study.steps) as advance,
     ):
@@ -80,7 +81,7 @@ def denoise(loaded: models.Models, cells: Sequence[grid.Cell], out: Run) -> str:
             recording.place(
                 places,
                 face_seconds=face_seconds(faces),
-                extras=[extras(face) for face in faces],
+                extras=None if study.adapter is None else [extras(face) for face in faces],
             )
             where = f"sample {batch[0].index + 1} of {len(cells)}"
             loaded.sample(batch, call, on_step=lambda: advance(where))  # noqa: B023

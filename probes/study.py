@@ -10,6 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from hooks.capture import Capture
 from hooks.errors import StepscopeError, nearest
+from hooks.labels import stored_seed
 from probes.places import placed
 
 TEXT_TOKENS = 512  # diffusers' FluxPipeline.check_inputs
@@ -138,7 +139,7 @@ class Study:
             raise StepscopeError(
                 f"seeds={list(self.seeds)}: torch takes 64 bits, from -2^63 to 2^64 - 1"
             )
-        if len({signed(seed) for seed in self.seeds}) != len(self.seeds):
+        if len({stored_seed(seed) for seed in self.seeds}) != len(self.seeds):
             raise StepscopeError(
                 f"seeds={list(self.seeds)} names one twice (-1 and 2^64 - 1 are the same)"
             )
@@ -176,14 +177,6 @@ class Study:
             if first["type"] == "missing":
                 raise StepscopeError(f"{key} is not set: name {key}=...") from error
             raise StepscopeError(f"{key}={first['input']!r}: {first['msg']}") from error
-
-
-def signed(seed: int) -> int:
-    """A 64-bit seed as the signed number of the same bits, which is how a run keeps it.
-
-    torch draws the same noise from both.
-    """
-    return (seed + 2**63) % 2**64 - 2**63
 
 
 def prompts_of(study: Study) -> list[str]:

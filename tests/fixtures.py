@@ -79,6 +79,15 @@ def undisturbed(tmp_path_factory, ann) -> xr.Dataset:
     return seen
 
 
+@pytest.fixture(scope="module")
+def forks(ann):
+    """`forks(path, seconds, ...)`: see `tests.grids.forking`."""
+    from tests.grids import forking
+
+    with forking(ann) as made:
+        yield made
+
+
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory):
     """`recorded(case)`: two samples of that case with velocities, recorded once."""

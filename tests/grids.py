@@ -1,5 +1,9 @@
-"""The grid of `tests.killing`, compared with what it is when nobody disturbs it."""
+"""The grid of `tests.killing`: made in forks, and compared with what it is when nobody disturbs it."""
 
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +12,37 @@ import xarray as xr
 from tests.test_record import TIMINGS
 
 SAMPLES = 8
+ROOT = Path(__file__).parents[1]
+Forks = Callable[..., list[str]]
+
+
+@contextmanager
+def forking(face: Path) -> Iterator[Forks]:
+    """`forks(path, seconds, ...)`: processes that make one run, each killed after so long; how each ended.
+
+    Negative seconds: never.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.killing", str(face)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    to, answers = process.stdin, process.stdout
+    assert to is not None
+    assert answers is not None
+
+    def of(path: Path, *seconds: float) -> list[str]:
+        print(",".join(map(str, seconds)), path, file=to, flush=True)
+        return answers.readline().split()
+
+    try:
+        yield of
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def values(path: Path) -> xr.Dataset:

@@ -1,13 +1,14 @@
 """The grid of a run: every face, prompt and seed once, and noise that is the seed's alone."""
 
 import numpy as np
+import pytest
 import torch
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hooks.labels import stored_seed
 from probes import grid
-from probes.study import signed
 from tests.shell import tiny
 
 SHAPE = (4, 2, 6)
@@ -26,7 +27,7 @@ SEEDS = st.lists(
 def test_noise_depends_on_its_own_seed_alone(faces, prompts, seeds, size):
     """Not on the batch, the face, the prompt, or the other seeds; and it is torch's for that seed."""
     cells = grid.cells(faces, prompts, seeds)
-    written = {signed(seed): seed for seed in seeds}
+    written = {stored_seed(seed): seed for seed in seeds}
     assert all(-(2**63) <= seed < 2**63 for seed in written)
     for batch in grid.batches(cells, size, np.zeros(len(cells), bool)):
         for cell, noise in zip(batch, grid.noise(batch, SHAPE, None), strict=True):
@@ -41,12 +42,16 @@ def test_seeds_with_equal_noise_are_those_that_draw_it(a, b):
     assert grid.equal_noise([a, b]) == expected
 
 
-def test_a_seed_of_64_bits_makes_its_noise_and_is_kept_as_the_same_bits(typed, tmp_path):
-    seeds = [-1, 2**63 + 5, 2**64 - 2]
+@pytest.mark.parametrize(
+    "seeds", [[-(2**63), -1], [2**63 - 1, 2**63], [2**63 + 5, 2**64 - 1]], ids=str
+)
+def test_a_seed_of_64_bits_makes_its_noise_and_is_kept_as_the_same_bits(seeds, typed, tmp_path):
     answer = typed(tiny(seeds=f"[{','.join(map(str, seeds))}]", out=tmp_path / "run.zarr"))
     assert answer.status == 0, answer.err
     assert "warning" not in answer.err
     run = xr.open_zarr(tmp_path / "run.zarr")
+    assert run.seed.dtype == np.int64
+    assert run.generator.values.tolist() == [f"seed {seed % 2**64}" for seed in seeds]
     assert [seed % 2**64 for seed in run.seed.values.tolist()] == [seed % 2**64 for seed in seeds]
     assert run.attrs["configuration"]["seeds"] == seeds
     for sample, seed in enumerate(seeds):

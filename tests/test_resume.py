@@ -21,42 +21,27 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.timeout(900)
-def test_killed_at_any_instant_a_run_ends_with_the_same_values(tmp_path, ann, undisturbed):
+def test_killed_at_any_instant_a_run_ends_with_the_same_values(forks, tmp_path, undisturbed):
     """30 SIGKILLs at random instants, several in most runs."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.killing", str(ann)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
 
     def killed(seconds: float, path: Path) -> bool:
-        print(seconds, path, file=process.stdin, flush=True)
-        answer = process.stdout.readline().strip() if process.stdout else ""
+        (answer,) = forks(path, seconds)
         assert answer in ("killed", "ended")
         return answer == "killed"
 
-    try:
-        assert not killed(-1, tmp_path / "first.zarr")
-        whole, kills, runs, seen = np.inf, 0, 0, set()
-        rng = np.random.default_rng(0)
-        while kills < KILLS:
-            path, before = tmp_path / f"{runs}.zarr", kills
-            begin = time.monotonic()
-            while killed(rng.uniform(0, whole) if runs else -1, path):
-                kills += 1
-                seen.add(check_done_samples(path, undisturbed))
-            if kills == before:  # the least: a busy machine may measure too long to kill anything
-                whole = min(whole, time.monotonic() - begin)
-            assert check_done_samples(path, undisturbed) == SAMPLES
-            runs += 1
-    finally:
-        process.kill()
-        process.communicate()
+    assert not killed(-1, tmp_path / "first.zarr")
+    whole, kills, runs, seen = np.inf, 0, 0, set()
+    rng = np.random.default_rng(0)
+    while kills < KILLS:
+        path, before = tmp_path / f"{runs}.zarr", kills
+        begin = time.monotonic()
+        while killed(rng.uniform(0, whole) if runs else -1, path):
+            kills += 1
+            seen.add(check_done_samples(path, undisturbed))
+        if kills == before:  # the least: a busy machine may measure too long to kill anything
+            whole = min(whole, time.monotonic() - begin)
+        assert check_done_samples(path, undisturbed) == SAMPLES
+        runs += 1
     assert not list(tmp_path.glob(".*.partial"))
     assert len(seen) > 2, "no kill fell between two samples"
 

@@ -2,9 +2,7 @@
 
 import os
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,29 +23,6 @@ TRIES = 4
 Make = Callable[..., list[str]]
 
 
-@pytest.fixture(scope="module")
-def make(ann) -> Iterator[Make]:
-    """`make(path, seconds, seconds)`: two processes that make one run, each killed after so long."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.killing", str(ann)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-
-    def of(path: Path, *seconds: float) -> list[str]:
-        print(",".join(map(str, seconds)), path, file=process.stdin, flush=True)
-        return process.stdout.readline().split() if process.stdout else []
-
-    yield of
-    process.kill()
-    process.communicate()
-
-
 def said(path: Path, number: int) -> str:
     """What one of the processes said last."""
     return Path(f"{path}.{number}.txt").read_text().splitlines()[-1]
@@ -57,11 +32,11 @@ def stamps(path: Path) -> dict[Path, int]:
     return {f: f.stat().st_mtime_ns for f in path.glob("*/c/**/*") if f.is_file()}
 
 
-def test_two_processes_share_one_grid(make, tmp_path, undisturbed):
+def test_two_processes_share_one_grid(forks, tmp_path, undisturbed):
     shares = set[int]()
     for number in range(TRIES):  # a busy machine may let one of them make all
         path = tmp_path / f"{number}.zarr"
-        assert make(path, -1, -1) == ["ended", "ended"]
+        assert forks(path, -1, -1) == ["ended", "ended"]
         assert check_done_samples(path, undisturbed) == SAMPLES
         lines = [said(path, i) for i in range(2)]
         assert any(f"all {SAMPLES} samples are done" in line for line in lines), lines
@@ -76,23 +51,26 @@ def test_two_processes_share_one_grid(make, tmp_path, undisturbed):
 
 
 def test_what_a_killed_process_had_claimed_is_made_by_the_other(
-    make,
+    forks,
     tmp_path,
     undisturbed,
 ):
     """One of two is killed at some instant; the other ends, and what it left the next one makes."""
-    assert make(tmp_path / "first.zarr", -1) == ["ended"]
+    assert forks(tmp_path / "first.zarr", -1) == ["ended"]
     rng, kills = np.random.default_rng(0), 0
     for number in range(12):
         path = tmp_path / f"{number}.zarr"
-        answers = make(path, rng.uniform(0, 1), -1)
+        answers = forks(path, rng.uniform(0, 1), -1)
         assert answers[1] == "ended"
         kills += answers[0] == "killed"
         done = check_done_samples(path, undisturbed)
         line = said(path, 1)
-        assert (f"all {SAMPLES} samples are done" in line) == (done == SAMPLES)
+        # the first one may make more between the other's last word and its own end
+        counted = re.search(rf"(\d+) (of {SAMPLES} )?samples are done", line)
+        assert counted is not None, line
+        assert int(counted[1]) <= done
         if done < SAMPLES:
-            assert make(path, -1) == ["ended"]
+            assert forks(path, -1) == ["ended"]
         assert check_done_samples(path, undisturbed) == SAMPLES
     assert kills
 

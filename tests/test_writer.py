@@ -9,7 +9,7 @@ import xarray as xr
 
 from hooks import record
 from hooks.store import Run
-from hooks.writer import Writer
+from hooks.writer import Writer, writing
 from tests.cases import CASES, Case
 
 
@@ -23,14 +23,14 @@ def fail() -> None:
 
 def test_jobs_run_in_order_and_are_all_done_on_leaving():
     seen: list[int] = []
-    with Writer() as writer:
+    with writing() as writer:
         for i in range(50):
             writer.put(lambda i=i: seen.append(i))
     assert seen == list(range(50))
 
 
 def test_error_is_raised_on_leaving():
-    with pytest.raises(DiskError), Writer() as writer:
+    with pytest.raises(DiskError), writing() as writer:
         writer.put(fail)
 
 
@@ -43,7 +43,7 @@ def test_error_is_raised_at_a_later_put_and_drops_what_was_queued():
         raise DiskError
 
     def put_all() -> None:
-        with Writer() as writer:
+        with writing() as writer:
             writer.put(fail_late)
             failed.wait()
             for i in range(100):
@@ -60,7 +60,7 @@ def divide(writer: Writer) -> float:
 
 
 def test_error_in_the_with_is_the_one_that_is_raised():
-    with pytest.raises(ZeroDivisionError), Writer() as writer:
+    with pytest.raises(ZeroDivisionError), writing() as writer:
         divide(writer)
 
 
@@ -72,7 +72,7 @@ def test_queue_is_bounded():
         stuck.wait()
 
     def produce() -> None:
-        with Writer(waiting=2) as writer:
+        with writing(waiting=2) as writer:
             for i in range(20):
                 writer.put(wait)
                 put.append(i)

@@ -13,6 +13,7 @@ from analysis.metrics.perceptual_pocket import (
     PerceptualDistancePocket,
     PerceptualDistancePocketStep,
 )
+from analysis.metrics.reference import Reference
 from analysis.metrics.rereads import (
     ArcfaceCarried,
     ArcfaceCommitted,
@@ -27,6 +28,7 @@ METRICS: dict[str, type[Metric]] = {
     kind.name: kind
     for kind in (
         Decode,
+        Reference,
         ArcfaceFinal,
         Arcface,
         Chance,

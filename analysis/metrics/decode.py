@@ -29,7 +29,7 @@ VAE = ["vae/config.json", "vae/diffusion_pytorch_model.safetensors"]
 class Decode(Metric):
     """Images of x0 at every step, and of the final latents where the run kept no image.
 
-    vae: folder of a VAE, None for the one of the run's backbone. device: as in `probes`.
+    vae: folder of a VAE or of a model that has one, None for the run's own. device: as in `probes`.
     """
 
     vae: str | None = None
@@ -156,13 +156,16 @@ def vae_folder(given: str | None, about: Mapping[str, Any]) -> Path:
     """Where the run's VAE is. Raises StepscopeError for a run that names no backbone."""
     if given is not None:
         path = Path(given).expanduser()
-        if not (path / "config.json").is_file():
-            raise WeightsError(f"vae: no folder with a config.json at {given!r}")
-        return path
+        for place in (path / "vae", path):
+            if (place / "config.json").is_file():
+                return place
+        raise WeightsError(f"vae: no folder with a config.json at {given!r}")
     backbone = about.get("configuration", {}).get("backbone")
+    if backbone is None and about.get("loaded_from"):
+        backbone = {"path": about["loaded_from"], "name": about["loaded_from"]}
     if backbone is None:
         raise StepscopeError(
-            "the run does not say which backbone made it: name its VAE, vae=FOLDER"
+            "the run does not say which model made it: name its VAE or its model, vae=FOLDER"
         )
     path = folder(backbone["path"], f"backbone {backbone['name']}", VAE) / "vae"
     if not path.is_dir():

@@ -1,0 +1,134 @@
+"""Whom the images should show, for a run that does not hold it: a photo of each person, aligned.
+
+A run of `python -m probes` with an adapter holds the face that it was conditioned on. A run of any
+other pipeline does not know who was meant; whoever measures it says so.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import xarray as xr
+
+from analysis.metrics.arcface import Recognition
+from analysis.metrics.chance import loaded
+from analysis.metrics.metric import Quantity
+from analysis.metrics.panel import pack
+from hooks.errors import StepscopeError, nearest
+from probes.backbones import pick_device
+from probes.faces import face_files
+from probes.pictures import read_picture
+from probes.plan import EXTRA_SHAPES, EXTRAS
+from probes.recognisers import aligned
+from probes.weights import digest
+
+
+@dataclass(frozen=True)
+class Reference(Recognition):
+    """The reference face of each sample, found by the first recogniser's pack.
+
+    references: photos by the name that samples have in their coordinate `face`; or photos, which are
+    named by their files. One alone is of every sample, where the samples name no face. Without any, no
+    sample has a reference, and similarities are NaN.
+    """
+
+    references: Mapping[str, str] | Sequence[str] = ()
+    name: ClassVar[str] = "reference"
+    reads: ClassVar[tuple[str, ...]] = ("done",)
+    whole: ClassVar[bool] = True
+
+    def preflight(self) -> None:
+        super().preflight()
+        self.files()
+
+    def files(self) -> dict[str, Path]:
+        """The photos by name. Raises FaceError for one that does not exist."""
+        if not isinstance(self.references, Mapping):
+            return face_files(self.references, "references") if self.references else {}
+        return {
+            name: next(iter(face_files([photo], "references").values()))
+            for name, photo in self.references.items()
+        }
+
+    def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
+        """None where the run holds its faces."""
+        if all(name in run and run[name].attrs.get("metric") != self.name for name in EXTRAS):
+            return {}
+        told = {
+            "face_embedding": "not known: the face conditioned nothing that the run knows of",
+            "face_crop": "the reference face, aligned to 112 x 112 by its five keypoints; 0 where a "
+            "sample has none",
+        }
+        return {
+            name: Quantity(declared.dims[1:], declared.dtype, declared.units, told[name])
+            for name, declared in EXTRAS.items()
+        }
+
+    def coordinates(self, run: xr.Dataset) -> dict[str, tuple[str, Any]]:
+        if not self.quantities(run):
+            return {}
+        rows, columns, _ = EXTRA_SHAPES["face_crop"]
+        sizes = {
+            "embedding": EXTRA_SHAPES["face_embedding"][0],
+            "crop_row": rows,
+            "crop_column": columns,
+        }
+        axes: dict[str, tuple[str, Any]] = {n: (n, np.arange(size)) for n, size in sizes.items()}
+        return {**axes, "rgb": ("rgb", ["red", "green", "blue"])}
+
+    def size(self, run: xr.Dataset) -> int:
+        """Of no image of the run: photos are brought to sizes of their own."""
+        return self.det_size or 0
+
+    def settings(self, run: xr.Dataset) -> dict[str, Any]:
+        """Raises StepscopeError for photos of nobody whom the samples name."""
+        files = self.files()
+        self.people(run)
+        return {**super().settings(run), "photos": {n: digest(p) for n, p in files.items()}}
+
+    def people(self, run: xr.Dataset) -> list[str | None]:
+        """The name of each sample's reference, None where it has none."""
+        files, named = self.files(), [str(face) for face in run["face"].values]
+        if not files:
+            return [None] * len(named)
+        if not any(named) and len(files) == 1:
+            return [next(iter(files))] * len(named)
+        known = dict.fromkeys(filter(None, named))
+        for name in files:
+            if name not in known:
+                raise StepscopeError(
+                    f"references: no sample has face={name!r}; {nearest(name, known)}"
+                    if known
+                    else f"references: {len(files)} people, and no sample says whose face it shows: "
+                    "label each call, recording.label([{'face': NAME}]), or name one photo"
+                )
+        return [face if face in files else None for face in named]
+
+    def load(self, run: xr.Dataset) -> None:
+        self.crops(run)
+
+    def crops(self, run: xr.Dataset) -> dict[str, np.ndarray]:
+        """The aligned RGB face of each photo. Raises FaceError for one without a face."""
+        detector = str(pack(self.panel(run)[0].detector, self.root))
+        finder = loaded(detector, self.root, pick_device(self.device))
+        found = {}
+        for name, photo in self.files().items():
+            image = np.asarray(read_picture(photo, "references"))[:, :, ::-1].copy()
+            keypoints, _ = finder.find(image, str(photo))
+            found[name] = aligned(image, keypoints)[:, :, ::-1].copy()
+        return found
+
+    def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
+        people, crops = self.people(samples), self.crops(samples)
+        found = {
+            "face_embedding": np.full(
+                (len(people), *EXTRA_SHAPES["face_embedding"]), np.nan, np.float32
+            ),
+            "face_crop": np.zeros((len(people), *EXTRA_SHAPES["face_crop"]), np.uint8),
+        }
+        for i, name in enumerate(people):
+            if name is not None:
+                found["face_crop"][i] = crops[name]
+        return {name: found[name] for name in self.quantities(samples)}

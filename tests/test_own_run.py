@@ -1,0 +1,100 @@
+"""A run of the user's own pipeline is measured: whom it should show is named afterwards."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from diffusers import FluxPipeline
+
+from analysis.__main__ import main
+from analysis.measure import Settings, measure_all
+from analysis.runs import open_measured
+from hooks.errors import StepscopeError
+from hooks.recorder import record
+from probes.faces import FaceReader, Finder
+from tests.shell import run_command
+
+MODEL, PHOTOS = "pocket/models/flux-schnell", "pocket/portraits"
+PACK = "pocket/models/insightface/models/pocket"
+
+
+def pipeline() -> FluxPipeline:
+    pipe = FluxPipeline.from_pretrained(MODEL)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def call(pipe: FluxPipeline, images: int = 1) -> None:
+    prompts, noise = ["portrait photo of a person"] * images, torch.Generator().manual_seed(0)
+    pipe(prompts, num_inference_steps=4, height=128, width=128, generator=noise)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory) -> Path:
+    """Two calls of a pipeline without any adapter, the first of them labelled."""
+    path = tmp_path_factory.mktemp("own") / "run.zarr"
+    pipe = pipeline()
+    with record(pipe, path) as recording:
+        for face in ("00_0", ""):
+            recording.label([{"face": face}])
+            call(pipe)
+    return path
+
+
+@pytest.fixture
+def path(recorded, tmp_path) -> Path:
+    return Path(shutil.copytree(recorded, tmp_path / "run.zarr"))
+
+
+def test_with_a_photo_and_a_pack_all_of_it_is_measured_from_the_command_line(path, capsys):
+    words = [f"runs=[{path}]", f"references=[{PHOTOS}/00_0.png]", f"recognisers=[{PACK}]"]
+    assert run_command(words, main) == 0
+    assert "left out" not in capsys.readouterr().out
+    found = open_measured(path)
+    assert np.isfinite(found["final_similarity"].values[:, 0]).tolist() == [True, False]
+    assert np.isfinite(found["similarity"].sel(alignment="fixed")[0]).all()
+    assert found["decoded"].shape[1] == 4
+    assert np.isfinite(found["sharpness"].sel(region="image")).all()
+    np.testing.assert_array_equal(found["face_crop"][1], 0)
+    np.testing.assert_array_equal(found["face_crop"][0], crop_of_a_probe(Path(PHOTOS, "00_0.png")))
+
+
+def crop_of_a_probe(photo: Path) -> np.ndarray:
+    """The crop that `python -m probes` records of the photo."""
+    encoder = "pocket/models/infinite-you/identity.onnx"
+    crop = FaceReader(Finder(PACK, "~/.insightface", "cpu"), encoder, "cpu").read("ann", photo).crop
+    assert crop is not None
+    return crop
+
+
+def test_without_either_what_cannot_be_measured_is_left_out_with_its_cure(path, capsys):
+    assert run_command([f"runs=[{path}]"], main) == 0
+    said = capsys.readouterr().out
+    assert "left out: arcface: " in said
+    assert "recognisers=[PACK, ...]" in said
+    found = open_measured(path)
+    assert {"decoded", "latency_seconds"} <= set(found)
+    assert "similarity" not in found
+
+
+def test_a_named_metric_that_cannot_be_measured_is_an_error(path):
+    with pytest.raises(StepscopeError, match=r"recognisers=\[PACK"):
+        measure_all([path], ["arcface"])
+
+
+def test_a_photo_of_nobody_in_the_run_is_an_error_and_one_photo_is_of_all_where_none_is_named(
+    path, tmp_path
+):
+    settings = Settings(recognisers=[PACK], references={"eve": f"{PHOTOS}/01_0.png"})
+    with pytest.raises(StepscopeError, match="no sample has face='eve'"):
+        measure_all([path], ["arcface_final"], settings)
+    pipe = pipeline()
+    with record(pipe, tmp_path / "unnamed.zarr"):
+        call(pipe, images=2)
+    measure_all([tmp_path / "unnamed.zarr"], ["arcface_final"], settings)
+    found = open_measured(tmp_path / "unnamed.zarr")
+    assert np.isfinite(found["final_similarity"]).all()
+    assert len(set(xr.open_zarr(tmp_path / "unnamed.zarr").face.values.tolist())) == 1
