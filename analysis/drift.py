@@ -1,4 +1,4 @@
-"""Drift, lift and lag: derived from curves, by definitions of ours where the paper gives none."""
+"""Drift, lift and lag of curves; the definitions are ours where the paper gives none."""
 
 import numpy as np
 import xarray as xr
@@ -16,14 +16,13 @@ from hooks.errors import StepscopeError
 def drift(curves: xr.DataArray, interval: Interval) -> xr.Dataset:
     """Peak of the mean curve minus its endpoint, positive where the curve falls after its peak.
 
-    The peak of a noisy curve is too high, so the plain difference (`plain`) is biased upwards and
-    above zero even where nothing drifts; leaving out one face at a time does not cure its interval.
-    `drift` is cross-fitted over faces, our definition: every other face, in the order of their
-    names, places the peak for the rest, and these for those (`placed`, both peaks), and the mean
-    over all faces says how far the curve falls from there. The interval speaks of the peaks that
-    are named: where neighbouring steps are close, the population's own may be a little higher, and a
-    nominal 95 holds that one in some 90 of 100 studies. `detectable`: the smallest drift that so
-    many faces with this spread see with power 0.8; what is below it may be there unseen.
+    The maximum of a noisy curve is too high, so that the plain difference (`plain`) is biased upwards and
+    positive even without drift; the jackknife does not correct its interval. `drift` is cross-fitted over
+    faces, our definition: the faces, in the order of their names, are split alternately into two halves,
+    each half's mean curve gives the peak for the other half (`placed`, both peaks), and the fall from there
+    is averaged over all faces. The interval is for these peaks; the population's own peak may be slightly
+    higher where neighbouring steps are close, and a nominal 95 % covers it in about 90 %. `detectable`: the
+    smallest drift that as many faces with this spread detect with power 0.8.
 
     curves: (sample, a dimension of `windows.MODES`), NaN where no face was found; a face that was
     not detected at its peak or the end is left out, and `faces` counts the others. Raises
@@ -62,7 +61,7 @@ def drift(curves: xr.DataArray, interval: Interval) -> xr.Dataset:
 def _falls(
     faces: Float[np.ndarray, "face point"],
 ) -> tuple[Float[np.ndarray, "face"], Int[np.ndarray, "half=2"]]:
-    """How far each face falls from the peak that the other half places, and both halves' peaks."""
+    """Fall (face,) of each face from the peak of the other half, and both halves' peaks."""
     halves = [_mean_curve(faces[k::2]) if len(faces) > k else np.full(1, np.nan) for k in (0, 1)]
     if any(np.isnan(half).all() for half in halves):
         raise StepscopeError("no drift: the faces that place the peak were never detected")
@@ -72,7 +71,7 @@ def _falls(
 
 
 def _detectable(each: Float[np.ndarray, "face"], interval: Interval) -> float:
-    """Smallest mean that is told from 0 with power 0.8 by the faces that are there."""
+    """Smallest mean over the measured faces that the t test detects with power 0.8."""
     there = each[np.isfinite(each)]
     if len(there) < 2 or not there.std() > 0:
         return np.nan
@@ -82,7 +81,7 @@ def _detectable(each: Float[np.ndarray, "face"], interval: Interval) -> float:
 
 
 def lift(weak: xr.DataArray, full: xr.DataArray, interval: Interval) -> xr.Dataset:
-    """What the full adapter gives over a weak one in the same cell: `compare(weak, full)`.
+    """The full adapter minus a weak one in the same cells: `compare(weak, full)`.
 
     weak, full: (sample, ...), the same quantity under a small adapter scale (the paper's alpha is
     0.25) and the full one.
@@ -105,7 +104,7 @@ def lag(
     both its curves. In sigma the sign turns: later is lower. NaN where one of the two does not
     saturate; a bound is infinite where one of the two may not saturate, NaN where both may not.
     censored_at_start: a curve that starts above its share counts as reaching it at the first point,
-    so that the lag to it is the least that it can be.
+    so that the lag is a lower bound.
     """
     place = axis(identity, against)
     second = axis(other, against)

@@ -48,7 +48,7 @@ def noncentrality(
 
 @dataclass(frozen=True)
 class Design:
-    """A study of `faces` with `cells_per_face` pairs each (prompts x seeds), and what it can see.
+    """A study of `faces` with `cells_per_face` pairs each (prompts x seeds), and its power.
 
     between_sd, within_sd: standard deviations of a pair's difference between and within faces
     (`compare` estimates both), in the unit of the effect. level: confidence level of the two-sided
@@ -91,7 +91,7 @@ class Design:
         return float(1 - _WEIGHT @ kept)
 
     def detectable(self, power: float) -> float:
-        """Smallest effect that is seen with this power, in the unit of the effect."""
+        """Smallest effect that is detected with this power (0 to 1), in the unit of the effect."""
         widest = 2.0 * self.standard_error
         while self.power(widest) < power:
             widest *= 2

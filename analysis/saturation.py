@@ -1,9 +1,9 @@
 """Where a curve saturates, by several estimators; the paper has a window, but defines none.
 
 Every definition here is ours. An estimator takes curves y (curve, point) without NaN, measured at
-strictly increasing x (point), and gives for each the position of saturation on x. A position is
-`inf` where the curve does not saturate within the measured range, and `-inf` where it had done so
-before the first point, with a reason beside it: both are censored, neither is a position.
+strictly increasing x (point), and returns the position of saturation of each on x. The position is
+`inf` where the curve does not saturate within the measured range, and `-inf` where it saturated before
+the first point, each with a reason: both are censored.
 """
 
 from collections.abc import Callable
@@ -83,10 +83,10 @@ class BrokenLine:
     """Join of two straight lines, by exact least squares over all joins (Hudson 1966, JASA 61).
 
     after: the second line is `flat` (a plateau) or `sloped` (the curve may drift). A break is
-    reported if the curve is steeper before it than after, and if it beats one straight line: by a
-    deviance of more than ENOUGH, where the errors of neighbouring points may be correlated, as
-    strongly as suits either model best. BIC takes them for free: of straight lines whose errors
-    are correlated by .9 it breaks four in ten.
+    reported if the curve is steeper before it than after, and if the deviance against one straight line is
+    above ENOUGH; errors of neighbouring points may be correlated, with the correlation fitted for each
+    model. BIC assumes independent errors, and finds a break in four of ten straight lines with correlation
+    0.9.
     """
 
     after: After = "flat"

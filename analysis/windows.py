@@ -1,6 +1,6 @@
-"""The early effective window: where a mean curve saturates, and how surely.
+"""The early effective window: where a mean curve saturates, with an interval.
 
-Three modes are never mixed. *Trajectory*: dimension `step`, the estimate x0 along one run. *Budget*:
+A curve has one of three modes. *Trajectory*: dimension `step`, the estimate x0 along one run. *Budget*:
 dimension `budget`, the endpoints of whole runs, one for each number of steps. *Committed*: dimension
 `adapter_steps`, the endpoints of runs whose adapter is off from that step on.
 """
@@ -146,12 +146,12 @@ def window(
 
 
 def plateau(curves: xr.DataArray, *, against: Against, level: float = 0.95) -> xr.Dataset:
-    """How much a curve still rises at its end: `share`, with bounds, as a share of its whole rise.
+    """`share`, with bounds, of its whole rise by which a curve rises in its last quarter.
 
     The rise of the last quarter of the axis by the least-squares line through its points (at least
     three), over that line's end minus the first point; both means over faces, their ratio with
-    Fieller's interval. A straight line has .25, 1 - exp(-x / tau) with a tau of a seventh of the
-    axis .006. No bounds where the curve is not told to rise at all. A face without the first or one of
+    Fieller's interval. A straight line has 0.25; 1 - exp(-x / tau) with tau of a seventh of the axis has
+    0.006. The bounds are NaN where no rise of the curve is shown. A face without the first or one of
     the last points is left out.
     """
     x = axis(curves, against).progress
@@ -184,9 +184,9 @@ def sensitivity(
     """`window` for several shares of the plateau, along a dimension `share`."""
     each = [window(curves, replace(estimator, share=s), interval, against=against) for s in shares]
     share = xr.IndexVariable("share", list(shares))
-    told = xr.concat(each, share, data_vars="all", combine_attrs="drop_conflicts")
-    told["share"].attrs = {"units": "1", "long_name": "share of the plateau"}
-    return told
+    result = xr.concat(each, share, data_vars="all", combine_attrs="drop_conflicts")
+    result["share"].attrs = {"units": "1", "long_name": "share of the plateau"}
+    return result
 
 
 def _positions(bounds: Bounds, place: Axis) -> xr.Dataset:
