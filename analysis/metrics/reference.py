@@ -1,7 +1,7 @@
-"""Whom the images should show, for a run that does not hold it: a photo of each person, aligned.
+"""Reference faces for a run that does not hold them: an aligned photo of each person.
 
-A run of `python -m probes` with an adapter holds the face that it was conditioned on. A run of any
-other pipeline does not know who was meant; whoever measures it says so.
+A run of `python -m probes` with an adapter holds the face that conditions it. For a run of any other
+pipeline the user names the photos.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from analysis.metrics.arcface import Recognition
-from analysis.metrics.chance import loaded
+from analysis.metrics.chance import load_finder
 from analysis.metrics.metric import Quantity
 from analysis.metrics.panel import pack
 from hooks.errors import StepscopeError, nearest
@@ -29,9 +29,9 @@ from probes.weights import digest
 class Reference(Recognition):
     """The reference face of each sample, found by the first recogniser's pack.
 
-    references: photos by the name that samples have in their coordinate `face`; or photos, which are
-    named by their files. One alone is of every sample, where the samples name no face. Without any, no
-    sample has a reference, and similarities are NaN.
+    references: photos by the value of the samples' coordinate `face`; or photos named by their files. A
+    single photo is the reference of every sample where no sample has a `face`. Without photos no sample
+    has a reference, and similarities are NaN.
     """
 
     references: Mapping[str, str] | Sequence[str] = ()
@@ -56,13 +56,13 @@ class Reference(Recognition):
         """None where the run holds its faces."""
         if all(name in run and run[name].attrs.get("metric") != self.name for name in EXTRAS):
             return {}
-        told = {
-            "face_embedding": "not known: the face conditioned nothing that the run knows of",
+        long_names = {
+            "face_embedding": "unknown: the run does not record a conditioning face",
             "face_crop": "the reference face, aligned to 112 x 112 by its five keypoints; 0 where a "
             "sample has none",
         }
         return {
-            name: Quantity(declared.dims[1:], declared.dtype, declared.units, told[name])
+            name: Quantity(declared.dims[1:], declared.dtype, declared.units, long_names[name])
             for name, declared in EXTRAS.items()
         }
 
@@ -79,11 +79,11 @@ class Reference(Recognition):
         return {**axes, "rgb": ("rgb", ["red", "green", "blue"])}
 
     def size(self, run: xr.Dataset) -> int:
-        """Of no image of the run: photos are brought to sizes of their own."""
+        """Detection size of the photos, in pixels, 0 for each photo's own; no image of the run is read."""
         return self.det_size or 0
 
     def settings(self, run: xr.Dataset) -> dict[str, Any]:
-        """Raises StepscopeError for photos of nobody whom the samples name."""
+        """The panel and the photos by hash. Raises StepscopeError for a photo whose name no sample has."""
         files = self.files()
         self.people(run)
         return {**super().settings(run), "photos": {n: digest(p) for n, p in files.items()}}
@@ -112,13 +112,13 @@ class Reference(Recognition):
     def crops(self, run: xr.Dataset) -> dict[str, np.ndarray]:
         """The aligned RGB face of each photo. Raises FaceError for one without a face."""
         detector = str(pack(self.panel(run)[0].detector, self.root))
-        finder = loaded(detector, self.root, pick_device(self.device))
-        found = {}
+        finder = load_finder(detector, self.root, pick_device(self.device))
+        faces = {}
         for name, photo in self.files().items():
             image = np.asarray(read_picture(photo, "references"))[:, :, ::-1].copy()
             keypoints, _ = finder.find(image, str(photo))
-            found[name] = aligned(image, keypoints)[:, :, ::-1].copy()
-        return found
+            faces[name] = aligned(image, keypoints)[:, :, ::-1].copy()
+        return faces
 
     def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
         people, crops = self.people(samples), self.crops(samples)
