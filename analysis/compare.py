@@ -77,7 +77,7 @@ def compare(
     face; `between_sd`, `within_sd`, `icc`, `design_effect`: the components of a pair's variance,
     see `components`. p_value: add `p_value`, two-sided, of Student's t test on the means per face,
     for no effect in the mean; not adjusted for the number of tests. Prompts and seeds are taken as
-    given: the intervals speak of other faces, `crossed` also of other prompts and seeds.
+    given: the intervals generalise to other faces, `crossed` also to other prompts and seeds.
     """
     pairs = pair(baseline, changed)
     a, b = pairs.baseline, pairs.changed

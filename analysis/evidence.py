@@ -54,7 +54,7 @@ class Evidence:
 
     @property
     def backbones(self) -> tuple[str, str]:
-        """The baseline and what it is swapped for."""
+        """The baseline and the swapped backbone."""
         return self.baseline, self.swapped
 
     @property

@@ -21,9 +21,9 @@ from hooks.vocabulary import READABLE, SAMPLE_COORDINATES
 
 GROUP = MEASURED
 MARK = "measured_"
-"""Variables that begin so say for each sample of which inputs a metric was measured; 0: not at all."""
+"""Prefix of the variables with each sample's fingerprint of a metric's inputs; 0 is not measured."""
 PICTURES = {"row", "y", "token_y", "crop_row"}
-"""Axes of what is left on disk until it is asked for."""
+"""Axes of the variables that are loaded only when they are used."""
 
 
 def open_recorded(path: str | Path) -> xr.Dataset:

@@ -21,10 +21,10 @@ REASONS = (
     "too few measured points",
     "does not rise to its plateau",
     "still rising at the end: reaches the share only within the points that define the plateau",
-    "no break: a straight line describes the curve as well, with steps that may go together",
+    "no break: a straight line with correlated errors fits as well",
     "bends the wrong way: faster after the break than before it",
     "still rising at the end: the fit reaches the share after the last point",
-    "starts above the share: where it was reached lies before the first point",
+    "starts above the share: it was reached before the first point",
 )
 STARTS_ABOVE = 7
 """Why a position is missing, by code."""

@@ -37,7 +37,7 @@ class Metric(ABC):
 
     name: in the list and on the command line. reads: variables of the run, recorded or measured by
     another metric, that the call needs. revision: raised when the code's values change. whole: a
-    sample's values hang on the others', so that all are measured at once.
+    sample's values depend on the others', so that all are measured together.
     """
 
     name: ClassVar[str]

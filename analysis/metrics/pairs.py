@@ -43,7 +43,7 @@ class Comparison(ABC):
 
     @abstractmethod
     def model(self) -> dict[str, Any]:
-        """What identifies the network, as JSON values. Raises WeightsError if it is not to be had."""
+        """What identifies the network, as JSON values. Raises WeightsError if it is unavailable."""
 
 
 @dataclass(frozen=True)

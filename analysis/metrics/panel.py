@@ -75,12 +75,12 @@ def panel(
 
 
 def place(source: str, root: str) -> Path:
-    """Where a recogniser lies: its file, or its pack's folder. Raises WeightsError."""
+    """Path of a recogniser: its file, or its pack's folder. Raises WeightsError."""
     return existing(source) if Path(source).suffix in RECOGNISER_FILES else pack(source, root)
 
 
 def pack(name: str, root: str) -> Path:
-    """Where a pack lies. Raises WeightsError."""
+    """Folder of a pack. Raises WeightsError."""
     found = pack_folder(name, root)
     if found is not None:
         return found
