@@ -71,50 +71,48 @@ def modes(evidence: Evidence) -> Control:
 def everything_at_once(evidence: Evidence) -> Control:
     first, second = main(evidence)
     changed = differences(first.attrs["configuration"], second.attrs["configuration"])
-    told = "; ".join(f"{key} {a} → {b}" for key, a, b in changed)
+    how = "; ".join(f"{key} {a} → {b}" for key, a, b in changed)
     here = setting(second, "steps")
     try:
         evidence.one("step_budget", backbone=evidence.baseline, steps=here)
     except StepscopeError:
-        return NO, f"the swap changes {told}", f"the baseline in {here} steps (step_budget)"
+        return NO, f"the swap changes {how}", f"the baseline in {here} steps (step_budget)"
     return (
         PARTLY,
-        f"the swap changes {told}; the baseline in {here} steps is reported as well",
+        f"the swap changes {how}; the baseline in {here} steps is reported as well",
         "the swapped backbone at the baseline's sigmas",
     )
 
 
 def schedule(evidence: Evidence) -> Control:
-    told = []
+    how = []
     for run in main(evidence):
         about = run.attrs.get("scheduler", {})
         kept = ", ".join(f"{k} {about[k]}" for k in ("shift", "use_dynamic_shifting") if k in about)
         sigmas = ", ".join(f"{s:.3f}" for s in run["sigma"].values[:4])
-        told.append(
-            f"{name(setting(run, 'backbone'))} {sigmas} ({kept or 'settings not recorded'})"
-        )
-    return YES, f"each backbone has its own; the first sigmas are: {'; '.join(told)}", ""
+        how.append(f"{name(setting(run, 'backbone'))} {sigmas} ({kept or 'settings not recorded'})")
+    return YES, f"each backbone has its own; the first sigmas are: {'; '.join(how)}", ""
 
 
 def guidance(evidence: Evidence) -> Control:
-    told = []
+    how = []
     for run in main(evidence):
         embedded = setting(run, "guidance")
-        told.append(
+        how.append(
             f"{name(setting(run, 'backbone'))}: embedding {'none' if embedded is None else embedded}, "
             f"true CFG {setting(run, 'true_cfg')}, the adapter's own {setting(run, 'adapter.guidance')}"
         )
     try:
         runs = evidence.all("guidance")
     except StepscopeError:
-        return PARTLY, f"one setting each ({'; '.join(told)})", "experiment guidance"
+        return PARTLY, f"one setting each ({'; '.join(how)})", "experiment guidance"
     varied = {
         word: listed(sorted({float(v) for r in runs if (v := setting(r, word)) is not None}))
         for word in ("guidance", "true_cfg")
     }
     return (
         YES,
-        f"{'; '.join(told)}; varied at fixed steps: embedding {varied['guidance']}, true CFG "
+        f"{'; '.join(how)}; varied at fixed steps: embedding {varied['guidance']}, true CFG "
         f"{varied['true_cfg']}",
         "",
     )
@@ -130,26 +128,31 @@ def judges(evidence: Evidence) -> Control:
     ]
     judge = evidence.recogniser(run)
     pocket = str(setting(run, "backbone")).startswith("pocket")
-    told = f"{judge} evaluates and does not condition; {listed(circular) or 'no other'} conditions"
+    conditioning = (
+        f"{listed(circular)} conditions, and is marked"
+        if circular
+        else "the conditioning recogniser did not measure these runs"
+    )
+    how = f"{judge} evaluates and does not condition; {conditioning}"
     if pocket:
         return (
             PARTLY,
-            f"{told}, and is marked; both were trained on the same painted faces",
+            f"{how}; both were trained on the same painted faces",
             "a recogniser trained on other faces, which does not exist for pocket models",
         )
-    return YES, f"{told}, and is marked", ""
+    return YES, how, ""
 
 
 def lost_faces(evidence: Evidence) -> Control:
-    told = []
+    how = []
     for run in main(evidence):
         end = evidence.endpoint(run)
-        told.append(
+        how.append(
             f"{int(np.isnan(end.values).sum())} of {end.size} ({name(setting(run, 'backbone'))})"
         )
     return (
         YES,
-        f"no face found in {'; '.join(told)}; left out and counted, never imputed; counted as failures in "
+        f"no face found in {'; '.join(how)}; left out and counted, never imputed; counted as failures in "
         "the verdict's worst case",
         "",
     )
@@ -159,10 +162,10 @@ def sites(evidence: Evidence) -> Control:
     run = evidence.one("trajectory", backbone=evidence.baseline)
     there = [n for n in ("attention_norm", "adapter_attention_norm", "contribution") if n in run]
     read = [n for n in ("carried_similarity", "committed_similarity") if n in run]
-    told = f"recorded separately: {listed(there) or 'nothing'}; a norm ratio measures text, not identity"
+    how = f"recorded separately: {listed(there) or 'nothing'}; a norm ratio measures text, not identity"
     if len(read) < 2:
-        return PARTLY, told, "readings with the adapter off (python -m probes.reread)"
-    return YES, f"{told}; identity is also measured with the adapter off: {listed(read)}", ""
+        return PARTLY, how, "readings with the adapter off (python -m probes.reread)"
+    return YES, f"{how}; identity is also measured with the adapter off: {listed(read)}", ""
 
 
 def distances(evidence: Evidence) -> Control:
@@ -181,11 +184,11 @@ def distances(evidence: Evidence) -> Control:
 def noise_as_detail(evidence: Evidence) -> Control:
     run = evidence.one("trajectory", backbone=evidence.baseline)
     sharp = measured(run, "sharpness")
-    told = f"of the decoded x0 at a fixed size: {listed(sharp['measure'].values.tolist())}"
-    told += ", contrast separately" if "contrast" in run else ""
+    how = f"of the decoded x0 at a fixed size: {listed(sharp['measure'].values.tolist())}"
+    how += ", contrast separately" if "contrast" in run else ""
     if "null_similarity" not in run:
-        return PARTLY, told, "the blur null (metric blur_null)"
-    return YES, f"{told}; windows and lags are compared with those of the blurred final image", ""
+        return PARTLY, how, "the blur null (metric blur_null)"
+    return YES, f"{how}; windows and lags are compared with those of the blurred final image", ""
 
 
 def latency(evidence: Evidence) -> Control:
@@ -203,19 +206,19 @@ def same_cells(evidence: Evidence) -> Control:
     alone = both.unpaired_baseline + both.unpaired_changed
     files = frozen(*(run.attrs.get("weights", {}) for run in runs))
     cells = f"{both.baseline.sizes['sample']} cells in both, {alone} in one only, seeds {seeds}"
-    told = f"{cells}; adapter: {files}"
+    how = f"{cells}; adapter: {files}"
     control = NO if "NOT the same" in files else PARTLY if alone else YES
-    return control, told, "the same adapter's files in both" if control == NO else ""
+    return control, how, "the same adapter's files in both" if control == NO else ""
 
 
 def crossing(evidence: Evidence) -> Control:
     end = evidence.endpoint(main(evidence)[0])
     counts = {word: len(np.unique(end[word].values)) for word in CELL}
-    told = " x ".join(f"{n} {word}{'s' * (n > 1)}" for word, n in counts.items())
+    how = " x ".join(f"{n} {word}{'s' * (n > 1)}" for word, n in counts.items())
     few = [word for word, n in counts.items() if n < 2]
     if few:
-        return PARTLY, f"{told}; {listed(few)} is fixed", f"more than one {few[0]}"
-    return YES, f"{told}, crossed; the verdicts give a second interval over all of them", ""
+        return PARTLY, f"{how}; {listed(few)} is fixed", f"more than one {few[0]}"
+    return YES, f"{how}, crossed; the verdicts give a second interval over all of them", ""
 
 
 CONFOUNDERS: dict[str, Callable[[Evidence], Control]] = {
