@@ -54,7 +54,9 @@ def _sample(tensor: torch.Tensor) -> torch.Tensor:
 @lru_cache(maxsize=4096)
 def _places(count: int, device: torch.device) -> torch.Tensor:
     """The same on every device: a model has the same fingerprint wherever it is."""
-    return torch.linspace(0, count - 1, min(VALUES, count)).long().to(device)
+    last = max(1, min(VALUES, count) - 1)
+    # In whole numbers: float32 rounds the last place of 2^24 values and more past the end.
+    return (torch.arange(min(VALUES, count)) * (count - 1) // last).to(device)
 
 
 def _on_host(samples: list[torch.Tensor]) -> torch.Tensor:
