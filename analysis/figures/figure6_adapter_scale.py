@@ -1,9 +1,9 @@
 """Conditioning scale: identity and detection of the final image against the adapter's factor alpha.
 
 (a) Similarity to the reference, mean over the samples in which a face was found; lines: another
-person's reference, and the same person's other photos. (b) Share of
-samples with a face (Wilson's interval at the effective sample size). (c) The adapter's contribution
-|alpha r| / |h|, mean over blocks and steps. alpha = 0 is without adapter, 1 is as trained.
+person's reference, and other photos of the same person. (b) Share of samples with a face (Wilson's
+interval at the effective sample size). (c) The adapter's contribution |alpha r| / |h|, mean over blocks
+and steps. alpha = 0 is without adapter, 1 is as trained.
 """
 
 import xarray as xr

@@ -1,12 +1,11 @@
 """Identity per face: both backbones, and their paired difference.
 
 (a) Similarity of the final image: large marks are the means of a face, small dots its samples
-(prompts and seeds), faces in order of the mean of both: an order by one of the two would make the
-differences beside it fall along the rows where there is nothing but chance. Vertical lines: another
-person's reference, dotted, and the same person's other photos, dashed. One face says nothing about
-others, so there is no interval within a row. (b) Difference in the same face, prompt and seed, swapped
-minus baseline: dots are pairs, the line and band are the mean over faces and its interval. Pairs in
-which one of the two has no face are left out and counted in the title.
+(prompts and seeds). Faces are sorted by the mean of both backbones, because sorting by one of them
+produces a trend in the differences by chance alone. Vertical lines: another person's reference, dotted,
+and other photos of the same person, dashed. A single face has no interval. (b) Difference in the same
+face, prompt and seed, swapped minus baseline: dots are pairs, line and band are the mean over faces and
+its interval. Pairs in which one image has no face are left out and counted in the title.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Weak adapter: identity along the run without adapter, with a weak one and with the full one.
 
-(a, b) Similarity of the decoded x0 (final image's keypoints fixed) under both backbones, for each
+(a, b) Similarity of the decoded x0 (aligned by the final image's keypoints) under both backbones, for each
 factor alpha of the adapter; alpha = 0 is the same model without it; lines: another person's reference,
-and the same person's other photos. It is identity readable in the model's estimate (figure 3). (c) Lift
+and the same person's other photos. It is identity as predicted (figure 3). (c) Lift
 of the final image, full minus the smaller alpha in the same face, prompt and seed, paired, with
 intervals.
 """

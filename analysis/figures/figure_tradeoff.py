@@ -3,8 +3,8 @@
 Similarity of the final image, mean over faces, against seconds an image, mean over pipeline calls
 of a call's wall time over its batch size, on the machine and in the batches named below; a run's
 cold first call is left out where two others remain. Bars are intervals, over faces and over calls;
-seconds of a run that was a single call have none. Labels: number of steps. Timings are of this
-machine and not of another. Lines: another person's reference, and the same person's other photos.
+the seconds of a run of one call have none. Labels: number of steps. Timings hold for this machine
+only. Lines: another person's reference, and other photos of the same person.
 """
 
 from matplotlib.figure import Figure

@@ -1,11 +1,11 @@
-"""Is the effect guidance or transfer? Each backbone at fixed steps with its guidance varied.
+"""Is the effect guidance or transfer? Each backbone at fixed steps with different guidance.
 
-Three guidances: `guidance` is dev's embedding (schnell has none); `true CFG` above 1 is a second,
+Three kinds of guidance: `guidance` is dev's embedding (schnell has none); `true CFG` above 1 is a second,
 negative pass; InfuseNet's own stays at its published 1. Similarity of the final image under the
 judge, mean over faces with its interval; SD over seeds: standard deviation within a face and a
 prompt; difference: against the backbone's first row, paired by face, prompt and seed. Seconds an
-image: mean over pipeline calls of one batch size of their wall time over it, without the cold first
-one.
+image: wall time of a pipeline call over its batch size, mean over calls of one batch size without the
+cold first one.
 """
 
 import numpy as np
