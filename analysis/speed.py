@@ -26,7 +26,7 @@ def times_faster(evidence: Evidence, runs: list[xr.Dataset]) -> Number:
     return Ratio.of(faster(slow, fast, level=evidence.level), "ratio", digits=2)
 
 
-def counted(calls: Sequence[Calls]) -> str:
+def describe_calls(calls: Sequence[Calls]) -> str:
     """The number of calls of each run, of independent calls that they are worth, and of those left out.
 
     E.g. `4 + 4 calls, worth 3.1 + 4.0, without 1 + 1 cold, 1 + 0 of another size`.

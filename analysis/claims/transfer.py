@@ -19,7 +19,7 @@ from analysis.evidence import Evidence
 from analysis.lookup import MissingEvidenceError, measured, setting
 from analysis.number import Number
 from analysis.quantities import DISTANCES, name, perceptual, run_name
-from analysis.speed import counted, times_faster
+from analysis.speed import describe_calls, times_faster
 from analysis.verdict import AtLeast, AtMost, Claim, Part, Rule, Within
 from hooks.errors import StepscopeError
 
@@ -148,7 +148,7 @@ def speed(evidence: Evidence, title: str, rule: Rule) -> Part:
         rule,
         "times faster",
         times_faster(evidence, runs),
-        control=f"the paper's 5.9; {counted([seconds_an_image(run) for run in runs])}",
+        control=f"the paper's 5.9; {describe_calls([seconds_an_image(run) for run in runs])}",
     )
 
 

@@ -23,7 +23,7 @@ from analysis.lookup import MissingEvidenceError, measured
 from analysis.number import ABSENT, ONE_FACE, Entry, Number
 from analysis.power import pairs_needed, pairs_range
 from analysis.quantities import DISTANCES, perceptual, run_name
-from analysis.speed import counted, times_faster
+from analysis.speed import describe_calls, times_faster
 from analysis.tables.table import Table
 from hooks.errors import StepscopeError
 
@@ -112,7 +112,7 @@ def seconds(evidence: Evidence, runs: list[xr.Dataset]) -> list[Entry]:
     except MissingEvidenceError:
         return [label, ABSENT, ABSENT, ABSENT, "", "", ""]
     each = [Number.of(average(calls, level=evidence.level), "mean") for calls in values]
-    return [label, *each, times_faster(evidence, runs), "", counted(values), ""]
+    return [label, *each, times_faster(evidence, runs), "", describe_calls(values), ""]
 
 
 def missing(rows: list[list[Entry]]) -> str:

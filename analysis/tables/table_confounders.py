@@ -17,7 +17,7 @@ from analysis.lookup import measured, setting
 from analysis.metrics.pairs import PAIRS
 from analysis.number import Entry
 from analysis.quantities import DISTANCES, name
-from analysis.speed import counted
+from analysis.speed import describe_calls
 from analysis.tables.table import Table
 from hooks.errors import StepscopeError
 
@@ -195,7 +195,7 @@ def latency(evidence: Evidence) -> Control:
     runs = main(evidence)
     parts = measured(runs[0], "latency_seconds")
     there = [p for p in parts["part"].values.tolist() if np.isfinite(parts.sel(part=p)).any()]
-    calls = counted([seconds_an_image(run) for run in runs])
+    calls = describe_calls([seconds_an_image(run) for run in runs])
     return YES, f"seconds are those of pipeline calls: {calls}; parts measured: {listed(there)}", ""
 
 
