@@ -120,7 +120,7 @@ def test_captions_name_what_is_ours() -> None:
     for name, words in {
         "figure3_early_window": "early effective window, our definition",
         "figure4_streams": "our definition",
-        "figure5_complexity": "are ours",
+        "figure5_complexity": "are our definition",
     }.items():
         assert words in " ".join(FIGURES[name].caption.split())
 
