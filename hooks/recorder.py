@@ -20,6 +20,7 @@ from hooks.families import Pass, family_of
 from hooks.fingerprint import of_models
 from hooks.labels import Label
 from hooks.parts import observers
+from hooks.people import Faces, photos_of
 from hooks.provenance import device_of, provenance
 from hooks.sink import Sink, storing
 from hooks.stopwatch import Stopwatch
@@ -36,8 +37,10 @@ class Recording:
     samples of a run the next call makes; `label` what its samples are.
     """
 
-    def __init__(self, pipe: Any, sink: Sink, capture: Capture) -> None:
-        self.pipe, self.capture = pipe, capture
+    def __init__(
+        self, pipe: Any, sink: Sink, capture: Capture, photos: Mapping[str, str] | None = None
+    ) -> None:
+        self.pipe, self.capture, self.photos = pipe, capture, dict(photos or {})
         self.texts = Texts(pipe, family_of(denoiser_of(pipe)).text_encoder)
         self.parts = observers(pipe, capture, self.texts)
         self.calls = 0
@@ -89,7 +92,8 @@ class Recording:
                 "the pipeline's denoiser was replaced after recording began: record it anew"
             )
         self._adapters = active_adapters(self.pipe)
-        self._sink.expect(provenance(self.pipe, self.capture, of_models(self.pipe)))
+        about = provenance(self.pipe, self.capture, of_models(self.pipe))
+        self._sink.expect({**about, "references": self.photos} if self.photos else about)
         prompts = self.texts.of(arguments.get("prompt_embeds")).prompts
         told = arguments if prompts is None else {**arguments, "prompt": prompts}
         self._call = Call.begin(Stopwatch(device_of(self.pipe)), told)
@@ -181,7 +185,10 @@ class Recording:
             face_seconds=seconds,
             adapters=self._adapters,
         )
-        told = label_with(made.labels, labels)
+        seen = made.labels
+        if len(self.photos) == 1:
+            seen = [{**label, "face": next(iter(self.photos))} for label in seen]
+        told = label_with(seen, labels)
         if places is not None and len(places) != axes.batch:
             raise RunError(f"place() named {len(places)} samples and the call made {axes.batch}")
         self._sink.put(made, places, told, extras or [{}] * axes.batch)
@@ -221,13 +228,18 @@ class Recording:
 
 
 @contextmanager
-def record(pipe: Any, out: str | Path | Run, capture: Capture | None = None) -> Iterator[Recording]:
+def record(
+    pipe: Any, out: str | Path | Run, capture: Capture | None = None, *, faces: Faces = ()
+) -> Iterator[Recording]:
     """Record every call of a diffusers pipeline into a Zarr run, for as long as the `with` lasts.
 
     pipe: a pipeline whose denoiser is a FLUX transformer or a U-Net. Its outputs are bit for bit
         those without recording, and afterwards it is as it was.
     out: path of the run, which is made or added to; or a `Run` that has places for the samples.
     capture: what to keep; latents, x0, norms, timings and the image by default.
+    faces: photos of the people whom the images should show, by name or named by their files: what
+        `python -m analysis` measures identity against. One is every sample's; where there are more,
+        each call's samples are labelled with a name, `recording.label([{"face": NAME}])`.
 
     Raises UnsupportedPipelineError, here or before a call's first step, for what cannot be recorded
     truthfully; RunError for a run that the call does not fit; and NonFiniteError at the end of a
@@ -236,9 +248,9 @@ def record(pipe: Any, out: str | Path | Run, capture: Capture | None = None) -> 
     Warns (StepscopeWarning) where nothing was recorded.
     """
     refuse(pipe)
-    capture = capture or Capture()
+    capture, photos = capture or Capture(), photos_of(faces)
     with storing(out) as sink, ExitStack() as hooks:
-        recording = Recording(pipe, sink, capture)
+        recording = Recording(pipe, sink, capture, photos)
         recording._attach(hooks)
         yield recording
         if not recording.calls:

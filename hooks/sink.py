@@ -66,6 +66,11 @@ class Sink:
                     "another run"
                 )
 
+        photos = about.get("references", {})
+        known = self._run.attributes.get("references", {})
+        if photos.items() - known.items():
+            self._run.annotate(references={**known, **photos})
+
     def refuse_other_schedule(self, timesteps: Sequence[float]) -> None:
         """Raise RunError if the run's timesteps are no part of those that the scheduler was set to."""
         if self._run is None:

@@ -98,3 +98,36 @@ def test_a_photo_of_nobody_in_the_run_is_an_error_and_one_photo_is_of_all_where_
     found = open_measured(tmp_path / "unnamed.zarr")
     assert np.isfinite(found["final_similarity"]).all()
     assert len(set(xr.open_zarr(tmp_path / "unnamed.zarr").face.values.tolist())) == 1
+
+
+def test_whom_it_shows_is_named_when_it_is_recorded(tmp_path):
+    path, pipe = tmp_path / "run.zarr", pipeline()
+    with record(pipe, path, faces=[f"{PHOTOS}/00_0.png"]):
+        call(pipe)
+    with record(
+        pipe, path, faces={"bob": f"{PHOTOS}/01_0.png", "eve": f"{PHOTOS}/02_0.png"}
+    ) as more:
+        more.label([{"face": "eve"}, {"face": "nobody"}])
+        call(pipe, images=2)
+    assert xr.open_zarr(path).face.values.tolist() == ["00_0", "eve", "nobody"]
+    measure_all([path], ["arcface_final"], Settings(recognisers=[PACK]))
+    crops = open_measured(path)["face_crop"].values
+    np.testing.assert_array_equal(crops[0], crop_of_a_probe(Path(PHOTOS, "00_0.png")))
+    np.testing.assert_array_equal(crops[1], crop_of_a_probe(Path(PHOTOS, "02_0.png")))
+    assert not crops[2].any()
+
+
+@pytest.mark.parametrize(
+    ("faces", "message"),
+    [
+        (["nobody.png"], "faces: no file 'nobody.png'"),
+        ("ada.png", "name a list of photos"),
+        ([f"{PHOTOS}/00_0.png"] * 2, "two photos are named '00_0'"),
+    ],
+)
+def test_photos_that_cannot_be_meant_are_refused_on_entry(faces, message, tmp_path):
+    with (
+        pytest.raises(StepscopeError, match=message),
+        record(pipeline(), tmp_path / "r", faces=faces),
+    ):
+        pass

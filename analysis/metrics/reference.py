@@ -29,9 +29,9 @@ from probes.weights import digest
 class Reference(Recognition):
     """The reference face of each sample, found by the first recogniser's pack.
 
-    references: photos by the value of the samples' coordinate `face`; or photos named by their files. A
-    single photo is the reference of every sample where no sample has a `face`. Without photos no sample
-    has a reference, and similarities are NaN.
+    references: photos by the value of the samples' coordinate `face`; or photos named by their files. Where
+    none is given, those that were named when the run was recorded. A single photo is the reference of every
+    sample where no sample has a `face`. Without photos no sample has a reference, and similarities are NaN.
     """
 
     references: Mapping[str, str] | Sequence[str] = ()
@@ -41,15 +41,19 @@ class Reference(Recognition):
 
     def preflight(self) -> None:
         super().preflight()
-        self.files()
+        self.files({})
 
-    def files(self) -> dict[str, Path]:
-        """The photos by name. Raises FaceError for one that does not exist."""
-        if not isinstance(self.references, Mapping):
-            return face_files(self.references, "references") if self.references else {}
+    def files(self, about: Mapping[str, Any]) -> dict[str, Path]:
+        """The photos by name, those that the run names where none is given.
+
+        Raises FaceError for one that does not exist.
+        """
+        given = self.references or about.get("references", {})
+        if not isinstance(given, Mapping):
+            return face_files(given, "references") if given else {}
         return {
             name: next(iter(face_files([photo], "references").values()))
-            for name, photo in self.references.items()
+            for name, photo in given.items()
         }
 
     def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
@@ -84,19 +88,19 @@ class Reference(Recognition):
 
     def settings(self, run: xr.Dataset) -> dict[str, Any]:
         """The panel and the photos by hash. Raises StepscopeError for a photo whose name no sample has."""
-        files = self.files()
+        files = self.files(run.attrs)
         self.people(run)
         return {**super().settings(run), "photos": {n: digest(p) for n, p in files.items()}}
 
     def people(self, run: xr.Dataset) -> list[str | None]:
         """The name of each sample's reference, None where it has none."""
-        files, named = self.files(), [str(face) for face in run["face"].values]
+        files, named = self.files(run.attrs), [str(face) for face in run["face"].values]
         if not files:
             return [None] * len(named)
         if not any(named) and len(files) == 1:
             return [next(iter(files))] * len(named)
         known = dict.fromkeys(filter(None, named))
-        for name in files:
+        for name in files if self.references else ():  # of the run's own, some may not be shown
             if name not in known:
                 raise StepscopeError(
                     f"references: no sample has face={name!r}; {nearest(name, known)}"
@@ -114,7 +118,7 @@ class Reference(Recognition):
         detector = str(pack(self.panel(run)[0].detector, self.root))
         finder = load_finder(detector, self.root, pick_device(self.device))
         faces = {}
-        for name, photo in self.files().items():
+        for name, photo in self.files(run.attrs).items():
             image = np.asarray(read_picture(photo, "references"))[:, :, ::-1].copy()
             keypoints, _ = finder.find(image, str(photo))
             faces[name] = aligned(image, keypoints)[:, :, ::-1].copy()
