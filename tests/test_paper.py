@@ -66,7 +66,7 @@ def test_the_report_begins_with_the_claims_and_names_what_made_each_figure(out: 
     order = [page.index(word) for word in words]
     assert order == sorted(order)
     assert re.search(r"swapped minus baseline -?\d\.\d+ \[-?\d\.\d+, -?\d\.\d+\] →", page)
-    assert "the page speaks of them, and not of FLUX.1" in page
+    assert "the page is about them, not about FLUX.1" in page
     assert "python -m probes experiment=main adapter=pocket steps=2 backbone=pocket_dev" in page
     assert f"python -m analysis.paper --config-name demo models=pocket out={out}" in page
 
