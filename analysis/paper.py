@@ -24,6 +24,7 @@ from analysis.runs import open_measured
 from analysis.tables import TABLES
 from analysis.tables.table import Table
 from hooks.errors import StepscopeError, nearest
+from hooks.labels import stored_seed
 from hooks.paths import local_path
 from probes.command import command, entry
 from probes.faces import face_files
@@ -141,7 +142,7 @@ def cut(measured: xr.Dataset, one: Planned) -> xr.Dataset:
     grid = {
         "face": list(face_files(one.study.faces)),
         "prompt": prompts_of(one.study),
-        "seed": list(one.study.seeds),
+        "seed": [stored_seed(seed) for seed in one.study.seeds],
     }
     keep = measured["sample"].notnull().values
     for word, values in grid.items():
