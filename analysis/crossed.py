@@ -48,7 +48,8 @@ class CrossedT:
             kept = [level != k for k in range(n)]
             each = np.stack([_mean(cells[k], levels["face"][k]) for k in kept])
             left_out = statistic(each)
-            square = (n - 1) / n * ((left_out - left_out.mean(0)) ** 2).sum(0)
+            with np.errstate(invalid="ignore"):  # what is infinite without one level has no error
+                square = (n - 1) / n * ((left_out - left_out.mean(0)) ** 2).sum(0)
             squares, parts = squares + square, parts + square**2 / (n - 1)
         with np.errstate(invalid="ignore", divide="ignore"):
             half = stats.t.ppf((1 + self.level) / 2, squares**2 / parts) * np.sqrt(squares)

@@ -8,7 +8,7 @@ from analysis.bootstrap import Interval, too_few, weighted_means
 from analysis.cells import cell_keys, face_means
 from analysis.compare import compare
 from analysis.power import Design
-from analysis.saturation import Estimator
+from analysis.saturation import DOES_NOT_RISE, Estimator
 from analysis.windows import Against, axis, saturation
 from hooks.errors import StepscopeError
 
@@ -103,9 +103,10 @@ def lag(
 
     Both curves, on the same points and faces, by the same estimator; a resample takes a face with
     both its curves. In sigma the sign turns: later is lower. NaN where one of the two does not
-    saturate; a bound is infinite where one of the two may not saturate, NaN where both may not.
-    censored_at_start: a curve that starts above its share counts as reaching it at the first point,
-    so that the lag to it is the least that it can be.
+    saturate; a bound is infinite where one of the two may not saturate, NaN where both may not, or one
+    may not rise at all. censored_at_start: a curve that starts above its share, or does not rise from
+    where it starts, counts as reaching it at the first point, so that the lag to it is the least that
+    it can be.
     """
     place = axis(identity, against)
     second = axis(other, against)
@@ -116,7 +117,9 @@ def lag(
     both = np.stack([face_means(identity).mean, face_means(other).mean], 1)
 
     def later(means: Float[np.ndarray, "resample 2 point"]) -> Float[np.ndarray, "resample"]:
-        ends = [saturation(estimator, means[:, k], place.progress).position for k in (0, 1)]
+        found = [saturation(estimator, means[:, k], place.progress) for k in (0, 1)]
+        start = place.progress[0] if censored_at_start else np.nan
+        ends = [np.where(f.reason == DOES_NOT_RISE, start, f.position) for f in found]
         if censored_at_start:
             ends = [np.maximum(end, place.progress[0]) for end in ends]
         with np.errstate(invalid="ignore"):

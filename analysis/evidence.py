@@ -78,6 +78,14 @@ class Evidence:
             if all(setting(run, name) == value for name, value in wanted.items())
         ]
 
+    def some(self, experiment: str, **settings: Any) -> list[xr.Dataset]:
+        """`all`. Raises MissingEvidenceError where there is none."""
+        found = self.all(experiment, **settings)
+        if not found:
+            told = ", ".join(f"{k.replace('__', '.')}={v}" for k, v in settings.items())
+            raise MissingEvidenceError(f"no measured run of {experiment!r} has {told}")
+        return found
+
     def one(self, experiment: str, **settings: Any) -> xr.Dataset:
         """The run of an experiment with these settings. Raises MissingEvidenceError unless it is one."""
         found = self.all(experiment, **settings)
@@ -156,8 +164,12 @@ class Evidence:
 
     def endpoint(self, run: xr.Dataset, recogniser: str | None = None) -> xr.DataArray:
         """Similarity (sample) of the final image, NaN where no face was found."""
-        values = measured(run, "final_similarity")
-        one = values.sel(recogniser=recogniser or self.recogniser(run))
+        values, who = measured(run, "final_similarity"), recogniser or self.recogniser(run)
+        if who not in values["recogniser"].values:
+            raise MissingEvidenceError(
+                f"recogniser {who!r} did not measure the run of {setting(run, 'backbone')}"
+            )
+        one = values.sel(recogniser=who)
         return one.drop_vars(["recogniser", "conditioning"])
 
     def interval(self, *values: xr.DataArray) -> Interval:
@@ -271,4 +283,4 @@ def budgets(evidence: Evidence, runs: Sequence[xr.Dataset]) -> xr.DataArray:
 
 def _any(values: xr.DataArray) -> np.ndarray:
     found = np.isfinite(values.transpose("sample", ...).values.astype(float))
-    return np.asarray(found.reshape(values.sizes["sample"], -1).any(1))
+    return np.asarray(found.any(tuple(range(1, found.ndim))))

@@ -48,7 +48,7 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
         for name in config[word] or ():
             if name not in known:
                 raise StepscopeError(f"{word}: no {name!r}; {nearest(name, known)}")
-    margins = Margins(**config["verdict"])
+    margins = Margins.named(config["verdict"])
     wanted = experiments(config["study"], config["experiments"])
     planned = plan(wanted, models["faces"], models["overrides"], out / "runs", dry=config["dry"])
     say(describe(planned, models))

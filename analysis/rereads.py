@@ -34,7 +34,9 @@ def joined(path: Path, run: xr.Dataset) -> xr.Dataset:
         if not (folder / FILE).is_file():
             continue
         found = xr.open_zarr(folder, chunks=None, consolidated=True)
-        asked = found.attrs.get("samples", [])
+        asked = found.attrs.get("samples")
+        if not asked:  # killed as it was made
+            continue
         if not found["done"].values[asked].all() or found.sizes["sample"] != run.sizes["sample"]:
             continue
         lost = [name for name in names for _ in unwritten(folder / name, asked)]

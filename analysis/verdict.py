@@ -105,7 +105,10 @@ class Part:
         """A part whose rule reads one number; without an interval it is undecided, and says why."""
         without = np.isnan([number.low, number.high]).any()
         reason = f"no interval: {number.why}" if without and number.why != "–" else ""
-        fields: dict = {"reason": reason} | more
+        if np.isnan(number.value):
+            reason = reason or "no number: no face was found, or it is not defined"
+        # What is not defined over faces is not defined over more.
+        fields: dict = {"reason": reason} | more | ({"wider": ""} if without else {})
         return cls(name, rule.text, rule(number), ((what, number),), **fields)
 
     @classmethod

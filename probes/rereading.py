@@ -152,7 +152,8 @@ class Target:
                 group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
                 atomic.put(root / FILE, json.dumps(group).encode(), self.run.path / SCRATCH)
             store = Run.create(self.run.folder(self.reading), self.layout(), self.labels(), {})
-            store.write_steps({name: self.run.store.read(name) for name in ("sigma", "timestep")})
+        # Killed before, a group that was just made lacks them.
+        store.write_steps({name: self.run.store.read(name) for name in ("sigma", "timestep")})
         wanted |= set(store.attributes.get("samples", ()))
         store.annotate(
             reading=self.reading,
@@ -244,7 +245,9 @@ def steps_off(run: Rereading, given: Sequence[int] | None) -> tuple[int, ...]:
     n = run.steps
     if given is None:
         return usual_steps_off(n)
+    if not given:
+        raise StepscopeError("off_from is empty: name a step, or off_from=null for the usual ones")
     for k in given:
-        if not 0 <= k < n:
+        if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k < n:
             raise StepscopeError(f"off_from={list(given)}: {run.path} has steps 0 to {n - 1}")
     return tuple(sorted(set(given)))

@@ -38,7 +38,7 @@ def rule(evidence: Evidence, mode: str) -> str:
     null = "; and the null's is apart from it" if mode in BLURRED else ""
     return (
         f"at most {m.window_steps} steps, for {evidence.share:.0%} of the plateau and of the rise; and the "
-        f"last quarter of the run has less than {m.plateau_rise:g} of the rise{null}"
+        f"last quarter of the run neither rises nor falls by {m.plateau_rise:g} of the rise{null}"
     )
 
 
@@ -87,6 +87,9 @@ def claim(evidence: Evidence) -> Claim:
 def part(evidence: Evidence, mode: str, *, decides: bool) -> Part:
     """One mode's verdict, with every other estimator of the same curve beside it."""
     values, done = curve(evidence, mode)
+    last, window_steps = axis(values, "step").progress[-1] + done, margins(evidence).window_steps
+    if last <= window_steps:
+        raise StepscopeError(f"it ends after {last:g} steps, none after the first {window_steps}")
     found = reading(evidence, mode, values, done)
     verdict, reason = judged(found, margins(evidence))
     share = f"{evidence.share:.0%}"
@@ -113,7 +116,7 @@ def part(evidence: Evidence, mode: str, *, decides: bool) -> Part:
 def curve(evidence: Evidence, mode: str) -> tuple[xr.DataArray, int]:
     """Identity in a mode, and what turns its coordinate into steps done: step 7 is the eighth."""
     if mode == "whole runs":
-        return budgets(evidence, evidence.all("step_budget", backbone=evidence.baseline)), 0
+        return budgets(evidence, evidence.some("step_budget", backbone=evidence.baseline)), 0
     run = evidence.one("trajectory", backbone=evidence.baseline)
     if mode == "as predicted":
         return evidence.identity(run), 1
@@ -166,7 +169,9 @@ def judged(found: Reading, m: Margins) -> tuple[Verdict, str]:
         )
     if early.low > m.window_steps:
         return Verdict.CONTRADICTED, "reached only after the window"
-    if not still.high < m.plateau_rise:
+    if still.high < -m.plateau_rise:
+        return Verdict.UNDECIDED, "no plateau: it falls at its end"
+    if not (-m.plateau_rise < still.low and still.high < m.plateau_rise):
         return Verdict.UNDECIDED, "no plateau is shown"
     if max(early.high, rise.high) > m.window_steps or np.isnan(rise.high):
         return Verdict.UNDECIDED, "an interval reaches beyond the window"

@@ -14,7 +14,7 @@ from analysis.drift import lag
 from analysis.evidence import Evidence, setting
 from analysis.number import Entry, Number
 from analysis.quantities import contrast, null_contrast, sharpness
-from analysis.saturation import ShareOfPlateau
+from analysis.saturation import DOES_NOT_RISE, ShareOfPlateau
 from analysis.verdict import AtLeast, Claim, Part
 from analysis.windows import axis, saturation
 from hooks.errors import StepscopeError
@@ -22,6 +22,8 @@ from hooks.errors import StepscopeError
 TITLE = "Later steps refine detail"
 CLAIMED = "later steps refine detail, sharpness and contrast"
 ABOVE = AtLeast(0.0)
+UNDEFINED = "one of the curves does not rise, or not within the run"
+NOT_TOLD = "one of the curves is not told to rise"
 
 
 def claim(evidence: Evidence) -> Claim:
@@ -126,8 +128,10 @@ def shares(evidence: Evidence, title: str, identity: xr.DataArray, *, decides: b
             of = (means[..., 2] - means[..., 1]) / (means[..., 2] - means[..., 0])
         return np.stack([of[:, 1] - of[:, 0], of[:, 0], of[:, 1]], 1)
 
-    bounds = evidence.interval(both.isel(quantity=0))(face_means(both).mean, each)
-    numbers = [number(Bounds(*(end[k] for end in bounds))) for k in range(3)]
+    bounds = rising(
+        evidence, both, evidence.interval(both.isel(quantity=0))(face_means(both).mean, each)
+    )
+    numbers = [number(Bounds(*(end[k] for end in bounds)), why=NOT_TOLD) for k in range(3)]
     steps = margins(evidence).window_steps
     return Part.of(
         title,
@@ -141,6 +145,15 @@ def shares(evidence: Evidence, title: str, identity: xr.DataArray, *, decides: b
     )
 
 
+def rising(evidence: Evidence, both: xr.DataArray, bounds: Bounds) -> Bounds:
+    """Bounds of shares of rises; NaN where a curve (sample, quantity, point) is not told to rise."""
+    rises = evidence.average(both.isel(step=-1) - both.isel(step=0))
+    if (rises["low"].values > 0).all():
+        return bounds
+    nothing = np.full(np.shape(bounds.estimate), np.nan)
+    return Bounds(bounds.estimate, nothing, nothing)
+
+
 def later(evidence: Evidence, title: str) -> Part:
     """Lag of sharpness behind identity, minus that behind the blurred final image."""
     run = trajectory(evidence)
@@ -151,14 +164,15 @@ def later(evidence: Evidence, title: str) -> Part:
 
     def over(means: Float[np.ndarray, "resample 2 point"]) -> Float[np.ndarray, "resample"]:
         # (detail - identity) - (detail - null): where sharpness itself ends drops out.
-        ends = [saturation(estimator, means[:, k], x).position for k in (0, 1)]
+        found = [saturation(estimator, means[:, k], x) for k in (0, 1)]
+        ends = [np.where(f.reason == DOES_NOT_RISE, np.nan, f.position) for f in found]
         with np.errstate(invalid="ignore"):
             return ends[1] - ends[0]
 
     interval = evidence.window_interval
     bounds = interval(face_means(both).mean, over)
     plain = [lag(one, detail, estimator, interval, against="step") for one in (identity, null)]
-    found = number(bounds, 1, plain[0].attrs.get(WITHOUT, "–"))
+    found = number(bounds, 1, plain[0].attrs.get(WITHOUT, UNDEFINED))
     return Part.of(
         title,
         ABOVE,
@@ -200,11 +214,13 @@ def without(evidence: Evidence, title: str) -> Part:
         of = (means[..., 2] - means[..., 1]) / (means[..., 2] - means[..., 0])
         return of[:, 1] - of[:, 0]
 
-    bounds = evidence.interval(both.isel(quantity=0))(face_means(both).mean, change)
+    bounds = rising(
+        evidence, both, evidence.interval(both.isel(quantity=0))(face_means(both).mean, change)
+    )
     return Part.of(
         title,
         ABOVE,
         "share of its rise after the window, with minus without adapter",
-        number(bounds),
+        number(bounds, why=NOT_TOLD),
         against="the same backbone without adapter",
     )

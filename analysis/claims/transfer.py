@@ -1,5 +1,7 @@
 """Does the frozen adapter carry the identity into the swapped backbone, in few steps?"""
 
+from collections.abc import Collection
+
 import numpy as np
 import xarray as xr
 
@@ -80,15 +82,24 @@ def lift(evidence: Evidence, backbone: str) -> xr.DataArray:
     by_scale = {setting(run, "adapter.scale"): evidence.endpoint(run) for run in runs}
     if 0.0 not in by_scale or len(by_scale) < 2:
         raise MissingEvidenceError("weak_adapter has no run without adapter, or none with it")
-    return difference(by_scale[0.0], by_scale[max(by_scale)])
+    return difference(by_scale[0.0], by_scale[full(evidence, backbone, by_scale)])
+
+
+def full(evidence: Evidence, backbone: str, scales: Collection[float]) -> float:
+    """The scale of the main run among these, the largest where it is not: 1.5 is no full adapter."""
+    try:
+        own = setting(evidence.one("main", backbone=backbone), "adapter.scale")
+    except MissingEvidenceError:
+        own = None
+    return own if own in scales and own else max(scales)
 
 
 def similarity(evidence: Evidence, title: str, rule: Rule) -> Part:
     """Swapped minus baseline, in the same face, prompt and seed."""
     runs = pair(evidence)
-    ends = [evidence.endpoint(run) for run in runs]
-    found = evidence.effect(*ends)
     judge = evidence.recogniser(runs[0])
+    ends = [evidence.endpoint(run, judge) for run in runs]
+    found = evidence.effect(*ends)
     return Part.of(
         title,
         rule,
