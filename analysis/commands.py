@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from hooks.errors import StepscopeError, nearest
 from probes.provenance import default_out
+from probes.rereading import OF
 from probes.study import Study, prompts_of
 
 
@@ -140,6 +141,12 @@ def experiments(study: Mapping[str, Any], names: Sequence[str] | None) -> list[E
     for name in names or ():
         if name not in study:
             raise StepscopeError(f"experiments: no {name!r}; {nearest(name, study)}")
+    for name, values in study.items():
+        for reading in values.get("readings") or ():
+            if reading not in OF:
+                raise StepscopeError(
+                    f"study.{name}.readings: no {reading!r}; {nearest(str(reading), OF)}"
+                )
     return [
         Experiment(
             name,

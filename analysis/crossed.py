@@ -50,7 +50,10 @@ class CrossedT:
                 continue
             others = [level != k for k in range(n)]
             left_out = statistic(np.stack([_mean(cells[k], levels["face"][k]) for k in others]))
-            square = (n - 1) / n * ((left_out - left_out.mean(0)) ** 2).sum(0)
+            with np.errstate(
+                invalid="ignore"
+            ):  # an estimate that is infinite without a level has no error
+                square = (n - 1) / n * ((left_out - left_out.mean(0)) ** 2).sum(0)
             squares, parts = squares + square, parts + square**2 / (n - 1)
         with np.errstate(invalid="ignore", divide="ignore"):
             half = stats.t.ppf((1 + self.level) / 2, squares**2 / parts) * np.sqrt(squares)

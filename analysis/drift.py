@@ -8,7 +8,7 @@ from analysis.bootstrap import Interval, too_few, weighted_means
 from analysis.cells import cell_keys, face_means
 from analysis.compare import compare
 from analysis.power import Design
-from analysis.saturation import Estimator
+from analysis.saturation import DOES_NOT_RISE, Estimator
 from analysis.windows import Against, axis, saturation
 from hooks.errors import StepscopeError
 
@@ -102,9 +102,9 @@ def lag(
 
     Both curves, on the same points and faces, by the same estimator; a resample takes a face with
     both its curves. In sigma the sign turns: later is lower. NaN where one of the two does not
-    saturate; a bound is infinite where one of the two may not saturate, NaN where both may not.
-    censored_at_start: a curve that starts above its share counts as reaching it at the first point,
-    so that the lag is a lower bound.
+    saturate; a bound is infinite where one of the two may not saturate, NaN where both may not, or where
+    one may not rise. censored_at_start: a curve that starts above its share, or does not rise from its
+    start, counts as reaching it at the first point, so that the lag is a lower bound.
     """
     place = axis(identity, against)
     second = axis(other, against)
@@ -115,7 +115,9 @@ def lag(
     both = np.stack([face_means(identity).mean, face_means(other).mean], 1)
 
     def later(means: Float[np.ndarray, "resample 2 point"]) -> Float[np.ndarray, "resample"]:
-        ends = [saturation(estimator, means[:, k], place.progress).position for k in (0, 1)]
+        curves = [saturation(estimator, means[:, k], place.progress) for k in (0, 1)]
+        start = place.progress[0] if censored_at_start else np.nan
+        ends = [np.where(c.reason == DOES_NOT_RISE, start, c.position) for c in curves]
         if censored_at_start:
             ends = [np.maximum(end, place.progress[0]) for end in ends]
         with np.errstate(invalid="ignore"):

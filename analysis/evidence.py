@@ -79,13 +79,19 @@ class Evidence:
             if all(setting(run, name) == value for name, value in wanted.items())
         ]
 
+    def some(self, experiment: str, **settings: Any) -> list[xr.Dataset]:
+        """`all`; raises MissingEvidenceError for no run."""
+        runs = self.all(experiment, **settings)
+        if not runs:
+            raise MissingEvidenceError(f"no measured run of {experiment!r} has {_words(settings)}")
+        return runs
+
     def one(self, experiment: str, **settings: Any) -> xr.Dataset:
         """The only run with these settings. Raises MissingEvidenceError for none and for several."""
         runs = self.all(experiment, **settings)
         if len(runs) != 1:
-            wanted = ", ".join(f"{k.replace('__', '.')}={v}" for k, v in settings.items())
             raise MissingEvidenceError(
-                f"{len(runs)} measured runs of {experiment!r} have {wanted}; one is needed"
+                f"{len(runs)} measured runs of {experiment!r} have {_words(settings)}; one is needed"
             )
         return runs[0]
 
@@ -161,8 +167,12 @@ class Evidence:
 
     def endpoint(self, run: xr.Dataset, recogniser: str | None = None) -> xr.DataArray:
         """Similarity (sample) of the final image under a recogniser; None is the judge."""
-        values = measured(run, "final_similarity")
-        one = values.sel(recogniser=recogniser or self.recogniser(run))
+        values, who = measured(run, "final_similarity"), recogniser or self.recogniser(run)
+        if who not in values["recogniser"].values:
+            raise MissingEvidenceError(
+                f"recogniser {who!r} did not measure the run of {setting(run, 'backbone')}"
+            )
+        one = values.sel(recogniser=who)
         return one.drop_vars(["recogniser", "conditioning"])
 
     def interval(self, *values: xr.DataArray) -> Interval:
@@ -246,4 +256,8 @@ def budgets(evidence: Evidence, runs: Sequence[xr.Dataset]) -> xr.DataArray:
 def _any_finite(values: xr.DataArray) -> np.ndarray:
     """Which samples (sample,) have a value."""
     finite = np.isfinite(values.transpose("sample", ...).values.astype(float))
-    return np.asarray(finite.reshape(values.sizes["sample"], -1).any(1))
+    return np.asarray(finite.any(tuple(range(1, finite.ndim))))
+
+
+def _words(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k.replace('__', '.')}={v}" for k, v in settings.items())

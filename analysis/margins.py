@@ -1,7 +1,9 @@
 """The margins of the verdicts, which `conf/paper.yaml` sets before anything is measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from math import isfinite
+from typing import Any
 
 from hooks.errors import StepscopeError, nearest
 
@@ -40,6 +42,17 @@ class Margins:
     plateau_rise: float
 
     def __post_init__(self) -> None:
+        if isinstance(self.window_decided_by, str):
+            object.__setattr__(self, "window_decided_by", (self.window_decided_by,))
+        for name in set(self.words()) - {"window_decided_by"}:
+            value, whole = getattr(self, name), name.startswith("window_")
+            if not isinstance(value, int if whole else (int, float)) or not isfinite(value):
+                kind = "whole number" if whole else "number"
+                raise StepscopeError(f"verdict.{name}={value!r} is no {kind}")
+        if self.window_from > self.window_steps:
+            raise StepscopeError(
+                f"verdict.window_from={self.window_from} is after verdict.window_steps={self.window_steps}"
+            )
         for mode in self.window_decided_by:
             if mode not in MODES:
                 raise StepscopeError(
@@ -52,6 +65,17 @@ class Margins:
                 raise StepscopeError(
                     f"verdict.{name}={getattr(self, name)}: a margin must be above 0"
                 )
+
+    @classmethod
+    def named(cls, values: Mapping[str, Any]) -> "Margins":
+        """The margins of a configuration. Raises StepscopeError for an unknown or a missing name."""
+        for name in values:
+            if name not in cls.words():
+                raise StepscopeError(f"verdict: no {name!r}; {nearest(str(name), cls.words())}")
+        for name in cls.words():
+            if name not in values:
+                raise StepscopeError(f"verdict.{name} is not set")
+        return cls(**values)
 
     @classmethod
     def words(cls) -> tuple[str, ...]:

@@ -43,6 +43,11 @@ def document(title: str, parts: Sequence[str]) -> str:
     )
 
 
+def title(text: str) -> str:
+    """The page's heading."""
+    return f"<h1>{html.escape(text)}</h1>"
+
+
 def paragraph(text: str, kind: str = "") -> str:
     """A paragraph; kind is its class."""
     return f"<p{f' class={kind}' if kind else ''}>{html.escape(text)}</p>"

@@ -1,5 +1,6 @@
 """`python -m analysis.paper`: run every experiment, measure, draw all figures and tables, and report."""
 
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
 
 import xarray as xr
+from hydra.core.hydra_config import HydraConfig
 
 from analysis import report
 from analysis.commands import Planned, composed, experiments, plan
@@ -24,6 +26,7 @@ from analysis.runs import open_measured
 from analysis.tables import TABLES
 from analysis.tables.table import Table
 from hooks.errors import StepscopeError, nearest
+from hooks.labels import stored_seed
 from hooks.paths import local_path
 from probes.command import command, entry
 from probes.faces import face_files
@@ -47,7 +50,7 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
         for name in config[word] or ():
             if name not in known:
                 raise StepscopeError(f"{word}: no {name!r}; {nearest(name, known)}")
-    margins = Margins(**config["verdict"])
+    margins = Margins.named(config["verdict"])
     wanted = experiments(config["study"], config["experiments"])
     planned = plan(wanted, models["faces"], models["overrides"], out / "runs", dry=config["dry"])
     say(describe(planned, models))
@@ -141,7 +144,7 @@ def cut(measured: xr.Dataset, one: Planned) -> xr.Dataset:
     grid = {
         "face": list(face_files(one.study.faces)),
         "prompt": prompts_of(one.study),
-        "seed": list(one.study.seeds),
+        "seed": [stored_seed(seed) for seed in one.study.seeds],
     }
     keep = measured["sample"].notnull().values
     for word, values in grid.items():
@@ -181,20 +184,29 @@ def told(
     config: Mapping[str, Any], kind: str, exhibit: Exhibit, planned: Iterable[Planned]
 ) -> dict[str, Any]:
     """What the report says of an item besides showing it."""
-    models, needs, name = config["models"], exhibit.experiments, exhibit.name
-    behind = [one for one in planned if one.experiment.name in needs]
+    name = exhibit.name
+    behind = [one for one in planned if one.experiment.name in exhibit.experiments]
+    needs = dict.fromkeys(one.experiment.name for one in behind)
     (other,) = KINDS.keys() - {kind}
+    alone = [f"{kind}=[{name}]", f"{other}=[]", f"experiments=[{','.join(needs)}]", "report=false"]
     drawn = sorted({one.study.backbone.name for one in behind})
     grid = {(len(o.study.faces), len(o.study.prompts), len(o.study.seeds)) for o in behind}
     cells = "; ".join(f"{f} faces x {p} prompts x {s} seeds" for f, p, s in sorted(grid))
     return {
         "name": name,
         "caption": f"{exhibit.caption}\n\nDrawn by {', '.join(drawn)} ({cells}).",
-        "command": f"{config['command']} models={models['name']} out={config['out']} "
-        f"{kind}=[{name}] {other}=[] experiments=[{','.join(needs)}] report=false",
+        "command": f"{config['command']} {shlex.join([*overrides(), *alone])}",
         "commands": [one.command for one in behind],
         "runs": list(dict.fromkeys(one.path.name for one in behind)),
     }
+
+
+def overrides() -> list[str]:
+    """The words of this command that say which study it is, and not which of its figures are made."""
+    if not HydraConfig.initialized():
+        return []
+    chosen = (*KINDS, "experiments", "report", "dry")
+    return [word for word in HydraConfig.get().overrides.task if word.split("=")[0] not in chosen]
 
 
 main = entry("paper", paper)

@@ -55,7 +55,7 @@ def write(path: Path, evidence: Evidence, items: Sequence[Item], *, title: str) 
         ("runs", "The runs", "".join(provenance(evidence))),
     ]
     parts = [
-        f"<h1>{title}</h1>",
+        page.title(title),
         page.paragraph(made_of(evidence), "note"),
         page.grid(summary(evidence), kind="claims"),
         page.paragraph(reading(evidence), "note"),

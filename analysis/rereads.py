@@ -34,7 +34,9 @@ def join_readings(path: Path, run: xr.Dataset) -> xr.Dataset:
         if not (folder / FILE).is_file():
             continue
         group = xr.open_zarr(folder, chunks=None, consolidated=True)
-        requested = group.attrs.get("samples", [])
+        requested = group.attrs.get("samples")
+        if not requested:  # killed while the group was created
+            continue
         complete = group["done"].values[requested].all()
         if not complete or group.sizes["sample"] != run.sizes["sample"]:
             continue

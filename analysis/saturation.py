@@ -26,7 +26,7 @@ REASONS = (
     "still rising at the end: the fit reaches the share after the last point",
     "starts above the share: it was reached before the first point",
 )
-STARTS_ABOVE = 7
+DOES_NOT_RISE, STARTS_ABOVE = 2, 7
 """Why a position is missing, by code."""
 
 Curves = Float[np.ndarray, "curve point"]

@@ -109,7 +109,10 @@ class Part:
         """
         without = np.isnan([number.low, number.high]).any()
         reason = f"no interval: {number.why}" if without and number.why != "–" else ""
-        fields: dict = {"reason": reason} | more
+        if np.isnan(number.value):
+            reason = reason or "no number: no face was found, or it is not defined"
+        # An interval that is undefined over faces is undefined over all factors.
+        fields: dict = {"reason": reason} | more | ({"crossed": ""} if without else {})
         return cls(name, rule.text, rule(number), ((what, number),), **fields)
 
     @classmethod

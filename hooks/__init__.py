@@ -3,7 +3,8 @@
 from hooks.capture import Capture
 from hooks.errors import StepscopeWarning
 from hooks.families import register, register_pipeline
-from hooks.recorder import Recording, record
+from hooks.recorder import record
+from hooks.recording import Recording
 from hooks.verify import Finding, verify
 
 __all__ = [

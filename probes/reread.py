@@ -59,8 +59,11 @@ class Settings:
         for name in self.readings:
             if name not in READINGS:
                 raise StepscopeError(f"readings: no {name!r}; {nearest(name, READINGS)}")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise StepscopeError(f"batch_size={self.batch_size} is not positive")
+        size = self.batch_size
+        if size is not None and not (isinstance(size, int) and size > 0):
+            raise StepscopeError(f"batch_size={size!r} is not positive, or no whole number")
+        if not isinstance(self.places or {}, Mapping):
+            raise StepscopeError(f"places={self.places!r}: name places={{backbone.path:FOLDER}}")
 
 
 def reread(path: str | Path, settings: Settings, say: Say = print) -> list[Path]:
@@ -215,9 +218,13 @@ def run_reread(config: Mapping[str, Any]) -> None:
     for word in ("readings", "off_from", "prompts", "faces"):
         given = values[word]
         if given is not None:
-            values[word] = tuple([given] if isinstance(given, str | int) else given)
-    for path in [runs] if isinstance(runs, str) else runs:
-        reread(path, Settings(**values))
+            given = values[word] = tuple(given if isinstance(given, list) else [given])
+            if word != "off_from" and not all(isinstance(one, str) for one in given):
+                raise StepscopeError(
+                    f"{word}={list(given)} is read as a number: quote it, \"{word}=['10_0']\""
+                )
+    for path in runs if isinstance(runs, list) else [runs]:
+        reread(str(path), Settings(**values))
 
 
 main = entry("reread", run_reread)

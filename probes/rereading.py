@@ -128,7 +128,8 @@ class Target:
                 group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
                 atomic.put(root / FILE, json.dumps(group).encode(), self.run.path / SCRATCH)
             store = Run.create(self.run.folder(self.reading), self.layout(), self.labels(), {})
-            store.write_steps({name: self.run.store.read(name) for name in ("sigma", "timestep")})
+        # A group whose creation was interrupted lacks them.
+        store.write_steps({name: self.run.store.read(name) for name in ("sigma", "timestep")})
         wanted |= set(store.attributes.get("samples", ()))
         store.annotate(
             reading=self.reading,
@@ -215,7 +216,9 @@ def steps_off(run: Rereading, given: Sequence[int] | None) -> tuple[int, ...]:
     n = run.steps
     if given is None:
         return default_steps_off(n)
+    if not given:
+        raise StepscopeError("off_from is empty: name a step, or off_from=null for the default")
     for k in given:
-        if not 0 <= k < n:
+        if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k < n:
             raise StepscopeError(f"off_from={list(given)}: {run.path} has steps 0 to {n - 1}")
     return tuple(sorted(set(given)))

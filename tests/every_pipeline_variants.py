@@ -1,44 +1,22 @@
 """The words that variants of a call are made of: what each changes in a pipeline and its arguments."""
 
-import copy
-import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
-from diffusers import FluxControlNetModel, MultiAdapter
-from torch import nn
 
-from tests.every_pipeline import build, pipeline_class
-from tests.every_pipeline_calls import NEGATIVES, Call, asked_of, noise, picture, plain_arguments
+from tests import every_pipeline_words as change
+from tests.every_pipeline import pipeline_class
+from tests.every_pipeline_calls import Call, noise
 from tests.every_pipeline_image_prompt import image_prompt, load_image_prompt
-from tests.every_pipeline_parts import image_processor, part, unet_sizes, unet_with
-from tests.models import plain_controlnet, randomised
-
-Arguments = dict[str, Any]
+from tests.every_pipeline_parts import image_processor
+from tests.every_pipeline_words import Arguments, Asked
 
 
 def _nothing(*args: Any) -> Arguments:
     return {}
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a class's `__call__` and `__init__` ask for, by name."""
-
-    name: str
-    call: Mapping[str, inspect.Parameter]
-    init: Mapping[str, inspect.Parameter]
-
-    @property
-    def can_guide(self) -> bool:
-        """Whether it has classifier-free guidance."""
-        if self.name.startswith("Flux"):
-            return "true_cfg_scale" in self.call
-        return "LatentConsistency" not in self.name
 
 
 @dataclass(frozen=True)
@@ -56,204 +34,36 @@ class Word:
     alone: bool = False
 
 
-def _guided(call: Call, given: Arguments, asked: Mapping[str, Any]) -> Arguments:
-    scale = 3.5 if call.is_flux else 5.0
-    return {"negative_prompt": NEGATIVES, "true_cfg_scale": 3.0, "guidance_scale": scale}
-
-
-def _own_denoiser(pipe: Any) -> Any:
-    """The pipeline's denoiser becomes a copy that only this pipeline has."""
-    name = "transformer" if getattr(pipe, "transformer", None) is not None else "unet"
-    pipe.register_modules(**{name: copy.deepcopy(getattr(pipe, name))})
-    return getattr(pipe, name)
-
-
-# Several ControlNets or T2I-Adapters, and ControlNets of other kinds.
-
-
-def _two(name: str) -> dict[str, Any]:
-    asked = inspect.signature(pipeline_class(name).__init__).parameters
-    word = "controlnet" if "controlnet" in asked else "adapter"
-    annotation = str(asked[word].annotation)
-    two = [part(name, annotation), copy.deepcopy(part(name, annotation))]
-    return {word: MultiAdapter(two) if word == "adapter" else two}
-
-
-def _for_two(call: Call, given: Arguments, asked: Mapping[str, Any]) -> Arguments:
-    name = "control_image" if "control_image" in asked else "image"
-    one = given[name]
-    modes = [0, 1] if "Union" in call.name else [None, None]
-    return {
-        name: [*one, *one] if isinstance(one, list) else [one, one.flip(0)],
-        "controlnet_conditioning_scale": [0.5, 1.0],
-        "adapter_conditioning_scale": [0.5, 1.0],
-        "control_mode": modes,
-    }
-
-
-@cache
-def _union() -> FluxControlNetModel:
-    sizes: dict[str, Any] = dict(plain_controlnet().config) | {"num_mode": 2}
-    known = inspect.signature(FluxControlNetModel.__init__).parameters
-    return randomised(FluxControlNetModel(**{k: v for k, v in sizes.items() if k in known}))
-
-
-# Embeddings in the place of words.
-
-WORDS_ALONE = r"KolorsImg2Img|StableUnCLIPPipeline|StableDiffusionInstructPix2Pix|DiffEdit"
-"""Classes that ask for the prompt in words, whatever their signature says, or encode it unseen."""
-
-
-@cache
-def _encoded(name: str) -> tuple[torch.Tensor, ...]:
-    """What the class's own `encode_prompt` makes of the prompts, seen in a plain call."""
-    pipe, seen = build(name), []
-    encode = pipe.encode_prompt
-
-    def keep(*args: Any, **kwargs: Any) -> Any:
-        seen.append(encode(*args, **kwargs))
-        return seen[-1]
-
-    pipe.encode_prompt = keep
-    pipe(**asked_of(plain_arguments(Call(name)), name))
-    return seen[0]
-
-
-def _embedded(call: Call, given: Arguments, asked: Mapping[str, Any]) -> Arguments:
-    """The prompt as embeddings; a negative prompt stays in words."""
-    made = _encoded(call.name)
-    found: Arguments = {"prompt": None, "prompt_embeds": made[0]}
-    if call.is_flux or len(made) == 4:
-        found["pooled_prompt_embeds"] = made[1 if call.is_flux else 2]
-    return found
-
-
-# Callbacks.
-
-
-def _callback(call: Callable[..., dict[str, Any]], steps: int = 3) -> Callable[..., Arguments]:
-    return lambda *args: {"callback_on_step_end": call, "num_inference_steps": steps}
-
-
-CUT = r"prompt_embeds|add_text_embeds|add_time_ids|(control_)?image|mask|masked_image_latents|"
-CUT += r"depth_mask|image_latents"
-
-
-def _cut_off(call: Call, given: Arguments, asked: Mapping[str, Any]) -> Arguments:
-    known = pipeline_class(call.name)._callback_tensor_inputs  # pyright: ignore[reportAttributeAccessIssue]
-    names = [name for name in known if re.fullmatch(CUT, name)]
-    return _callback(cut)() | {"callback_on_step_end_tensor_inputs": names}
-
-
-def cut(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """Guidance ends after the first step, as with diffusers' SDCFGCutoffCallback, for any batch."""
-    if step:
-        return {}
-    pipe._guidance_scale = 0.0
-    return {name: _last(value) for name, value in values.items()}
-
-
-def _last(value: Any) -> Any:
-    """The positive rows; of InstructPix2Pix's three the first."""
-    if isinstance(value, list):
-        return [_last(v) for v in value]
-    return value[:2] if len(value) == 6 else value[-2:]
-
-
-def shrink(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-    return {"latents": values["latents"] * 0.9}
-
-
-def stop(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """As user interfaces do: the first step of three is the last that runs."""
-    pipe._interrupt = True
-    return {}
-
-
-def _can_be_cut(asked: Asked) -> bool:
-    """Guidance that is read at every step; and a ControlNet's image may be cut with the rows."""
-    control = "controlnet" in asked.init and not re.search(
-        r"ControlNet(Img2Img)?Pipeline$", asked.name
-    )
-    flux, pag = asked.name.startswith("Flux"), "pag_scale" in asked.call
-    return _has_callback(asked) and asked.can_guide and not (flux or pag or control)
-
-
-def _has_callback(asked: Asked) -> bool:
-    return "callback_on_step_end" in asked.call
-
-
-# Pictures.
-
-
-class Blackens(nn.Module):
-    """A safety checker that finds something in the first image of every batch."""
-
-    device, dtype = torch.device("cpu"), torch.float32
-
-    def forward(self, clip_input: torch.Tensor, images: Any) -> tuple[Any, list[bool]]:
-        images[0] = images[0] * 0
-        return images, [True] + [False] * (len(images) - 1)
-
-
-def _one_row(call: Call, given: Arguments, asked: Mapping[str, Any]) -> Arguments:
-    """Two images of one prompt and one picture, as a tuple of PIL images."""
-    found: Arguments = {"num_images_per_prompt": 2, "output_type": "pil", "return_dict": False}
-    for name, value in given.items():
-        if re.fullmatch(r"(.*_)?image|(negative_)?prompt|depth_map", name):
-            found[name] = [v[:1] for v in value] if _is_batches(value) else value[:1]
-    return found
-
-
-def _is_batches(value: Any) -> bool:
-    return isinstance(value, list) and isinstance(value[0], torch.Tensor)
-
-
-def _overlay(call: Call, given: Arguments, asked: Mapping[str, Any]) -> Arguments:
-    """The painted part is pasted into the picture, which is larger."""
-    size = 2 * call.size[0], 2 * call.size[1]
-    mask = picture(4, *size).convert("L").point(lambda value: 0)
-    mask.paste(255, (8, 8, 24, 20))
-    control = picture(5, *size)
-    return {
-        "control_image": [control] if "Union" in call.name else control,
-        "image": picture(3, *size),
-        "mask_image": mask,
-        "padding_mask_crop": 4,
-        "output_type": "pil",
-    }
-
-
-def _nine_channels(name: str) -> dict[str, Any]:
-    return {"unet": unet_with(unet_sizes(name) | {"in_channels": 9})}
-
-
 WORDS: dict[str, Word] = {
-    "guided": Word(lambda asked: asked.can_guide, _guided),
+    "guided": Word(lambda asked: asked.can_guide, change.guided),
     "perturbed": Word(
         lambda asked: "pag_scale" in asked.call or "sag_scale" in asked.call,
         lambda *args: {"pag_scale": 3.0, "sag_scale": 0.75},
-        change=_own_denoiser,
+        change=change.own_denoiser,
         alone=True,
     ),
     "image_prompt": Word(
         lambda asked: "ip_adapter_image" in asked.call and not asked.name.startswith("Alt"),
         lambda call, given, asked: image_prompt(call),
-        change=lambda pipe: load_image_prompt(_own_denoiser(pipe)),
+        change=lambda pipe: load_image_prompt(change.own_denoiser(pipe)),
         alone=True,
     ),
     "latent": Word(
         lambda asked: "LDM3D" not in asked.name, lambda *args: {"output_type": "latent"}
     ),
     "embeds": Word(
-        lambda asked: "prompt_embeds" in asked.call and not re.search(WORDS_ALONE, asked.name),
-        _embedded,
+        lambda asked: (
+            "prompt_embeds" in asked.call and not re.search(change.WORDS_ALONE, asked.name)
+        ),
+        change.embedded,
     ),
-    "edited": Word(_has_callback, _callback(shrink)),
-    "cutoff": Word(_can_be_cut, _cut_off),
+    "edited": Word(change.has_callback, change.callback(change.shrink)),
+    "cutoff": Word(change.can_be_cut, change.cut_off),
     "stopped": Word(
-        lambda asked: _has_callback(asked) and hasattr(pipeline_class(asked.name), "interrupt"),
-        _callback(stop),
+        lambda asked: (
+            change.has_callback(asked) and hasattr(pipeline_class(asked.name), "interrupt")
+        ),
+        change.callback(change.stop),
     ),
     "truncated": Word(
         lambda asked: "strength" in asked.call,
@@ -272,7 +82,9 @@ WORDS: dict[str, Word] = {
         },
     ),
     "several": Word(
-        lambda asked: "controlnet" in asked.init or "adapter" in asked.init, _for_two, _two
+        lambda asked: "controlnet" in asked.init or "adapter" in asked.init,
+        change.for_two,
+        change.two,
     ),
     "guess": Word(
         lambda asked: (
@@ -290,21 +102,21 @@ WORDS: dict[str, Word] = {
         # with one mode for all, the other classes give a batch of two a mode of one
         lambda asked: asked.name == "FluxControlNetPipeline",
         lambda *args: {"control_mode": 1},
-        lambda name: {"controlnet": _union()},
+        lambda name: {"controlnet": change.union()},
     ),
     "repeated": Word(
         lambda asked: (
             "num_images_per_prompt" in asked.call
             and not re.search("AltDiffusionImg2Img|LDM3D|DiffEdit", asked.name)
         ),
-        _one_row,
+        change.one_row,
     ),
     "overlay": Word(
         # the two hand their checks no output type, or a list of images, and fail
         lambda asked: (
             "padding_mask_crop" in asked.call and asked.name != "StableDiffusionPAGInpaintPipeline"
         ),
-        _overlay,
+        change.overlay,
     ),
     "unsafe": Word(
         lambda asked: (
@@ -312,7 +124,7 @@ WORDS: dict[str, Word] = {
             and not re.search("LDM3D|StableDiffusionUpscale", asked.name)
         ),
         components=lambda name: {
-            "safety_checker": Blackens(),
+            "safety_checker": change.Blackens(),
             "feature_extractor": image_processor(),
         },
     ),
@@ -322,7 +134,7 @@ WORDS: dict[str, Word] = {
             and "unet" in asked.init
             and not re.search("Union|Legacy|DiffEdit|Paint", asked.name.replace("Inpaint", ""))
         ),
-        components=_nine_channels,
+        components=change.nine_channels,
     ),
     "alone": Word(
         lambda asked: "generator" in asked.call,

@@ -32,6 +32,13 @@ def row(number: int) -> dict[str, np.ndarray]:
     return {"length": np.arange(4, dtype=np.float32) + number}
 
 
+def empty(path: Path) -> Run:
+    """A run of `LENGTH` without samples."""
+    run = Run.create(path, plan(**LENGTH), [], {})
+    run.write_steps(STEPS)
+    return run
+
+
 def filled(path: Path, samples: int = 2, **attributes: Any) -> Run:
     """A run of `LENGTH` whose samples are done."""
     run = Run.create(path, plan(**LENGTH), [{"face": "ann"}] * samples, attributes)

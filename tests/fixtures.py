@@ -88,6 +88,17 @@ def forks(ann):
         yield made
 
 
+@pytest.fixture(scope="module")
+def sd() -> Any:
+    """A Stable Diffusion pipeline of the test file's own, which has been called."""
+    from tests.models import stable_diffusion
+    from tests.small import SMALL
+
+    pipe = stable_diffusion()
+    pipe("a man", **SMALL)  # a first call sets attributes of the pipeline's own
+    return pipe
+
+
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory):
     """`recorded(case)`: two samples of that case with velocities, recorded once."""

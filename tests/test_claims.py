@@ -12,7 +12,8 @@ from analysis.number import Number
 from analysis.synthetic import Approach
 from analysis.verdict import AtLeast, AtMost, Claim, Part, Rule, Verdict, Within
 from hooks.errors import StepscopeError
-from tests.measured import MARGINS
+from tests import truths
+from tests.measured import MARGINS, measured_run
 from tests.truths import EARLY, LATE, Truth, flat, hinge, straight
 
 YES, NO, OPEN, GONE = Verdict
@@ -111,6 +112,11 @@ WINDOWS = {
         YES,
         {"as predicted": OPEN, "committed": YES},
     ),
+    "it comes early and is lost again": (
+        Truth(baseline=0.2, committed=lambda s: np.interp(s, [0, 5, 28], [0, 4, 1]), few=0.2),
+        OPEN,
+        {"committed": OPEN},
+    ),
     "too few faces": (Truth(faces=3), OPEN, {"committed": OPEN, "as predicted": OPEN}),
 }
 
@@ -165,6 +171,58 @@ def test_a_mode_that_was_not_measured_is_none_and_decides_nothing_but_its_own() 
     assert "metrics=[arcface_committed]" in part(silent, "committed").reason
 
 
+def test_a_run_that_ends_within_the_window_shows_no_window(monkeypatch) -> None:
+    monkeypatch.setattr(truths, "STEPS", 8)
+    monkeypatch.setattr(truths, "OFF_FROM", tuple(range(9)))
+    found = asked(WINDOW, Truth(committed=hinge(5)).evidence())
+    assert part(found, "committed").verdict == GONE
+    assert part(found, "committed").reason == "it ends after 8 steps, none after the first 8"
+
+
+def test_the_full_adapter_is_that_of_the_main_run_and_not_a_larger_scale() -> None:
+    truth = Truth()
+    told, rng = truth.evidence(), np.random.default_rng(0)
+    more = truth.ended(rng, dict.fromkeys(range(8), 0.0), "pocket_dev", 28, 0.3, 1.5)
+    weak = [*told.runs["weak_adapter"], more]
+    found = [asked(TRANSFER, replace(told, runs={**told.runs, "weak_adapter": w}))
+             for w in (weak, weak[:-1])]  # fmt: skip
+    assert [part(f, "retention of the lift").sentence for f in found[:1]] == [
+        part(found[1], "retention of the lift").sentence
+    ]
+
+
+def test_one_judge_reads_both_runs_and_a_recogniser_of_one_alone_is_said() -> None:
+    def told(*recognisers: str) -> Claim:
+        pair = [measured_run(), measured_run("pocket_schnell", 4, recognisers=recognisers)]
+        return asked(
+            TRANSFER,
+            Evidence(
+                {"main": pair}, baseline="pocket_dev", swapped="pocket_schnell", margins=MARGINS
+            ),
+        )
+
+    assert (
+        "'identity' did not"
+        in part(told("pocket"), "similarity under the other recognisers").reason
+    )
+    assert "'pocket' did not" in part(told("another"), "similarity not lower").reason
+
+
+def test_where_every_face_is_lost_the_sentence_says_why_nothing_is_decided() -> None:
+    told = Truth().evidence()
+    dev, schnell = told.runs["main"]
+    lost = schnell.assign(final_similarity=schnell["final_similarity"] * np.nan)
+    found = asked(TRANSFER, replace(told, runs={**told.runs, "main": [dev, lost]}))
+    assert part(found, "similarity not lower").verdict == OPEN
+    assert "no face was found" in part(found, "similarity not lower").sentence
+    assert part(found, "similarity, lost faces counted as failures").verdict == NO
+
+
+def test_a_ratio_without_an_interval_has_none_over_prompts_either() -> None:
+    found = asked(TRANSFER, Truth(none=0.8, baseline=0.5, swapped=0.45).evidence())
+    assert part(found, "retention of the lift").crossed == ""
+
+
 def test_without_its_null_a_reading_of_x0_claims_no_window() -> None:
     found = asked(WINDOW, Truth().evidence(without=["null_similarity"]))
     assert part(found, "as predicted").verdict == OPEN
@@ -204,8 +262,37 @@ def test_what_decides_is_named_in_the_margins(decided: tuple) -> None:
         (Truth(carried=Approach(9.0)), YES, {"sharpness lags carried identity": NO}),
         (Truth(sharp=lambda s: 2 - s / 28), NO, {"sharpness still rises": NO}),
         (Truth(faces=3), OPEN, {"sharpness lags identity, beyond the blur null": OPEN}),
+        (  # blur costs the judge nothing, or helps it: a null that does not rise has no end
+            Truth(null=lambda s: 1 - s / 280),
+            OPEN,
+            {"sharpness lags identity, beyond the blur null": OPEN},
+        ),
+        (  # a share of a rise that is none
+            Truth(predicted=lambda s: np.interp(s, [0, 1, 8, 28], [1.1, 1.1, 1.3, 1])),
+            OPEN,
+            {"sharpness has more of its rise left than identity": OPEN},
+        ),
+        (
+            Truth(sharp=lambda s: 2 - LATE(s)),
+            NO,
+            {
+                "sharpness has more of its rise left than identity": OPEN,
+                "sharpness lags carried identity": OPEN,
+            },
+        ),
     ],
-    ids=["early and late", "detail first", "alike", "blur", "carried late", "falls", "few faces"],
+    ids=[
+        "early and late",
+        "detail first",
+        "alike",
+        "blur",
+        "carried late",
+        "falls",
+        "few faces",
+        "null falls",
+        "identity falls",
+        "sharpness falls",
+    ],
 )
 def test_later_detail_is_read_from_the_lag_and_both_gains(
     truth: Truth, verdict: Verdict, parts: dict
@@ -261,8 +348,13 @@ def test_one_face_and_nothing_decide_nothing() -> None:
         ({"window_decided_by": ("commited",)}, "no 'commited'; did you mean 'committed'"),
         ({"window_decided_by": ()}, "name at least one mode"),
         ({"transfer_margin": 0.0}, "verdict.transfer_margin=0.0: a margin must be above 0"),
+        ({"retention": "most"}, "verdict.retention='most' is no number"),
+        ({"lost_face": np.nan}, "verdict.lost_face=nan is no number"),
+        ({"window_steps": 8.5}, r"verdict.window_steps=8.5 is no whole number"),
+        ({"window_from": 9}, "verdict.window_from=9 is after verdict.window_steps=8"),
+        ({"margin": 1}, "verdict: no 'margin'; did you mean"),
     ],
 )
-def test_a_margin_that_cannot_be_meant_is_one_line(change: dict, line: str) -> None:
+def test_a_margin_that_cannot_be_meant_is_one_line(change: dict, line: str, unchecked) -> None:
     with pytest.raises(StepscopeError, match=line):
-        Margins(**{word: getattr(MARGINS, word) for word in Margins.words()} | change)
+        Margins.named({word: getattr(MARGINS, word) for word in Margins.words()} | change)

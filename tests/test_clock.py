@@ -1,6 +1,7 @@
 """The clock says which step and branch a pass is; what it cannot place, or hooks cannot see, is refused."""
 
 import copy
+import time
 from typing import Any
 
 import diffusers
@@ -8,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from PIL import Image
 from torch import nn
 
 from hooks import Capture, record
 from hooks.clock import Listener, listening
 from hooks.errors import UnsupportedPipelineError
-from tests.cases import CASES, NEGATIVE, unguided
+from tests.cases import CASES, NEGATIVE, PROMPT, unguided
+from tests.small import opened
 
 GUIDED = [case for case in CASES.values() if case.branches == 2]
 COMPARED = ("velocity", "attention_norm", "residual_norm")
@@ -141,3 +144,22 @@ def test_block_replaced_while_recording_is_noticed(tmp_path):
     finally:
         blocks[1] = original
     assert not (tmp_path / "run.zarr").exists()
+
+
+def test_encoding_an_image_is_no_part_of_the_first_step(tmp_path, monkeypatch):
+    parts = CASES["sd"].pipe.components
+    pipe: Any = diffusers.StableDiffusionImg2ImgPipeline(**parts, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    encode = pipe.vae.encode
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(0.5)
+        return encode(*args, **kwargs)
+
+    monkeypatch.setattr(pipe.vae, "encode", slow)
+    photo = Image.effect_noise((24, 16), 90).convert("RGB")
+    with record(pipe, tmp_path / "run.zarr"):
+        pipe(PROMPT, image=photo, num_inference_steps=4, strength=0.7)
+    run = opened(tmp_path / "run.zarr")
+    assert run.stage_seconds.sel(stage="vae").item() >= 0.5
+    assert float(run.step_seconds[0, 0]) < 0.5

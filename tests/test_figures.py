@@ -1,5 +1,6 @@
 """Every figure of the list is drawn, saved as PDF and PNG, and says what it lacks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -293,3 +294,20 @@ def test_padding_and_the_largest_channels_are_drawn_where_they_were_recorded() -
 def test_no_title_or_caption_says_more_than_what_is_measured() -> None:
     for name, figure in FIGURES.items():
         assert "where identity enters" not in f"{figure.caption} {texts(drawn(name))}".lower()
+
+
+@pytest.mark.parametrize("backbone", ["pocket_dev", "pocket_schnell"])
+def test_of_a_study_of_one_backbone_what_cannot_be_drawn_is_missing_evidence(backbone: str) -> None:
+    every = evidence()
+    alone = {
+        name: [run for run in runs if run.attrs["backbone"] == backbone]
+        for name, runs in every.runs.items()
+    }
+    missing = 0
+    for figure in FIGURES.values():
+        try:
+            with styled():
+                figure.make(replace(every, runs=alone))
+        except MissingEvidenceError:
+            missing += 1
+    assert 0 < missing < len(FIGURES)

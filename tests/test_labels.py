@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from hypothesis import strategies as st
 from hooks.errors import RunError
 from hooks.labels import refuse_labels, stored_seed
 from hooks.store import Run
-from tests.filled import LENGTH, STEPS, filled, plan, row
-from tests.test_append import before_rename, killed_before_rename
+from tests.filled import LENGTH, empty, filled, plan, row
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 WHOLE = st.integers(-(2**63), 2**63 - 1)
@@ -35,13 +33,6 @@ KINDS = {
 """By the name of the label; `x_` before it is another label of the same kind."""
 LABEL = st.fixed_dictionaries({}, optional=KINDS | {f"x_{n}": kind for n, kind in KINDS.items()})
 CALLS = st.lists(st.lists(LABEL, min_size=1, max_size=3), min_size=1, max_size=4)
-
-
-def empty(path: Path) -> Run:
-    """A run without samples."""
-    run = Run.create(path, plan(**LENGTH), [], {})
-    run.write_steps(STEPS)
-    return run
 
 
 def back(name: str, stored: Any) -> Any:
@@ -239,70 +230,3 @@ def test_seeds_of_64_bits_are_kept(tmp_path):
     assert xr.open_zarr(run.path).seed.values.tolist() == [-(2**63), -2, 7]
     with pytest.raises(RunError, match="'seed'"):
         run.refuse_labels([{"seed": 2**64}])
-
-
-def test_full_disk_while_a_label_is_added_leaves_the_run_as_it_was(tmp_path, monkeypatch):
-    """Read with consolidated metadata and without."""
-    path = tmp_path / "run.zarr"
-    run = empty(path)
-    run.append([{"tries": 3}], [row(0)])
-    before = xr.open_zarr(path).load()
-
-    def full() -> None:
-        raise OSError(28, "No space left on device")
-
-    renames = 0
-    while True:
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "replace", before_rename(renames, full))
-            try:
-                run.append([{"note": "a"}, {"note": "b"}], [row(8), row(9)])
-                break
-            except OSError:
-                renames += 1
-        for consolidated in (True, False):
-            seen = xr.open_zarr(path, consolidated=consolidated).load()
-            xr.testing.assert_identical(seen, before)
-    assert renames > len(before.variables)
-    after = xr.open_zarr(path)
-    assert after.note.values.tolist() == ["", "a", "b"]
-    np.testing.assert_array_equal(after.tries.values, [3, np.nan, np.nan])
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process to kill it")
-def test_killed_while_a_label_is_added_the_run_is_the_one_before(tmp_path):
-    path = tmp_path / "run.zarr"
-    empty(path).append([{"tries": 3}], [row(0)])
-    before = xr.open_zarr(path).load()
-
-    def add() -> None:
-        Run.open(path).append([{"note": 1}], [row(8)])
-
-    renames = 0
-    while killed_before_rename(renames, add):
-        xr.testing.assert_identical(xr.open_zarr(path).load(), before)
-        renames += 1
-    assert renames > len(before.variables)
-    assert xr.open_zarr(path).note.values[-1] == 1
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process to kill it")
-def test_a_label_that_a_killed_process_left_unknown_is_forgotten(tmp_path):
-    """Without consolidated metadata it would be seen, with another number of samples."""
-    path = tmp_path / "run.zarr"
-    run = filled(path, samples=1)
-    other = filled(tmp_path / "other.zarr", samples=1)
-    renamed: list[Path] = []
-    replace = os.replace
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "replace", lambda a, b: (renamed.append(b), replace(a, b)))
-        other.append([{"note": "a"}], [row(1)])
-    assert renamed[-1] == other.path / "zarr.json"
-    add = lambda: Run.open(path).append([{"note": "a"}], [row(1)])  # noqa: E731
-    assert killed_before_rename(len(renamed) - 1, add)
-    assert (path / "note" / "zarr.json").exists()
-    run.append([{"face": "bob"}], [row(1)])
-    assert not (path / "note").exists()
-    assert xr.open_zarr(path, consolidated=False).sizes["sample"] == 2
-    run.append([{"note": 1.5}], [row(1)])
-    assert xr.open_zarr(path).note.dtype == np.float64

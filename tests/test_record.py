@@ -208,3 +208,19 @@ def test_non_finite_latents_name_their_step_and_block(name, block, path, value, 
     finally:
         bias.data.copy_(good)
     assert not (tmp_path / "run.zarr").exists()
+
+
+def test_recorded_x0_is_the_estimate_from_the_guided_output(case, recorded):
+    """FLUX: x - sigma v. Euler (SDXL): x - sigma eps. DDIM (SD): (x - s eps) / alpha."""
+    run = recorded(case).run
+    output = run.velocity.isel(branch=0).astype("float64")
+    if case.branches == 2:
+        scale = case.call["true_cfg_scale" if case.is_flux else "guidance_scale"]
+        negative = run.velocity.isel(branch=1).astype("float64")
+        output = negative + scale * (output - negative)
+    expected = run.latents - run.sigma * output
+    if case.pipeline in ("sd", "sd_controlnet"):
+        abar = case.pipe.scheduler.alphas_cumprod[run.timestep.values].double()
+        alpha, s = (xr.DataArray(v, dims="step") for v in (abar**0.5, (1 - abar) ** 0.5))
+        expected = (run.latents - s * output) / alpha
+    np.testing.assert_allclose(run.x0, expected.transpose(*run.x0.dims), rtol=1e-4, atol=1e-4)

@@ -69,6 +69,12 @@ def test_the_page_begins_with_verdicts_and_both_tables(tmp_path: Path) -> None:
     assert "Contradicted when read as: carried by the latents, committed" in page
 
 
+def test_a_title_is_text_and_no_markup(tmp_path: Path) -> None:
+    page = report.write(tmp_path / "r.html", Truth().evidence(), [], title="<b>&").read_text()
+    assert "<b>" not in page
+    assert "<h1>&lt;b&gt;&amp;</h1>" in page
+
+
 def test_the_page_counts_its_intervals_and_names_those_that_were_asked_for(tmp_path: Path) -> None:
     found = Truth().evidence()
     report.write(tmp_path / "r.html", found, [], title="t")

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from analysis.runs import open_recorded
 from hooks.errors import StepscopeError
+from hooks.store import Run
 from probes import reread as module
 from probes.reread import Settings, check_reproduces, load, main, reread
 from probes.rereading import open_rereading, steps_off
@@ -173,6 +175,22 @@ def test_killed_it_goes_on_and_ends_with_the_same_bytes(plain, path, tmp_path, m
     assert files(path) == before
 
 
+@pytest.mark.parametrize("at", ["write_steps", "annotate"])
+def test_killed_as_a_group_is_made_it_is_no_reading_yet_and_ends_whole(at, path, monkeypatch):
+    def killed(*args, **more):
+        raise KeyboardInterrupt
+
+    only = Settings(readings=("carried",))
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, at, killed)
+        with pytest.raises(KeyboardInterrupt):
+            reread(path, only, say=lambda text: None)
+    assert "carried_x0" not in open_recorded(path)
+    reread(path, only, say=lambda text: None)
+    assert open_recorded(path)["carried_x0"].attrs["samples"] == [0, 1]
+    np.testing.assert_array_equal(values(path, "carried")["sigma"], values(path)["sigma"])
+
+
 def test_some_samples_first_and_the_others_later(path):
     reread(path, Settings(readings=("carried",), faces=("bob",)), say=lambda text: None)
     found = values(path, "carried")
@@ -232,11 +250,16 @@ def test_the_usual_steps_are_dense_early(path):
     {
         "readings=[caried]": "readings: no 'caried'; did you mean 'carried'",
         "off_from=[7]": "has steps 0 to 1",
+        "off_from=[]": "off_from is empty",
+        "off_from=[0.5]": "has steps 0 to 1",
+        "faces=[10_0]": "faces=[100] is read as a number: quote it",
+        "places=3": "places=3: name places=",
+        "batch_size=x": "batch_size='x' is not positive",
         "faces=[anna]": "has no 'anna'; did you mean 'ann'",
         "places={backbone.pat:x}": "places: no 'backbone.pat'; known: backbone.path",
     }.items(),
 )
-def test_a_mistake_is_one_line(word, line, path, capsys):
+def test_a_mistake_is_one_line(word, line, path, capsys, unchecked):
     assert run_command([f"runs=[{path}]", word], main) == 2
     (told,) = capsys.readouterr().err.splitlines()
     assert line in told

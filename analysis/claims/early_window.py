@@ -37,8 +37,8 @@ def rule(evidence: Evidence, mode: str) -> str:
     m = margins(evidence)
     null = "; the blur null reaches it at another step" if mode in BLURRED else ""
     return (
-        f"at most {m.window_steps} steps, to {evidence.share:.0%} of the plateau and of the rise; less "
-        f"than {m.plateau_rise:g} of the rise in the last quarter of the run{null}"
+        f"at most {m.window_steps} steps, to {evidence.share:.0%} of the plateau and of the rise; the "
+        f"last quarter of the run neither rises nor falls by {m.plateau_rise:g} of the rise{null}"
     )
 
 
@@ -91,6 +91,9 @@ def claim(evidence: Evidence) -> Claim:
 def part(evidence: Evidence, mode: str, *, decides: bool) -> Part:
     """One mode's verdict, with the other estimators of the same curve as secondary estimates."""
     values, done = curve(evidence, mode)
+    last, window_steps = axis(values, "step").progress[-1] + done, margins(evidence).window_steps
+    if last <= window_steps:
+        raise StepscopeError(f"it ends after {last:g} steps, none after the first {window_steps}")
     estimates = reading(evidence, mode, values, done)
     verdict, reason = decide(estimates, margins(evidence))
     share = f"{evidence.share:.0%}"
@@ -122,7 +125,7 @@ def curve(evidence: Evidence, mode: str) -> tuple[xr.DataArray, int]:
     The estimate x0 at step 7 is the eighth evaluation, so that 1 is added. Raises MissingEvidenceError.
     """
     if mode == "whole runs":
-        return budgets(evidence, evidence.all("step_budget", backbone=evidence.baseline)), 0
+        return budgets(evidence, evidence.some("step_budget", backbone=evidence.baseline)), 0
     run = evidence.one("trajectory", backbone=evidence.baseline)
     if mode == "as predicted":
         return evidence.identity(run), 1
@@ -176,7 +179,9 @@ def decide(estimates: Reading, m: Margins) -> tuple[Verdict, str]:
         )
     if plateau_at.low > m.window_steps:
         return Verdict.CONTRADICTED, "the share is reached only after the window"
-    if not last_quarter.high < m.plateau_rise:
+    if last_quarter.high < -m.plateau_rise:
+        return Verdict.UNDECIDED, "no plateau: the curve falls at its end"
+    if not (-m.plateau_rise < last_quarter.low and last_quarter.high < m.plateau_rise):
         return Verdict.UNDECIDED, "no plateau is shown"
     if max(plateau_at.high, rise_at.high) > m.window_steps or np.isnan(rise_at.high):
         return Verdict.UNDECIDED, "an interval reaches beyond the window"

@@ -48,16 +48,20 @@ def stack_pairs(first: xr.DataArray, second: xr.DataArray) -> xr.DataArray:
 
 
 def adapter_off_and_on(
-    runs: Sequence[xr.Dataset], quantity: Callable[[xr.Dataset], xr.DataArray]
+    runs: Sequence[xr.Dataset],
+    quantity: Callable[[xr.Dataset], xr.DataArray],
+    full: float | None = None,
 ) -> tuple[xr.DataArray, xr.DataArray]:
-    """A quantity (sample, ...) at `adapter.scale` 0 and at the largest scale of the runs.
+    """A quantity (sample, ...) at `adapter.scale` 0 and at the full scale.
+
+    full: the scale of the full adapter; None, or one that no run has, stands for the largest.
 
     Raises MissingEvidenceError where one of the two is missing.
     """
     values = {setting(run, "adapter.scale"): quantity(run) for run in runs}
     if 0.0 not in values or len(values) < 2:
         raise MissingEvidenceError("weak_adapter has no run without adapter, or none with it")
-    return values[0.0], values[max(values)]
+    return values[0.0], values[full if full in values and full else max(values)]
 
 
 def number(bounds: Bounds, digits: int = 3, why: str = "–") -> Number:

@@ -23,7 +23,7 @@ from analysis.drift import lag
 from analysis.evidence import Evidence
 from analysis.number import Entry, Number
 from analysis.quantities import contrast, null_contrast, sharpness
-from analysis.saturation import ShareOfPlateau
+from analysis.saturation import DOES_NOT_RISE, ShareOfPlateau
 from analysis.verdict import AtLeast, Claim, Part
 from analysis.windows import axis, saturation
 from hooks.errors import StepscopeError
@@ -31,6 +31,8 @@ from hooks.errors import StepscopeError
 TITLE = "Later steps refine detail"
 CLAIMED = "later steps refine detail, sharpness and contrast"
 ABOVE = AtLeast(0.0)
+UNDEFINED = "one of the curves does not rise, or not within the run"
+NO_RISE = "no rise is shown for one of the curves"
 Ask = Callable[[Evidence, str], Part]
 
 
@@ -134,7 +136,8 @@ def share_left(evidence: Evidence, title: str, identity: xr.DataArray, *, decide
         return np.stack([of[:, 1] - of[:, 0], of[:, 0], of[:, 1]], 1)
 
     bounds = evidence.interval(both.isel(quantity=0))(face_means(both).mean, shares)
-    numbers = [number(Bounds(*(end[k] for end in bounds))) for k in range(3)]
+    bounds = without_rise_nan(evidence, both, bounds)
+    numbers = [number(Bounds(*(end[k] for end in bounds)), why=NO_RISE) for k in range(3)]
     steps = margins(evidence).window_steps
     return Part.of(
         title,
@@ -160,6 +163,15 @@ def rise_left(means: Float[np.ndarray, "resample 2 3"]) -> Float[np.ndarray, "re
         return (means[..., 2] - means[..., 1]) / (means[..., 2] - means[..., 0])
 
 
+def without_rise_nan(evidence: Evidence, both: xr.DataArray, bounds: Bounds) -> Bounds:
+    """The bounds of shares of rises, NaN unless every curve (sample, quantity, point) is shown to rise."""
+    rises = evidence.average(both.isel(step=-1) - both.isel(step=0))
+    if (rises["low"].values > 0).all():
+        return bounds
+    unknown = np.full(np.shape(bounds.estimate), np.nan)
+    return Bounds(bounds.estimate, unknown, unknown)
+
+
 def lag_beyond_null(evidence: Evidence, title: str) -> Part:
     """Lag of sharpness behind identity, minus its lag behind the blurred final image."""
     run = trajectory(evidence)
@@ -172,7 +184,8 @@ def lag_beyond_null(evidence: Evidence, title: str) -> Part:
         means: Float[np.ndarray, "resample 2 point"],
     ) -> Float[np.ndarray, "resample"]:
         # (detail - identity) - (detail - null): sharpness's own position cancels.
-        ends = [saturation(estimator, means[:, k], x).position for k in (0, 1)]
+        curves = [saturation(estimator, means[:, k], x) for k in (0, 1)]
+        ends = [np.where(c.reason == DOES_NOT_RISE, np.nan, c.position) for c in curves]
         with np.errstate(invalid="ignore"):
             return ends[1] - ends[0]
 
@@ -183,7 +196,7 @@ def lag_beyond_null(evidence: Evidence, title: str) -> Part:
         title,
         ABOVE,
         "steps, lag minus the null's lag",
-        number(bounds, 1, lags[0].attrs.get(WITHOUT, "–")),
+        number(bounds, 1, lags[0].attrs.get(WITHOUT, UNDEFINED)),
         control="the final image, whose identity is constant, blurred to the sharpness of x0",
         crossed=crossed(evidence, both, null_minus_identity, digits=1),
         secondary=[
@@ -217,11 +230,12 @@ def left_with_adapter(evidence: Evidence, title: str) -> Part:
         return of[:, 1] - of[:, 0]
 
     bounds = evidence.interval(both.isel(quantity=0))(face_means(both).mean, change)
+    bounds = without_rise_nan(evidence, both, bounds)
     return Part.of(
         title,
         ABOVE,
         "share of its rise after the window, with minus without adapter",
-        number(bounds),
+        number(bounds, why=NO_RISE),
         control="the same backbone without adapter",
     )
 

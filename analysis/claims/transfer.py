@@ -92,15 +92,23 @@ def lift(evidence: Evidence, backbone: str) -> xr.DataArray:
         run = evidence.one("main", backbone=backbone)
         without = evidence.committed(run)
         return difference(without.sel(adapter_steps=0, drop=True), evidence.endpoint(run))
-    return difference(*adapter_off_and_on(runs, evidence.endpoint))
+    return difference(*adapter_off_and_on(runs, evidence.endpoint, main_scale(evidence, backbone)))
+
+
+def main_scale(evidence: Evidence, backbone: str) -> float | None:
+    """The adapter scale of the main run, which is that of the full adapter; None without that run."""
+    try:
+        return setting(evidence.one("main", backbone=backbone), "adapter.scale")
+    except MissingEvidenceError:
+        return None
 
 
 def similarity(evidence: Evidence, title: str, rule: Rule) -> Part:
     """Swapped minus baseline, paired by face, prompt and seed."""
     runs = pair(evidence)
-    ends = [evidence.endpoint(run) for run in runs]
-    found = evidence.effect(*ends)
     judge = evidence.recogniser(runs[0])
+    ends = [evidence.endpoint(run, judge) for run in runs]
+    found = evidence.effect(*ends)
     return Part.of(
         title,
         rule,

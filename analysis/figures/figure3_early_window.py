@@ -84,7 +84,7 @@ def budget(evidence: Evidence, above: Axes, below: Axes) -> None:
     panel(above, "a", "whole runs")
     panel(below, "f", "window ends, whole runs")
     try:
-        every = {b: evidence.all("step_budget", backbone=b) for b in evidence.backbones}
+        every = {b: evidence.some("step_budget", backbone=b) for b in evidence.backbones}
         curves = {name(b): budgets(evidence, runs) for b, runs in every.items()}
     except StepscopeError as error:
         gap(above, str(error))

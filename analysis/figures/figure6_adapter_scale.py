@@ -34,7 +34,7 @@ def draw(evidence: Evidence) -> Figure:
     rates: list[xr.Dataset] = []
     for k, backbone in enumerate(evidence.backbones):
         runs = sorted(
-            evidence.all("adapter_scale", backbone=backbone),
+            evidence.some("adapter_scale", backbone=backbone),
             key=lambda r: setting(r, "adapter.scale"),
         )
         alpha = [setting(run, "adapter.scale") for run in runs]
@@ -55,7 +55,9 @@ def draw(evidence: Evidence) -> Figure:
             bars(one, alpha[: len(found)], values, look(k), ls=look(k).line, label=name(backbone))
     if not rates:
         gap(axes[1], "one face: no rate over faces")
-    reference_lines(evidence, axes[0], evidence.all("adapter_scale", backbone=evidence.baseline)[0])
+    reference_lines(
+        evidence, axes[0], evidence.some("adapter_scale", backbone=evidence.baseline)[0]
+    )
     axes[1].set_ylim(-0.03, 1.05)
     key(figure, axes[0])
     return figure

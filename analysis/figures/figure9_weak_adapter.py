@@ -29,7 +29,7 @@ def draw(evidence: Evidence) -> Figure:
     axes = figure.subplots(1, 3, width_ratios=[1.3, 0.9, 0.8])
     for k, backbone in enumerate(evidence.backbones):
         runs = sorted(
-            evidence.all("weak_adapter", backbone=backbone),
+            evidence.some("weak_adapter", backbone=backbone),
             key=lambda r: -setting(r, "adapter.scale"),
         )
         panel(axes[k], "ab"[k], run_name(runs[0]))

@@ -27,7 +27,7 @@ def draw(evidence: Evidence) -> Figure:
     axes = figure.subplots()
     for k, backbone in enumerate(evidence.backbones):
         runs = sorted(
-            evidence.all("step_budget", backbone=backbone), key=lambda r: setting(r, "steps")
+            evidence.some("step_budget", backbone=backbone), key=lambda r: setting(r, "steps")
         )
         points = [
             (
@@ -57,6 +57,6 @@ def draw(evidence: Evidence) -> Figure:
     axes.set_xscale("log")
     plain(axes.xaxis)
     axes.set(xlabel="seconds an image", ylabel="cosine to the reference")
-    reference_lines(evidence, axes, evidence.all("step_budget", backbone=evidence.baseline)[0])
+    reference_lines(evidence, axes, evidence.some("step_budget", backbone=evidence.baseline)[0])
     key(figure, axes)
     return figure

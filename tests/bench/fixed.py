@@ -18,7 +18,7 @@ import torch
 from diffusers import FluxPipeline
 
 from hooks import record
-from hooks.recorder import Recording
+from hooks.recording import Recording
 
 DEV = "pocket/models/flux-dev"
 
