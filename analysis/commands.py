@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from hooks.errors import StepscopeError, nearest
 from probes.provenance import default_out
-from probes.rereading import OF
+from probes.readings import READINGS
 from probes.study import Study, prompts_of
 
 
@@ -143,9 +143,9 @@ def experiments(study: Mapping[str, Any], names: Sequence[str] | None) -> list[E
             raise StepscopeError(f"experiments: no {name!r}; {nearest(name, study)}")
     for name, values in study.items():
         for reading in values.get("readings") or ():
-            if reading not in OF:
+            if reading not in READINGS:
                 raise StepscopeError(
-                    f"study.{name}.readings: no {reading!r}; {nearest(str(reading), OF)}"
+                    f"study.{name}.readings: no {reading!r}; {nearest(str(reading), READINGS)}"
                 )
     return [
         Experiment(

@@ -13,8 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
+from analysis.budgets import budgets
 from analysis.cells import FaceMeans
-from analysis.evidence import IDENTITY, Evidence, budgets
+from analysis.evidence import IDENTITY, Evidence
 from analysis.figures import (
     FIGURES,
     figure1_replacement,

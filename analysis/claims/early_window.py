@@ -6,9 +6,10 @@ import numpy as np
 import xarray as xr
 
 from analysis.bootstrap import WITHOUT
+from analysis.budgets import budgets
 from analysis.claims.estimates import attempt, crossed, margins, ratio
 from analysis.drift import lag
-from analysis.evidence import Evidence, budgets
+from analysis.evidence import Evidence
 from analysis.margins import MODES, Margins
 from analysis.number import Entry, Number
 from analysis.quantities import short

@@ -100,3 +100,12 @@ def crossed(
     value, low, high = (float(bounds[word]) + shift for word in ("estimate", "low", "high"))
     why = bounds.attrs.get(WITHOUT, "not defined where one is left out" if np.isnan(low) else "–")
     return Number(value if np.isfinite(value) else np.nan, low, high, digits, why=why)
+
+
+def nan_without_rise(evidence: Evidence, both: xr.DataArray, bounds: Bounds) -> Bounds:
+    """The bounds of shares of rises, NaN unless every curve (sample, quantity, point) is shown to rise."""
+    rises = evidence.average(both.isel(step=-1) - both.isel(step=0))
+    if (rises["low"].values > 0).all():
+        return bounds
+    unknown = np.full(np.shape(bounds.estimate), np.nan)
+    return Bounds(bounds.estimate, unknown, unknown)

@@ -15,6 +15,7 @@ from analysis.claims.estimates import (
     effect,
     margins,
     mean,
+    nan_without_rise,
     number,
     stack_pairs,
 )
@@ -136,7 +137,7 @@ def share_left(evidence: Evidence, title: str, identity: xr.DataArray, *, decide
         return np.stack([of[:, 1] - of[:, 0], of[:, 0], of[:, 1]], 1)
 
     bounds = evidence.interval(both.isel(quantity=0))(face_means(both).mean, shares)
-    bounds = without_rise_nan(evidence, both, bounds)
+    bounds = nan_without_rise(evidence, both, bounds)
     numbers = [number(Bounds(*(end[k] for end in bounds)), why=NO_RISE) for k in range(3)]
     steps = margins(evidence).window_steps
     return Part.of(
@@ -161,15 +162,6 @@ def rise_left(means: Float[np.ndarray, "resample 2 3"]) -> Float[np.ndarray, "re
     """Share of the rise from the first of three points to the last that comes after the second."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return (means[..., 2] - means[..., 1]) / (means[..., 2] - means[..., 0])
-
-
-def without_rise_nan(evidence: Evidence, both: xr.DataArray, bounds: Bounds) -> Bounds:
-    """The bounds of shares of rises, NaN unless every curve (sample, quantity, point) is shown to rise."""
-    rises = evidence.average(both.isel(step=-1) - both.isel(step=0))
-    if (rises["low"].values > 0).all():
-        return bounds
-    unknown = np.full(np.shape(bounds.estimate), np.nan)
-    return Bounds(bounds.estimate, unknown, unknown)
 
 
 def lag_beyond_null(evidence: Evidence, title: str) -> Part:
@@ -230,7 +222,7 @@ def left_with_adapter(evidence: Evidence, title: str) -> Part:
         return of[:, 1] - of[:, 0]
 
     bounds = evidence.interval(both.isel(quantity=0))(face_means(both).mean, change)
-    bounds = without_rise_nan(evidence, both, bounds)
+    bounds = nan_without_rise(evidence, both, bounds)
     return Part.of(
         title,
         ABOVE,

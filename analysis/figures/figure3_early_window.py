@@ -18,7 +18,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.evidence import Evidence, budgets
+from analysis.budgets import budgets
+from analysis.evidence import Evidence
 from analysis.figures.marks import bars, curve, look, steps
 from analysis.figures.readings import NULL, READINGS, draw_readings, reference_lines, share_axis
 from analysis.figures.style import QUIET, Look, canvas, gap, panel
