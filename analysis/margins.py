@@ -18,6 +18,7 @@ class Margins:
     """The bounds of the rules. None has a default: each is a choice of the study.
 
     retention: smallest share of the baseline's lift that counts as transferred, 0 to 1.
+    least_lift: cosine that the adapter has to give the baseline; of a smaller lift no share is asked for.
     transfer_margin: largest fall of the cosine that counts as no loss of similarity, above 0.
     distance_margin: largest rise of the perceptual distance that counts as none, as a share of the
         baseline's, above 0.
@@ -32,6 +33,7 @@ class Margins:
     """
 
     retention: float
+    least_lift: float
     transfer_margin: float
     distance_margin: float
     speed: float

@@ -20,6 +20,7 @@ FACES = tuple(f"{n:02d}_0" for n in range(6))
 SIZE, BATCH = 16, 8
 MARGINS = Margins(
     retention=0.9,
+    least_lift=0.1,
     transfer_margin=0.05,
     distance_margin=0.05,
     speed=3.0,

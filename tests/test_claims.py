@@ -208,16 +208,6 @@ def test_one_judge_reads_both_runs_and_a_recogniser_of_one_alone_is_said() -> No
     assert "'pocket' did not" in part(told("another"), "similarity not lower").reason
 
 
-def test_where_every_face_is_lost_the_sentence_says_why_nothing_is_decided() -> None:
-    told = Truth().evidence()
-    dev, schnell = told.runs["main"]
-    lost = schnell.assign(final_similarity=schnell["final_similarity"] * np.nan)
-    found = asked(TRANSFER, replace(told, runs={**told.runs, "main": [dev, lost]}))
-    assert part(found, "similarity not lower").verdict == OPEN
-    assert "no face was found" in part(found, "similarity not lower").sentence
-    assert part(found, "similarity, lost faces counted as failures").verdict == NO
-
-
 def test_a_ratio_without_an_interval_has_none_over_prompts_either() -> None:
     found = asked(TRANSFER, Truth(none=0.8, baseline=0.5, swapped=0.45).evidence())
     assert part(found, "retention of the lift").crossed == ""
@@ -358,3 +348,22 @@ def test_one_face_and_nothing_decide_nothing() -> None:
 def test_a_margin_that_cannot_be_meant_is_one_line(change: dict, line: str, unchecked) -> None:
     with pytest.raises(StepscopeError, match=line):
         Margins.named({word: getattr(MARGINS, word) for word in Margins.words()} | change)
+
+
+def test_a_share_of_a_lift_that_is_next_to_nothing_is_undecided() -> None:
+    small = asked(TRANSFER, Truth(none=0.5, baseline=0.505, swapped=0.55).evidence())
+    retention = part(small, "retention of the lift")
+    assert retention.verdict == Verdict.UNDECIDED
+    assert "not shown to be at least 0.1" in retention.reason
+
+
+def test_a_backbone_that_shows_no_face_at_all_contradicts_the_transfer() -> None:
+    seen = Truth().evidence()
+    dev, schnell = seen.runs["main"]
+    blind = schnell.assign(final_similarity=schnell["final_similarity"] * np.nan)
+    found = asked(TRANSFER, replace(seen, runs={**seen.runs, "main": [dev, blind]}))
+    assert found.verdict == Verdict.CONTRADICTED
+    assert (
+        "no face was found in any image of pocket schnell"
+        in part(found, "similarity not lower").reason
+    )

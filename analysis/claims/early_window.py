@@ -113,9 +113,13 @@ def part(evidence: Evidence, mode: str, *, decides: bool) -> Part:
         *share_kept(evidence, values, mode),
     ]
     estimator, x = ShareOfPlateau(evidence.share), axis(values, "step").progress
-    wider = crossed(
-        evidence, values, lambda y: saturation(estimator, y, x).position, digits=1, shift=done
-    )
+    wider: Entry = ""
+    if not np.isnan(
+        estimates.of_plateau.low
+    ):  # what is undefined over faces is so over all factors
+        wider = crossed(
+            evidence, values, lambda y: saturation(estimator, y, x).position, digits=1, shift=done
+        )
     text = rule(evidence, mode)
     return Part(mode, text, verdict, primary, CONTROLS[mode], wider, secondary, reason, decides)
 

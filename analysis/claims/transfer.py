@@ -1,5 +1,7 @@
 """Does the frozen adapter give the swapped backbone the same identity, in few steps?"""
 
+from dataclasses import replace
+
 import numpy as np
 import xarray as xr
 
@@ -64,12 +66,16 @@ def pair(evidence: Evidence) -> tuple[xr.Dataset, xr.Dataset]:
 def retention(evidence: Evidence, title: str, rule: Rule) -> Part:
     """What the adapter gives the swapped backbone over what it gives the baseline."""
     lifts = [lift(evidence, backbone) for backbone in evidence.backbones]
-    both = stack_pairs(*lifts)
+    both, least = stack_pairs(*lifts), margins(evidence).least_lift
+    share = ratio(evidence, lifts[1], lifts[0])
+    if not mean(evidence, lifts[0]).low >= least:
+        why = f"the lift of {name(evidence.baseline)} is not shown to be at least {least:g}"
+        share = replace(share, low=np.nan, high=np.nan, why=why)
     return Part.of(
         title,
         rule,
         "lift of the swapped backbone over lift of the baseline",
-        ratio(evidence, lifts[1], lifts[0]),
+        share,
         control="the same backbone without adapter, in the same cells",
         crossed=crossed(evidence, both, lambda means: means[:, 1] / means[:, 0]),
         secondary=[
@@ -78,6 +84,12 @@ def retention(evidence: Evidence, title: str, rule: Rule) -> Part:
         ],
         decides=True,
     )
+
+
+def final_similarity(evidence: Evidence, *runs: xr.Dataset) -> list[xr.DataArray]:
+    """Similarity (sample) of the final images of each run, under the recogniser of the first."""
+    judge = evidence.recogniser(runs[0])
+    return [evidence.endpoint(run, judge) for run in runs]
 
 
 def lift(evidence: Evidence, backbone: str) -> xr.DataArray:
@@ -106,9 +118,14 @@ def main_scale(evidence: Evidence, backbone: str) -> float | None:
 def similarity(evidence: Evidence, title: str, rule: Rule) -> Part:
     """Swapped minus baseline, paired by face, prompt and seed."""
     runs = pair(evidence)
-    judge = evidence.recogniser(runs[0])
-    ends = [evidence.endpoint(run, judge) for run in runs]
+    judge, floor = evidence.recogniser(runs[0]), margins(evidence).lost_face
+    ends, reason = final_similarity(evidence, *runs), ""
+    lost = [run_name(r) for r, end in zip(runs, ends, strict=True) if end.isnull().all()]
+    if lost:  # every image was measured and none has a face, which is a result
+        ends = [end.fillna(floor) for end in ends]
+        reason = f"no face was found in any image of {lost[0]}: each counts as {floor:g}"
     found = evidence.effect(*ends)
+    more = {"reason": reason} if reason else {}
     return Part.of(
         title,
         rule,
@@ -122,12 +139,13 @@ def similarity(evidence: Evidence, title: str, rule: Rule) -> Part:
             ("pairs", str(int(found["pairs"]))),
         ],
         decides=True,
+        **more,
     )  # fmt: skip
 
 
 def equivalence(evidence: Evidence, title: str, rule: Rule) -> Part:
     """The same difference, bounded on both sides."""
-    ends = [evidence.endpoint(run) for run in pair(evidence)]
+    ends = final_similarity(evidence, *pair(evidence))
     return Part.of(title, rule, "cosine, swapped minus baseline", effect(evidence, *ends))
 
 
@@ -165,7 +183,7 @@ def few_steps(evidence: Evidence, title: str, rule: Rule) -> Part:
     first, second = pair(evidence)
     steps = setting(second, "steps")
     short = evidence.one("step_budget", backbone=evidence.baseline, steps=steps)
-    ends = [evidence.endpoint(run) for run in (short, second, first)]
+    ends = final_similarity(evidence, first, short, second)[1:] + final_similarity(evidence, first)
     return Part.of(
         title,
         rule,
@@ -181,7 +199,7 @@ def few_steps(evidence: Evidence, title: str, rule: Rule) -> Part:
 
 def worst_case(evidence: Evidence, title: str, rule: Rule) -> Part:
     """The difference where an image without a face has the similarity `lost_face` of the margins."""
-    ends = [evidence.endpoint(run) for run in pair(evidence)]
+    ends = final_similarity(evidence, *pair(evidence))
     floor = margins(evidence).lost_face
     lost = [int(np.isnan(end.values).sum()) for end in ends]
     return Part.of(
