@@ -143,7 +143,7 @@ def test_a_label_that_is_called_as_a_measurement_is_refused_before_it_is_measure
         recording.label([{"latency_seconds": 1.5}])
         case(seeds=(2,), steps=2)
     with pytest.raises(
-        RunError, match="has a label 'latency_seconds', which is what latency calls"
+        RunError, match="has a label 'latency_seconds', which is also the name of a variable"
     ):
         measured(path)
     assert not (path / "analysis").exists()
