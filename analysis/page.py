@@ -27,7 +27,10 @@ table.claims{font-size:.9rem}table.claims td:first-child{font-weight:600}
 .supported,.contradicted,.undecided,.missing{font-weight:600;white-space:nowrap}
 .supported::before{content:"● "}.contradicted::before{content:"○ "}.undecided::before{content:"◐ "}
 .supported::before{color:#009E73}.contradicted::before{color:#D55E00}.undecided::before{color:#E69F00}
-nav ul{columns:2;padding-left:1.2rem}@media (max-width:40rem){nav ul{columns:1}}
+nav ul{columns:2;column-gap:2.5rem;padding-left:1.2rem}
+@media (max-width:40rem){nav ul{columns:1}table.claims thead{display:none}
+ table.claims td{display:block;border:0;padding:.15rem 0}table.claims tr{display:block;padding:.6rem 0;
+ border-bottom:1px solid var(--line)}}
 .gap{border:1px dotted var(--quiet);padding:1rem;color:var(--quiet);font-style:italic}
 """
 

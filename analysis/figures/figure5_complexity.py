@@ -49,7 +49,7 @@ def draw(evidence: Evidence) -> Figure:
         steps(one, run.sizes["step"])
         panel(one, letter, run_name(run).replace(", ", "\n"))
     ends = chance_and_ceiling(evidence, runs[0])
-    scale.vmax = max(scale.vmax or 0.0, float(np.nanmax(ends, initial=0.0)))
+    scale.vmax = max(scale.vmax or 0.0, float(np.nanmax(ends, initial=0.0)) + 0.03)
     bar = right.colorbar(
         ScalarMappable(scale), ax=list(axes), label="cosine to the reference", pad=0.02
     )
