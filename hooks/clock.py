@@ -7,7 +7,7 @@ The life of one call:
       for each step:
         denoiser(...)                              a pass; with true CFG or the like, another one
         scheduler.step(...)              tick      output, latents before and after; the step moves on
-        callback_on_step_end(...)        settle    the latents that the next step begins with
+        callback_on_step_end(...)        settle    the latents that would be decoded now
       image = vae.decode(...)
     return                               end       what the pipeline returned
     or an exception                      abandon
@@ -176,7 +176,7 @@ class _Source:
             stack.enter_context(replaced(scheduler, "set_timesteps", self._set_timesteps))
             stack.enter_context(replaced(scheduler, "step", self._step))
             if "callback_on_step_end" in bound.arguments:
-                _settle(bound.arguments, self._settled)
+                _settle(bound.arguments, self._settled, decoded_by_name(self.pipe))
             result = original(*bound.args, **bound.kwargs)
         self.clock.stop()
         for listener in listeners:
@@ -212,11 +212,20 @@ class _Source:
             listener.settle(latents)
 
 
-def _settle(arguments: dict[str, Any], settled: Callable[[torch.Tensor], None]) -> None:
-    """Put a callback around the caller's own that sees the latents which the next step begins with.
+def decoded_by_name(pipe: Any) -> str:
+    """What a pipeline's callbacks call the latents that it decodes: latent consistency models decode
+    `denoised`, and go on with other `latents`."""
+    return "denoised" if "denoised" in getattr(pipe, "_callback_tensor_inputs", ()) else "latents"
+
+
+def _settle(
+    arguments: dict[str, Any], settled: Callable[[torch.Tensor], None], decoded: str
+) -> None:
+    """Put a callback around the caller's own that sees the latents which would be decoded after it.
 
     Pipelines change latents after the scheduler's step (inpainting blends the known part in), and so
-    may the caller's callback. It is given what it asked for, and its answer is passed on.
+    may the caller's callback. It is given what it asked for, and its answer is passed on. decoded: their
+    name among the callback's tensors.
     """
     own: Any = arguments["callback_on_step_end"]
     wanted = list(arguments["callback_on_step_end_tensor_inputs"] or [])
@@ -224,15 +233,15 @@ def _settle(arguments: dict[str, Any], settled: Callable[[torch.Tensor], None]) 
         wanted = list(own.tensor_inputs)
 
     def callback(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-        latents, answer = values["latents"], {}
+        latents, answer = values[decoded], {}
         if own is not None:
             answer = own(pipe, step, timestep, {name: values[name] for name in wanted})
-            latents = answer.get("latents", latents)
+            latents = answer.get(decoded, latents)
         settled(latents)
         return answer
 
     arguments["callback_on_step_end"] = callback
-    arguments["callback_on_step_end_tensor_inputs"] = list(dict.fromkeys([*wanted, "latents"]))
+    arguments["callback_on_step_end_tensor_inputs"] = list(dict.fromkeys([*wanted, decoded]))
 
 
 _SOURCES: WeakKeyDictionary[Any, _Source] = WeakKeyDictionary()

@@ -114,7 +114,8 @@ WORDS: dict[str, Word] = {
     "overlay": Word(
         # the two hand their checks no output type, or a list of images, and fail
         lambda asked: (
-            "padding_mask_crop" in asked.call and asked.name != "StableDiffusionPAGInpaintPipeline"
+            "padding_mask_crop" in asked.call
+            and not re.search("DiffusionPAGInpaint|ControlNetUnionInpaint", asked.name)
         ),
         change.overlay,
     ),

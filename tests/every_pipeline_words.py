@@ -195,9 +195,8 @@ def overlay(call: Call, given: Arguments, asked: Mapping[str, Any]) -> Arguments
     size = 2 * call.size[0], 2 * call.size[1]
     mask = picture(4, *size).convert("L").point(lambda value: 0)
     mask.paste(255, (8, 8, 24, 20))
-    control = picture(5, *size)
     return {
-        "control_image": [control] if "Union" in call.name else control,
+        "control_image": picture(5, *size),
         "image": picture(3, *size),
         "mask_image": mask,
         "padding_mask_crop": 4,
