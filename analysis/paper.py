@@ -59,11 +59,11 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     measured, settings = wanted_metrics(planned, config), Settings(photos=tuple(models["photos"]))
     left = (name for path, names in measured.items() for name in unmeasured(path, names))
     preflight(list(dict.fromkeys(left)), settings)
-    make(planned, say)
-    read_again(planned, say)
-    measure(measured, settings, say)
-    evidence = gather(planned, models, margins)
-    items = show(config, evidence, planned, say)
+    record_runs(planned, say)
+    reread_runs(planned, say)
+    measure_runs(measured, settings, say)
+    evidence = load_evidence(planned, models, margins)
+    items = make_items(config, evidence, planned, say)
     made = f"{sum(not item.missing for item in items)} of {len(items)} figures and tables"
     if not config["report"]:
         say(f"{out}: {made}")
@@ -73,7 +73,7 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     return path
 
 
-def make(planned: Sequence[Planned], say: Say) -> None:
+def record_runs(planned: Sequence[Planned], say: Say) -> None:
     """Record every run that is not another's part; finished ones are skipped by `probes` itself."""
     own = {one.path: one for one in reversed(planned) if one.made_here}
     for i, one in enumerate(reversed(own.values())):
@@ -81,7 +81,7 @@ def make(planned: Sequence[Planned], say: Say) -> None:
         run(one.study, say=lambda text: None)
 
 
-def read_again(planned: Sequence[Planned], say: Say) -> None:
+def reread_runs(planned: Sequence[Planned], say: Say) -> None:
     """Read runs again with the adapter off or with another face, where an experiment asks for it."""
     for one in planned:
         if one.experiment.readings:
@@ -109,21 +109,21 @@ def wanted_metrics(
     return {path: tuple(names) for path, names in sorted(wanted.items())}
 
 
-def measure(measured: Mapping[Path, Sequence[str]], settings: Settings, say: Say) -> None:
+def measure_runs(measured: Mapping[Path, Sequence[str]], settings: Settings, say: Say) -> None:
     """Measure each run by its metrics; what is measured with the same inputs is left as it is."""
     for k, (path, names) in enumerate(measured.items()):
         say(f"measuring run {k + 1} of {len(measured)}: {path.name}")
         measure_all([path], names, settings)
 
 
-def gather(
+def load_evidence(
     planned: Sequence[Planned], models: Mapping[str, Any], margins: Margins | None = None
 ) -> Evidence:
     """Every experiment's measured runs, each cut to the experiment's own grid."""
     runs: dict[str, list[xr.Dataset]] = {}
     for one in planned:
         measured = open_measured(one.path).assign_attrs(path=str(one.path))
-        runs.setdefault(one.experiment.name, []).append(cut(measured, one))
+        runs.setdefault(one.experiment.name, []).append(restrict(measured, one))
     levels = composed(["experiment=prompt_complexity", *backbone(models)]).get("complexity", {})
     return Evidence(
         runs,
@@ -139,7 +139,7 @@ def backbone(models: Mapping[str, Any]) -> list[str]:
     return [f"backbone={models['baseline']}"]
 
 
-def cut(measured: xr.Dataset, one: Planned) -> xr.Dataset:
+def restrict(measured: xr.Dataset, one: Planned) -> xr.Dataset:
     """The samples of a planned run among those of the run that holds them."""
     grid = {
         "face": list(face_files(one.study.faces)),
@@ -152,7 +152,7 @@ def cut(measured: xr.Dataset, one: Planned) -> xr.Dataset:
     return measured.isel(sample=keep)
 
 
-def show(
+def make_items(
     config: Mapping[str, Any], evidence: Evidence, planned: Sequence[Planned], say: Say
 ) -> list[Item]:
     """Make and save every figure and table; one that lacks something says what."""
@@ -161,18 +161,18 @@ def show(
         folder = local_path(config["out"], "out") / kind
         for name in known if config[kind] is None else config[kind]:
             exhibit = known[name]
-            about = told(config, kind, exhibit, planned)
+            about = describe_item(config, kind, exhibit, planned)
             try:
                 with styled():
                     made = exhibit.make(evidence)
-                    items.append(Item(**about, **saved(made, folder, name)))
+                    items.append(Item(**about, **save_item(made, folder, name)))
             except StepscopeError as error:
                 items.append(Item(**about, missing=str(error)))
                 say(f"{name}: not made, {error}")
     return items
 
 
-def saved(made: Any, folder: Path, name: str) -> dict[str, Any]:
+def save_item(made: Any, folder: Path, name: str) -> dict[str, Any]:
     """Write a figure as PDF and PNG, a table as CSV, Markdown and LaTeX; what an item shows of it."""
     if isinstance(made, Table):
         made.save(folder, name)
@@ -180,7 +180,7 @@ def saved(made: Any, folder: Path, name: str) -> dict[str, Any]:
     return {"image": save(made, folder, name)[1]}
 
 
-def told(
+def describe_item(
     config: Mapping[str, Any], kind: str, exhibit: Exhibit, planned: Iterable[Planned]
 ) -> dict[str, Any]:
     """What the report says of an item besides showing it."""

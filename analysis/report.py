@@ -48,17 +48,17 @@ def write(path: Path, evidence: Evidence, items: Sequence[Item], *, title: str) 
     """
     own = [item for item in items if item.name not in FIRST | LAST]
     sections = [
-        *(lookup(name, evidence, keys) for name, keys in FIRST.items()),
-        *((item.name, heading(item.caption), shown(item, path)) for item in own),
-        *(lookup(name, evidence, keys) for name, keys in LAST.items()),
+        *(table_section(name, evidence, keys) for name, keys in FIRST.items()),
+        *((item.name, heading(item.caption), item_body(item, path)) for item in own),
+        *(table_section(name, evidence, keys) for name, keys in LAST.items()),
         ("intervals", "How many intervals the report holds", page.grid(intervals(evidence))),
-        ("runs", "The runs", "".join(provenance(evidence))),
+        ("runs", "The runs", "".join(run_details(evidence))),
     ]
     parts = [
         page.title(title),
-        page.paragraph(made_of(evidence), "note"),
+        page.paragraph(provenance_line(evidence), "note"),
         page.grid(summary(evidence), kind="claims"),
-        page.paragraph(reading(evidence), "note"),
+        page.paragraph(how_to_read(evidence), "note"),
         page.contents((name, heading) for name, heading, _ in sections),
         *(page.section(*one) for one in sections),
     ]
@@ -77,7 +77,7 @@ def summary(evidence: Evidence) -> Table:
     return Table(("claim", "the paper, of FLUX.1", "here", "verdict"), rows)
 
 
-def made_of(evidence: Evidence) -> str:
+def provenance_line(evidence: Evidence) -> str:
     """Models, machines, versions and days of the runs."""
     runs = [run for each in evidence.runs.values() for run in each]
 
@@ -98,7 +98,7 @@ def made_of(evidence: Evidence) -> str:
     return ". ".join(f"{word}: {text}" for word, text in told.items() if text) + "."
 
 
-def reading(evidence: Evidence) -> str:
+def how_to_read(evidence: Evidence) -> str:
     """Which models the page is about, and what the numbers in brackets are."""
     models = {str(setting(run, "backbone")) for each in evidence.runs.values() for run in each}
     pocket = (
@@ -115,7 +115,7 @@ def reading(evidence: Evidence) -> str:
     )
 
 
-def lookup(name: str, evidence: Evidence, keys: int) -> tuple[str, str, str]:
+def table_section(name: str, evidence: Evidence, keys: int) -> tuple[str, str, str]:
     """Name, heading and body of a table that the page always has."""
     exhibit = TABLES[name]
     first, _, rest = exhibit.caption.partition("\n\n")
@@ -123,7 +123,7 @@ def lookup(name: str, evidence: Evidence, keys: int) -> tuple[str, str, str]:
     return name, heading(first), body + page.fold("how to read it", page.paragraph(rest))
 
 
-def shown(item: Item, path: Path) -> str:
+def item_body(item: Item, path: Path) -> str:
     """A figure or table, what it shows, the command that makes it again, and those of its runs."""
     first, _, rest = item.caption.partition("\n\n")
     if item.missing:
@@ -164,7 +164,7 @@ def intervals(evidence: Evidence) -> Table:
     return Table(("kind", "intervals"), rows, note=note)
 
 
-def provenance(evidence: Evidence) -> list[str]:
+def run_details(evidence: Evidence) -> list[str]:
     """Of every run what it was recorded on, with which versions, and every weight's hash."""
     unique = {run.attrs.get("path", str(i)): run for i, run in enumerate(
         run for runs in evidence.runs.values() for run in runs)}  # fmt: skip
