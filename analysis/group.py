@@ -14,6 +14,7 @@ from analysis.metrics.metric import Quantity
 from analysis.runs import GROUP, MARK
 from hooks.provenance import versions
 from hooks.store import publish_measured
+from hooks.vocabulary import described
 
 WHOLE = 2**16  # bytes of one sample's values from which each sample is a chunk
 JUDGES = ("insightface", "onnxruntime", "opencv-python-headless", "lpips")
@@ -75,7 +76,7 @@ def create(
         fill = np.nan if q.dtype.startswith("float") else 0
         about = {
             "units": q.units,
-            "long_name": q.long_name,
+            **described(name, q.long_name),
             "direction": q.direction,
             **(q.more or {}),
             "metric": metric.name,
@@ -88,7 +89,9 @@ def create(
         chunks[name] = {"chunks": (1 if large else shape[0], *shape[1:])}
     mark = {
         "units": "1",
-        "long_name": f"which inputs {metric.name} was measured of; 0 where it was not",
+        **described(
+            MARK + metric.name, f"which inputs {metric.name} was measured of; 0 where it was not"
+        ),
         "metric": metric.name,
     }
     marks = np.zeros(sizes["sample"], np.int64)

@@ -17,7 +17,7 @@ from hooks.documents import MEASURED, Documents
 from hooks.errors import RunError, StepscopeError
 from hooks.labels import ABSENT, KNOWN
 from hooks.paths import run_path
-from hooks.vocabulary import READABLE, SAMPLE_COORDINATES
+from hooks.vocabulary import READABLE, SAMPLE_COORDINATES, described
 
 GROUP = MEASURED
 MARK = "measured_"
@@ -62,7 +62,7 @@ def unknown(run: xr.Dataset) -> dict[str, xr.Variable]:
         name: xr.Variable(
             declared.dims,
             KNOWN[name].stored([ABSENT] * run.sizes["sample"]),
-            {"units": declared.units, "long_name": declared.long_name},
+            {"units": declared.units, **described(name, declared.long_name)},
         )
         for name, declared in SAMPLE_COORDINATES.items()
         if name not in run.variables

@@ -16,7 +16,14 @@ from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec, ZstdCodec
 
 from hooks.labels import KNOWN, Column, Label, columns_of, values_of
 from hooks.layout import Layout
-from hooks.vocabulary import AXES, SAMPLE_COORDINATES, SCHEMA_VERSION, STEP_COORDINATES, Variable
+from hooks.vocabulary import (
+    AXES,
+    SAMPLE_COORDINATES,
+    SCHEMA_VERSION,
+    STEP_COORDINATES,
+    Variable,
+    described,
+)
 
 # Chosen by `python -m tests.bench`, which prints bytes and seconds by codec. Text and tiny arrays are
 # not worth shuffling.
@@ -61,15 +68,14 @@ _KEYS = [
 """How chunks are called: c/0, c.0, 0."""
 
 
-def document(
-    column: Column, samples: int, run: Mapping[str, Any], before: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def document(name: str, column: Column, samples: int, run: Mapping[str, Any]) -> dict[str, Any]:
     """The metadata document of a sample coordinate, for a run that stands already.
 
-    Made of those of the run's arrays: Zarr-Python takes as long as some steps of a small model. before:
-    of the array of another type whose place it takes. Whoever has that one open still reads its
-    chunks, so this one's have other names.
+    Made of those of the run's arrays: Zarr-Python takes as long as some steps of a small model. Where the
+    run has an array of that name and another type, whoever has it open still reads its chunks, so this
+    one's have other names.
     """
+    before = run.get(name)
     keys = _KEYS[_KEYS.index(before["chunk_key_encoding"]) + 1 if before is not None else 0]
     declared, more = _declared(column)
     like = {"str": "prompt", "bool": "done"}.get(column.dtype, "seed")
@@ -80,7 +86,7 @@ def document(
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [max(samples, _FEW)]}},
         "chunk_key_encoding": keys,
         "fill_value": {"str": "", "bool": False, "int64": -1}.get(column.dtype, "NaN"),
-        "attributes": _about(declared) | more,
+        "attributes": _about(name, declared) | more,
     }
 
 
@@ -112,8 +118,8 @@ def _declared(column: Column, name: str = "") -> tuple[Variable, dict[str, Any]]
     return column.declared(), {"label": column.kind}
 
 
-def _about(declared: Variable) -> dict[str, Any]:
-    return {"units": declared.units, "long_name": declared.long_name}
+def _about(name: str, declared: Variable) -> dict[str, Any]:
+    return {"units": declared.units, **described(name, declared.long_name)}
 
 
 def _create(
@@ -145,7 +151,7 @@ def _create(
         fill_value=fill,
         dimension_names=declared.dims,
         compressors=_TEXT if declared.dtype in ("str", "bool") else _NUMBERS,
-        attributes={**_about(declared), **(more or {})},
+        attributes={**_about(name, declared), **(more or {})},
     )
 
 
@@ -158,7 +164,7 @@ def _create_coordinate(group: Any, name: str, axis: str, values: np.ndarray) -> 
         dtype=str if text else values.dtype,
         dimension_names=(axis,),
         compressors=_TEXT if text else _NUMBERS,
-        attributes={"units": "1", "long_name": AXES.get(name, f"{name} of the {axis}")},
+        attributes={"units": "1", **described(name, AXES.get(name, f"{name} of the {axis}"))},
     )
     if len(values):
         array[:] = values.astype(object) if text else values

@@ -88,6 +88,6 @@ class Contents:
             else:
                 values = [*column.given_back(self.arrays[name].read()), *values]
                 column = column.widened(values)
-            others[name] = document(column, len(values), known, known.get(name))
+            others[name] = document(name, column, len(values), known)
             self._array(name, others[name]).write(0, column.stored(values), fresh=True)
         return others

@@ -36,12 +36,17 @@ READABLE = (1, 2)
 
 @dataclass(frozen=True)
 class Variable:
-    """One recorded quantity: its dimensions, numpy dtype, unit and meaning."""
+    """One recorded quantity: its dimensions, numpy dtype, unit and meaning (`description` on disk)."""
 
     dims: tuple[str, ...]
     dtype: str
     units: str
     long_name: str
+
+
+def described(name: str, meaning: str) -> dict[str, str]:
+    """Attributes of a variable on disk: its name in words, which plots label axes with, and its meaning."""
+    return {"long_name": name.replace("_", " "), "description": meaning}
 
 
 _NORM = (

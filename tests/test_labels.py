@@ -116,7 +116,7 @@ def test_a_new_label_says_what_stands_for_none(tmp_path):
         "kept": "1 or 0; NaN",
         "grid": "JSON",
     }.items():
-        assert said in seen[name].attrs["long_name"]
+        assert said in seen[name].attrs["description"]
         assert seen[name].attrs["units"] == "1"
     xr.testing.assert_identical(xr.open_zarr(run.path, consolidated=False).load(), seen)
 

@@ -72,7 +72,7 @@ def test_what_is_written_is_what_the_metric_declares(
     for variable, q in declared.items():
         assert found[variable].dims == ("sample", *q.dims)
         assert found[variable].dtype == q.dtype
-        about = {"units": q.units, "long_name": q.long_name, "direction": q.direction}
+        about = {"units": q.units, "description": q.long_name, "direction": q.direction}
         assert about.items() <= found[variable].attrs.items()
 
 
@@ -87,7 +87,8 @@ def test_a_variable_says_how_it_was_measured(measured_pocket: Path) -> None:
     found = open_measured(measured_pocket)
     for name in ("similarity", "found", "sharpness", "latency_seconds", "decoded"):
         about = found[name].attrs
-        assert {"units", "long_name", "direction", "provenance"} <= set(about)
+        assert {"units", "long_name", "description", "direction", "provenance"} <= set(about)
+        assert 1 <= len(about["long_name"].split()) <= 5
         assert about["provenance"]["versions"]["torch"]
     used = found["similarity"].attrs["provenance"]["settings"]
     assert used["det_size"] == 128

@@ -53,7 +53,7 @@ def test_what_is_written_is_read_back_by_plain_xarray(tmp_path_factory, kinds, l
         assert [label["face"], label["prompt"]] == [str(text) for text in texts]
     assert seen.seed.values.tolist() == [label["seed"] for label in given]
     for name, (kind, shape) in kinds.items():
-        assert seen[name].attrs == {"units": "m", "long_name": "a length"}
+        assert seen[name].attrs == {"units": "m", "long_name": name, "description": "a length"}
         for i in range(len(labels)):
             assert seen[name].values[i].tobytes() == numbers(kind, shape, seed + i).tobytes()
 

@@ -47,7 +47,7 @@ def test_what_it_did_not_record_is_not_known(tmp_path):
         assert run[name].values.tolist() == [-1, -1]
     for name in ("negative_prompt", "generator", "arguments", "adapters"):
         assert run[name].values.tolist() == ["", ""]
-        assert run[name].attrs["long_name"] == SAMPLE_COORDINATES[name].long_name
+        assert run[name].attrs["description"] == SAMPLE_COORDINATES[name].long_name
 
 
 def test_nothing_is_added_to_it(tmp_path):
