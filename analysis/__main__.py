@@ -42,8 +42,10 @@ def analyse(config: Mapping[str, Any]) -> None:
         if not found:
             raise StepscopeError(f"runs: nothing matches {name!r}")
         runs += found
-    measure_all(runs, metrics, Settings(**values), print, leave_out=chosen is None)
-    print(f"{len(runs)} runs are measured by {', '.join(metrics)}")
+    done = measure_all(runs, metrics, Settings(**values), print, leave_out=chosen is None)
+    lost = [name for name in metrics if name not in done]
+    without = f"; not all of them by {', '.join(lost)}, see above" if lost else ""
+    print(f"{len(runs)} runs are measured by {', '.join(done) or 'nothing'}{without}")
 
 
 main = entry("analysis", analyse)

@@ -55,7 +55,7 @@ def measure_all(
     say: Say = lambda text: None,
     *,
     leave_out: bool = False,
-) -> None:
+) -> list[str]:
     """Measure runs with the named metrics and those that they read; models are loaded once.
 
     Samples that were measured with the same inputs are skipped. Raises StepscopeError, before anything is
@@ -63,6 +63,7 @@ def measure_all(
     and for models and libraries that are not on this machine.
 
     leave_out: leave such a metric out of that run instead, with one line that gives the remedy.
+    Returns the names, of those asked for, by which every run is measured.
     """
     check_names(metrics)
     planned = []
@@ -77,6 +78,8 @@ def measure_all(
         for metric in wanted:
             measure(path, recorded, metric, say)
         publish_measured(path)  # a run that was measured before its document named the group
+    everywhere = set.intersection(*({metric.name for metric in one} for one in kept), set(metrics))
+    return [name for name in metrics if name in everywhere]
 
 
 def preflight(metrics: Sequence[str], settings: Settings | None = None) -> None:

@@ -17,15 +17,28 @@ from probes.weights import WeightsError
 def satisfied(
     path: Path, recorded: xr.Dataset, metrics: Sequence[Metric], say: Callable[[str], None]
 ) -> Sequence[Metric]:
-    """The metrics that have what they need; says in one line for each other metric what it lacks."""
+    """The metrics that have what they need.
+
+    Says of each other metric what it lacks, and in one line which ones read what those would have
+    written.
+    """
     kept: list[Metric] = []
+    lost: set[str] = set()
+    behind: list[str] = []
     for metric in metrics:
+        if lost & set(metric.reads):
+            lost |= metric.quantities(recorded).keys()
+            behind.append(metric.name)
+            continue
         try:
             require(path, recorded, [*kept, metric])
         except StepscopeError as error:
             say(f"left out: {metric.name}: {error}")
+            lost |= metric.quantities(recorded).keys() - set(recorded)
         else:
             kept.append(metric)
+    if behind:
+        say(f"left out with it: {', '.join(behind)}")
     return kept
 
 

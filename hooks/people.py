@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from hooks.errors import StepscopeError
 from hooks.paths import local_path
 
@@ -12,7 +14,7 @@ Faces = Sequence[str | Path] | Mapping[str, str | Path]
 def photos_of(faces: Faces) -> dict[str, str]:
     """The place of each person's photo, by name; photos without names are named by their files.
 
-    Raises StepscopeError for a photo that does not exist, and for two of one name.
+    Raises StepscopeError for a photo that does not exist or is no picture, and for two of one name.
     """
     if isinstance(faces, str | Path):
         raise StepscopeError(f"faces={faces!r}: name a list of photos, faces=[{str(faces)!r}]")
@@ -24,6 +26,11 @@ def photos_of(faces: Faces) -> dict[str, str]:
         place = local_path(photo, "faces")
         if not place.is_file():
             raise StepscopeError(f"faces: no file {str(photo)!r}")
+        try:
+            with Image.open(place) as picture:
+                picture.verify()
+        except Exception as error:  # Pillow raises what its decoders do
+            raise StepscopeError(f"faces: {str(photo)!r} is no picture") from error
         if name in found:
             raise StepscopeError(
                 f"faces: two photos are named {name!r}: name each person, faces={{NAME: PHOTO}}"

@@ -185,6 +185,13 @@ class Recording:
         seen = made.labels
         if len(self.photos) == 1:
             seen = [{**label, "face": next(iter(self.photos))} for label in seen]
+        elif self.photos and not any(label.get("face") for label in labels or ()):
+            warnings.warn(
+                f"faces names {len(self.photos)} people, and this call says of no sample whom it shows: "
+                "recording.label([{'face': NAME}, ...]) before the call",
+                StepscopeWarning,
+                stacklevel=4,
+            )
         told = label_with(seen, labels)
         if places is not None and len(places) != axes.batch:
             raise RunError(f"place() named {len(places)} samples and the call made {axes.batch}")

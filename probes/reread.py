@@ -110,6 +110,8 @@ def reread(path: str | Path, settings: Settings, say: Say = print) -> list[Path]
                         advance(where)
 
                 target.write(batch, READ[name](run, loaded, batch, off, on_step))
+    metrics = ",".join(f"arcface_{name}" for name in settings.readings)
+    say(f"{path}: read again; next: python -m analysis runs=[{path}] metrics=[{metrics}]")
     return [run.folder(name) for name in settings.readings]
 
 

@@ -12,7 +12,7 @@ from diffusers import FluxPipeline
 from analysis.__main__ import main
 from analysis.measure import Settings, measure_all
 from analysis.runs import open_measured
-from hooks.errors import StepscopeError
+from hooks.errors import StepscopeError, StepscopeWarning
 from hooks.recorder import record
 from probes.faces import FaceReader, Finder
 from tests.shell import run_command
@@ -73,8 +73,12 @@ def crop_of_a_probe(photo: Path) -> np.ndarray:
 def test_without_either_what_cannot_be_measured_is_left_out_with_its_cure(path, capsys):
     assert run_command([f"runs=[{path}]"], main) == 0
     said = capsys.readouterr().out
-    assert "left out: arcface: " in said
-    assert "recognisers=[PACK, ...]" in said
+    assert "left out: reference: " in said
+    assert "left out with it: arcface_final, arcface, sharpness" in said
+    assert "recognisers=[PACK]" in said
+    assert said.splitlines()[-1].startswith(
+        "1 runs are measured by decode, latency; not all of them"
+    )
     found = open_measured(path)
     assert {"decoded", "latency_seconds"} <= set(found)
     assert "similarity" not in found
@@ -122,6 +126,7 @@ def test_whom_it_shows_is_named_when_it_is_recorded(tmp_path):
     [
         (["nobody.png"], "faces: no file 'nobody.png'"),
         ("ada.png", "name a list of photos"),
+        (["README.md"], "faces: 'README.md' is no picture"),
         ([f"{PHOTOS}/00_0.png"] * 2, "two photos are named '00_0'"),
     ],
 )
@@ -131,3 +136,10 @@ def test_photos_that_cannot_be_meant_are_refused_on_entry(faces, message, tmp_pa
         record(pipeline(), tmp_path / "r", faces=faces),
     ):
         pass
+
+
+def test_two_people_and_a_call_that_says_of_neither_is_warned_of(tmp_path):
+    faces = [f"{PHOTOS}/00_0.png", f"{PHOTOS}/01_0.png"]
+    with record(pipe := pipeline(), tmp_path / "run.zarr", faces=faces):
+        with pytest.warns(StepscopeWarning, match="faces names 2 people"):
+            call(pipe)

@@ -171,7 +171,8 @@ def test_killed_it_goes_on_and_ends_with_the_same_bytes(plain, path, tmp_path, m
     assert files(path) == files(undisturbed)
     before = files(path)
     reread(path, only, say=said.append)
-    assert "; 0 evaluations" in said[1]
+    assert "next: python -m analysis runs=[" in said[1]
+    assert "; 0 evaluations" in said[2]
     assert files(path) == before
 
 

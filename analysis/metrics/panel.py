@@ -51,7 +51,8 @@ def panel(
     if given is None:
         if adapter is None:
             raise StepscopeError(
-                "a run without an adapter names no recogniser: recognisers=[PACK, ...]"
+                "a run without an adapter names no recogniser: recognisers=[PACK], an insightface pack by "
+                "name or folder; pocket/models/insightface/models/pocket for pocket models"
             )
         given = [adapter["detector"], adapter["encoder"]]
     packs = [one for one in given if Path(one).suffix not in RECOGNISER_FILES]

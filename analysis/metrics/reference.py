@@ -103,7 +103,8 @@ class Reference(Recognition):
         for name in files if self.references else ():  # of the run's own, some may not be shown
             if name not in known:
                 raise StepscopeError(
-                    f"references: no sample has face={name!r}; {nearest(name, known)}"
+                    f"references: no sample has face={name!r}; {nearest(name, known)}; of another file, "
+                    "references={NAME: PHOTO}"
                     if known
                     else f"references: {len(files)} people, and no sample says whose face it shows: "
                     "label each call, recording.label([{'face': NAME}]), or name one photo"
