@@ -14,14 +14,14 @@ from hooks.collect import Collected
 from hooks.errors import RunError
 from hooks.labels import Label, refuse_labels
 from hooks.layout import Layout, full_variable
-from hooks.paths import run_path
+from hooks.paths import refuse_unwritable, run_path
 from hooks.spool import Spool
 from hooks.store import Run
 from hooks.tape import Place
 from hooks.writer import Writer, writing
 
 # What says which model a run is of. Its adapters, guidance and seeds are told call by call.
-MODEL = ("models", "dtype", "pipeline", "scheduler", "capture")
+MODEL = ("models", "dtype", "autocast", "pipeline", "scheduler", "capture")
 
 SHOWN = 3  # differences that one line names
 
@@ -47,6 +47,7 @@ class Sink:
         self._run = out if isinstance(out, Run) else None
         if self._run is None and self._path.exists():
             self._run = Run.open(self._path)
+        refuse_unwritable(self._path)
         self._about: Mapping[str, Any] = {}
         self._writer = writer
         self._spool: Spool | None = None

@@ -150,6 +150,28 @@ def test_a_disk_that_fails_costs_no_image_and_is_told_where_the_next_call_begins
     assert opened(tmp_path / "run.zarr").done.values.tolist() == [True, True]
 
 
+@pytest.mark.parametrize("why", ["a file", "read-only"])
+def test_a_path_that_cannot_be_written_is_refused_on_entry(why, sd, tmp_path, monkeypatch):
+    if why == "a file":
+        (tmp_path / "there").write_text("")
+    else:
+        monkeypatch.setattr(os, "access", lambda *a: False)  # root may write anywhere else
+    with pytest.raises(RunError, match=rf"run\.zarr cannot be written: .* is {why}"):
+        with record(sd, tmp_path / "there" / "run.zarr"):
+            pytest.fail("it began")
+    assert type(sd) is diffusers.StableDiffusionPipeline
+
+
+def test_autocast_is_another_model_and_is_told(sd, tmp_path):
+    with record(sd, tmp_path / "run.zarr"):
+        with torch.autocast("cpu", torch.bfloat16):
+            sd(PROMPT, **SMALL)
+        with pytest.raises(RunError, match="another autocast: bfloat16 -> "):
+            sd(PROMPT, **SMALL, **NO_STEP)
+    run = opened(tmp_path / "run.zarr")
+    assert (run.attrs["dtype"], run.attrs["autocast"]) == ("float32", "bfloat16")
+
+
 # Copies, and calls at once.
 
 
