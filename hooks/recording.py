@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,8 @@ class Recording:
         coordinate of its own. Without it, prompt and seed are those that the pipeline was seen to use.
         """
         self._sink.refuse_labels(labels)
-        self._labels = labels
+        # as they are now: they are written later, on another thread
+        self._labels = [deepcopy(dict(label)) for label in labels]
 
     def place(
         self,

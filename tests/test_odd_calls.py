@@ -65,6 +65,16 @@ def test_latents_that_the_caller_changes_afterwards_are_those_that_were_made(
     np.testing.assert_array_equal(opened(tmp_path / "run.zarr").final_latents, kept)
 
 
+def test_a_label_is_what_it_was_when_it_was_given(sd, tmp_path, monkeypatch):
+    slowed(monkeypatch, 0.3)
+    label: Any = {"face": "ada", "words": ["first"]}
+    with record(sd, tmp_path / "run.zarr") as recording:
+        recording.label([label])
+        sd(PROMPT, **SMALL)
+        label["words"].append("second")
+    assert opened(tmp_path / "run.zarr").words.values.tolist() == ['["first"]']
+
+
 def test_a_run_stays_where_it_is_when_the_folder_changes(sd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
