@@ -8,6 +8,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -90,7 +91,16 @@ def noise_of(arguments: Mapping[str, Any]) -> list[str]:
     if given is None or arguments.get("latents") is not None:
         return []
     generators = given if isinstance(given, list) else [given]
-    return [_noise(generator) for generator in generators]
+    told = []
+    for generator in generators:
+        samples = sum(other is generator for other in generators)
+        told.append(_noise(generator) + (drawn_for(samples) if samples > 1 else ""))
+    return told
+
+
+def drawn_for(samples: int) -> str:
+    """What is said of a generator that made the noise of several samples, none of it alone."""
+    return f", drawn from for {samples} samples"
 
 
 def _noise(generator: torch.Generator) -> str:
@@ -105,6 +115,8 @@ def _described(value: Any) -> Any:
     """A JSON value that tells of an argument."""
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
+    if isinstance(value, np.generic | torch.Tensor) and value.ndim == 0:
+        return _described(value.item())
     if isinstance(value, Mapping):
         return {str(k): _described(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -17,6 +17,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from threading import Lock, get_ident
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -123,8 +124,8 @@ def listening(pipe: Any, listener: Listener) -> Iterator[Clock]:
 
 
 def is_called(denoiser: nn.Module) -> bool:
-    """Whether a call of some pipeline that is listened to runs this denoiser now."""
-    return any(s.calling and denoiser_of(s.pipe) is denoiser for s in _SOURCES.values())
+    """Whether a call of some pipeline that is listened to runs this denoiser now, on this thread."""
+    return any(s.calls_here() and denoiser_of(s.pipe) is denoiser for s in _SOURCES.values())
 
 
 class _Source:
@@ -135,19 +136,38 @@ class _Source:
 
     def __init__(self, pipe: Any) -> None:
         self.pipe, self.clock, self.calling = pipe, Clock(), False
+        self.thread = 0  # that calls
         self.listeners: list[Listener] = []
         with ExitStack() as stack:
             stack.enter_context(of_class(pipe, "__call__", self._call))
-            hook = denoiser_of(pipe).register_forward_pre_hook(self._begin_pass, prepend=True)
+            # a function and no bound method: copies of the denoiser take it along
+            hook = denoiser_of(pipe).register_forward_pre_hook(
+                lambda module, args: self._begin_pass(), prepend=True
+            )
             stack.callback(hook.remove)
             self.close = stack.pop_all().close
 
-    def _begin_pass(self, module: nn.Module, args: Any) -> None:
-        if self.clock.running:
+    def calls_here(self) -> bool:
+        """Whether a call is under way, on this thread."""
+        return self.calling and self.thread == get_ident()
+
+    def _begin_pass(self) -> None:
+        if self.clock.running and self.calls_here():
             self.clock.passes += 1
 
+    def _refuse_others(self) -> None:
+        """Raise UnsupportedPipelineError while another call runs the denoiser, whose passes would be taken
+        for those of this one."""
+        for source in list(_SOURCES.values()):
+            if source.calling and denoiser_of(source.pipe) is denoiser_of(self.pipe):
+                name, network = type(source.pipe).__name__, type(denoiser_of(self.pipe)).__name__
+                raise UnsupportedPipelineError(
+                    f"another call of a recorded {name} runs the {network} now, and which passes are "
+                    "whose is not known: make recorded calls one after the other"
+                )
+
     def _call(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self.calling:  # a pipeline that calls itself
+        if self.calls_here():  # a pipeline that calls itself
             return original(*args, **kwargs)
         signature = inspect.signature(original)
         try:
@@ -155,7 +175,9 @@ class _Source:
         except TypeError:
             return original(*args, **kwargs)  # which says what is wrong with them
         bound.apply_defaults()
-        self.calling = True
+        with _TURN:
+            self._refuse_others()
+            self.calling, self.thread = True, get_ident()
         try:
             result = self._told(original, bound)
         except BaseException as error:
@@ -244,4 +266,5 @@ def _settle(
     arguments["callback_on_step_end_tensor_inputs"] = list(dict.fromkeys([*wanted, decoded]))
 
 
+_TURN = Lock()
 _SOURCES: WeakKeyDictionary[Any, _Source] = WeakKeyDictionary()

@@ -9,7 +9,7 @@ import torch
 
 from hooks import assemble
 from hooks.assemble import Axes
-from hooks.call import Call
+from hooks.call import Call, drawn_for
 from hooks.capture import Capture
 from hooks.errors import RunError
 from hooks.estimate import Levels, clean_estimate, schedule
@@ -145,7 +145,8 @@ def _latents(
     for name, tensor in (("latents", latents), ("x0", estimate)):
         unpacked = parts.family.unpack(tensor, tokens).float().cpu().numpy()
         made[name] = _padded(unpacked.swapaxes(0, 1), axes)
-    made["final_latents"] = parts.family.unpack(final, tokens).float().cpu().numpy()
+    # a copy: the caller has these latents too, and may change them before they are written
+    made["final_latents"] = parts.family.unpack(final, tokens).float().cpu().numpy().copy()
     if "callback_on_step_end" not in call.arguments and call.given is not None:
         made["final_latents"] = _decoded(call.given, pipe.vae.config, made["final_latents"])
     return made
@@ -213,9 +214,10 @@ def _noise(noise: Sequence[str], sample: int, batch: int) -> tuple[int, str]:
     if not noise:
         return -1, ""
     if len(noise) != batch:
-        return -1, f"{noise[0]}, drawn from for {batch} samples"
+        return -1, noise[0] + drawn_for(batch)
     told = noise[sample]
-    seed = int(told.removeprefix("seed ")) if told.startswith("seed ") else -1
+    alone = told.startswith("seed ") and ", " not in told
+    seed = int(told.removeprefix("seed ")) if alone else -1
     return stored_seed(seed), told
 
 

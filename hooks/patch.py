@@ -65,11 +65,23 @@ def of_class(owner: Any, name: str, around: Callable[..., Any]) -> Iterator[None
 
     setattr(method, _LAID, {})
     same = {key: getattr(kind, key) for key in ("__module__", "__qualname__", "__doc__")}
-    owner.__class__ = type(kind)(kind.__name__, (kind,), same | {name: method})
+    laid = {name: method, "__reduce_ex__": _unlaid}
+    owner.__class__ = type(kind)(kind.__name__, (kind,), same | laid)
     try:
         yield
     finally:
         owner.__class__ = kind
+
+
+def _unlaid(self: Any, protocol: Any) -> Any:
+    """What `copy` and `pickle` make another object of: of the object's own class, with its own methods."""
+    laid = type(self)
+    kind: Any = laid.__base__
+    make, given, state, *rest = kind.__reduce_ex__(self, protocol)
+    given = tuple(kind if part is laid else part for part in given)
+    if isinstance(state, dict):
+        state = {name: value for name, value in state.items() if not hasattr(value, _LAID)}
+    return make, given, state, *rest
 
 
 def is_laid(kind: type) -> bool:

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from hooks.errors import UnsupportedPathError
+from hooks.errors import RunError, UnsupportedPathError
 
 # At least two letters: `C:/` is a drive. `pathlib` has made one slash of two. Filesystems that stand on
 # one another are named `simplecache::s3://`.
@@ -32,3 +32,13 @@ def local_path(text: str | os.PathLike[str], what: str = "path") -> Path:
 def run_path(text: str | os.PathLike[str]) -> Path:
     """Where a run lies, or will. Raises UnsupportedPathError as `local_path` does."""
     return local_path(text, "run")
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise RunError if nothing can be written at the path, in words that name what stands in the way."""
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if not there.is_dir():
+        raise RunError(f"{path} cannot be written: {there} is a file")
+    # a filesystem that is read-only says so to root too
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunError(f"{path} cannot be written: {there} is read-only")

@@ -30,6 +30,7 @@ def provenance(pipe: Any, capture: Capture, models: Mapping[str, str]) -> dict[s
         "versions": versions(),
         "device": device_name(device_of(pipe)),
         "dtype": compute_dtype(denoiser),
+        "autocast": autocast_to(device_of(pipe)),
         "vae_dtype": compute_dtype(vae) if vae is not None else "",
         "pipeline": type(pipe).__name__,
         "loaded_from": str(getattr(pipe, "name_or_path", None) or ""),
@@ -78,6 +79,13 @@ def compute_dtype(model: nn.Module) -> str:
     computing = (k for k in kinds if k.is_floating_point and k.itemsize > 1)
     found = next(computing, None) or next(model.parameters()).dtype
     return str(found).removeprefix("torch.")
+
+
+def autocast_to(device: torch.device) -> str:
+    """The dtype of `torch.autocast`, in which the call computes whatever its weights are; empty without."""
+    if not torch.is_autocast_enabled(device.type):
+        return ""
+    return str(torch.get_autocast_dtype(device.type)).removeprefix("torch.")
 
 
 def device_name(device: torch.device) -> str:

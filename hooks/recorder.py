@@ -31,8 +31,8 @@ def record(
 
     Raises UnsupportedPipelineError, here or before a call's first step, for what cannot be recorded
     truthfully; RunError for a run that the call does not fit; and NonFiniteError at the end of a
-    call. Samples are written on a thread of their own: a disk error is raised by a later call, or on
-    leaving. After any exception the hooks are gone and the samples finished so far are readable.
+    call. Samples are written on a thread of their own: a disk error is raised where a later call begins,
+    or on leaving. After any exception the hooks are gone and the samples finished so far are readable.
     Warns (StepscopeWarning) where nothing was recorded.
     """
     refuse(pipe)

@@ -1,8 +1,9 @@
 """A pipeline under hooks: what watches each of its calls, and hands what it made to the run."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,8 @@ class Recording:
         coordinate of its own. Without it, prompt and seed are those that the pipeline was seen to use.
         """
         self._sink.refuse_labels(labels)
-        self._labels = labels
+        # as they are now: they are written later, on another thread
+        self._labels = [deepcopy(dict(label)) for label in labels]
 
     def place(
         self,
@@ -91,6 +93,7 @@ class Recording:
         self._adapters = active_adapters(self.pipe)
         about = provenance(self.pipe, self.capture, of_models(self.pipe))
         self._sink.expect({**about, "references": self.photos} if self.photos else about)
+        self._sink.refuse_image(arguments.get("output_type", "pil") != "latent")
         prompts = self.texts.of(arguments.get("prompt_embeds")).prompts
         told = arguments if prompts is None else {**arguments, "prompt": prompts}
         self._call = Call.begin(Stopwatch(device_of(self.pipe)), told)
@@ -113,6 +116,15 @@ class Recording:
                 f"{type(self.pipe).__name__}, whose steps nothing counts: call the pipeline, or record the "
                 "one that is called"
             )
+        batch = self._call.batch
+        if self._clock.running and self._clock.step == 0 and batch is not None:
+            self._refuse_counts(batch)  # before a step is paid for
+
+    def _refuse_counts(self, batch: int) -> None:
+        """Raise RunError where `label` or `place` told of other samples than the call makes."""
+        for told, said in ((self._labels, "label()"), (self._places, "place()")):
+            if told is not None and len(told) != batch:
+                raise RunError(f"{said} named {len(told)} samples and the call makes {batch}")
 
     def _after_pass(self, module: nn.Module, args: Any, output: Any) -> None:
         batch = self._call.batch
@@ -150,9 +162,23 @@ class Recording:
                 f"the scheduler steps {tick.before.shape[1]} tokens and {tokens.image} of the "
                 "denoiser's are the noisy image's: the others are not known"
             )
-        self._sink.spool(self.parts.denoiser.tensors)
         if step == 0:
-            self._sink.refuse_other(axes_of(call, self.parts, self._denoiser))
+            self._refuse_unfit(tick)
+        self._sink.spool(self.parts.denoiser.tensors)
+
+    def _refuse_unfit(self, tick: Tick) -> None:
+        """Raise RunError where the first step tells that the run cannot hold the call."""
+        self._refuse_counts(len(tick.before))
+        self._sink.refuse_other(axes_of(self._call, self.parts, self._denoiser))
+        parts = self.parts
+        tokens = parts.denoiser.passes[0, 0].tokens
+        latent = tuple(parts.family.unpack(tick.before, tokens).shape[1:])
+        steps = getattr(self.pipe, "num_timesteps", None)  # those that the call will run
+        ends = {"x0": latent if steps is None else (steps, *latent)}
+        for site, seen in parts.denoiser.tensors.items():
+            for tensor in seen.values():
+                ends[site] = tuple(tensor.shape[1:])
+        self._sink.refuse_ends(ends)
 
     def _settle(self, latents: torch.Tensor) -> None:
         self._call.settled = latents
@@ -216,7 +242,8 @@ class Recording:
             self._begin, self._start, self._tick, self._settle, self._end, self._abandon
         )
         self._clock = stack.enter_context(listening(self.pipe, told))
-        stack.callback(denoiser.register_forward_pre_hook(self._before_pass).remove)
+        before, after = _only(denoiser, self._before_pass), _only(denoiser, self._after_pass)
+        stack.callback(denoiser.register_forward_pre_hook(before).remove)
         handles = parts.denoiser.attach(self._clock, denoiser)
         networks = {"denoiser": denoiser}
         if parts.adapter is not None:
@@ -226,6 +253,17 @@ class Recording:
             handles.append(parts.residuals.attach(self._clock, denoiser))
         for handle in handles:
             stack.callback(handle.remove)
-        stack.callback(denoiser.register_forward_hook(self._after_pass).remove)
+        stack.callback(denoiser.register_forward_hook(after).remove)
         follow(stack, self.pipe, lambda: self._call, networks)
         self.texts.attach(stack)
+
+
+def _only(network: nn.Module, hook: Callable[..., None]) -> Callable[..., None]:
+    """The hook for this network alone. `copy.deepcopy` of a network takes its hooks along, and of a bound
+    method all that it is bound to."""
+
+    def told(module: nn.Module, *seen: Any) -> None:
+        if module is network:
+            hook(module, *seen)
+
+    return told

@@ -14,14 +14,14 @@ from hooks.collect import Collected
 from hooks.errors import RunError
 from hooks.labels import Label, refuse_labels
 from hooks.layout import Layout, full_variable
-from hooks.paths import run_path
+from hooks.paths import refuse_unwritable, run_path
 from hooks.spool import Spool
 from hooks.store import Run
 from hooks.tape import Place
 from hooks.writer import Writer, writing
 
 # What says which model a run is of. Its adapters, guidance and seeds are told call by call.
-MODEL = ("models", "dtype", "pipeline", "scheduler", "capture")
+MODEL = ("models", "dtype", "autocast", "pipeline", "scheduler", "capture")
 
 SHOWN = 3  # differences that one line names
 
@@ -42,18 +42,22 @@ class Sink:
     """
 
     def __init__(self, out: str | Path | Run, writer: Writer) -> None:
-        self._path = out.path if isinstance(out, Run) else run_path(out)
+        # absolute: the caller may change the working folder before the next call
+        self._path = out.path if isinstance(out, Run) else run_path(out).absolute()
         self._run = out if isinstance(out, Run) else None
         if self._run is None and self._path.exists():
             self._run = Run.open(self._path)
+        refuse_unwritable(self._path)
         self._about: Mapping[str, Any] = {}
         self._writer = writer
         self._spool: Spool | None = None
         self._made_one = False
 
     def expect(self, about: Mapping[str, Any]) -> None:
-        """A call begins under these attributes. Raises RunError if the run is of another model."""
+        """A call begins under these attributes. Raises RunError if the run is of another model, and what
+        failed while an earlier call was written."""
         self._about = about
+        self._writer.raise_failed()
         if self._run is None and self._made_one:
             self._writer.settle()  # the first call makes the run
         if self._run is None:
@@ -108,6 +112,16 @@ class Sink:
                     f"{', '.join(mine)}: record into another run"
                 )
 
+    def refuse_image(self, image: bool) -> None:
+        """Raise RunError if the run has images and the call makes none, or the other way round."""
+        if self._run is not None:
+            self._run.refuse_image(image)
+
+    def refuse_ends(self, ends: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise RunError for variables whose last axes are of another size in the run."""
+        if self._run is not None:
+            self._run.refuse_ends(ends)
+
     def spool(self, tensors: Mapping[str, dict[Place, torch.Tensor]]) -> None:
         """Put the whole tensors that a step left on disk; memory holds those of one step."""
         if not tensors:
@@ -135,16 +149,16 @@ class Sink:
         labels: Sequence[Label],
         extras: Sequence[Mapping[str, np.ndarray]],
     ) -> None:
-        """Store a finished call."""
+        """Store a finished call. Raises nothing: its images are made, and the caller is to have them."""
         about, spool, self._spool = self._about, self._spool, None
         self._made_one = True
-        self._writer.put(lambda: self._store(made, places, labels, extras, about, spool))
+        self._writer.leave(lambda: self._store(made, places, labels, extras, about, spool))
 
     def abandon(self) -> None:
         """A call was not finished: what it spooled is not needed."""
         spool, self._spool = self._spool, None
         if spool is not None:
-            self._writer.put(spool.close)
+            self._writer.leave(spool.close)
 
     def _store(
         self,

@@ -168,6 +168,27 @@ class Run:
             if value.shape != shape:
                 raise RunError(f"{name} is {value.shape} here and {shape} in {self.path}")
 
+    def refuse_image(self, image: bool) -> None:
+        """Raise RunError where a call makes images and the run has none, or the other way round."""
+        if image != ("image" in self._held.arrays):
+            has, makes = ("no image", "one") if image else ("an image of each sample", "none")
+            raise RunError(
+                f"{self.path} has {has}, and this call makes {makes}. Record into another run"
+            )
+
+    def refuse_ends(self, ends: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise RunError for variables whose last axes are of another size in the run."""
+        for name, end in ends.items():
+            if name not in self._held.arrays:
+                continue
+            array = self._held.arrays[name]
+            theirs = array.shape[-len(end) :]
+            if theirs != end:
+                axes = ", ".join(array.dimensions[-len(end) :])
+                raise RunError(
+                    f"{name} ({axes}) is {end} here and {theirs} in {self.path}. Record into another run"
+                )
+
     def refuse_labels(self, labels: Sequence[Label]) -> None:
         """Raise RunError for a label that the run cannot take: a name that it has for another thing, a
         value of another type than its column's, or what is no value of JSON."""

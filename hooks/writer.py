@@ -33,6 +33,10 @@ class Writer:
     def put(self, job: Job) -> None:
         """Queue a job; waits while `waiting` jobs are ahead of it."""
         self.raise_failed()
+        self.leave(job)
+
+    def leave(self, job: Job) -> None:
+        """As `put`, without raising: an error is left to the next `put`, `settle` or `raise_failed`."""
         self._jobs.put(job)
 
     def settle(self) -> None:

@@ -112,7 +112,7 @@ def test_labels_are_those_given(tmp_path):
         case(seeds=(0, 1))
         case(seeds=(2,))
         recording.label([{"face": "ann"}])
-        with pytest.raises(RunError, match="named 1 samples and the call made 2"):
+        with pytest.raises(RunError, match="named 1 samples and the call makes 2"):
             case(seeds=(0, 1))
     run = xr.open_zarr(path)
     assert run.face.values.tolist() == ["ann", "bob", ""]
