@@ -139,7 +139,8 @@ def test_photos_that_cannot_be_meant_are_refused_on_entry(faces, message, tmp_pa
 
 
 def test_two_people_and_a_call_that_says_of_neither_is_warned_of(tmp_path):
-    faces = [f"{PHOTOS}/00_0.png", f"{PHOTOS}/01_0.png"]
-    with record(pipe := pipeline(), tmp_path / "run.zarr", faces=faces):
+    path, faces = tmp_path / "run.zarr", [f"{PHOTOS}/00_0.png", f"{PHOTOS}/01_0.png"]
+    with record(pipe := pipeline(), path, faces=faces):
         with pytest.warns(StepscopeWarning, match="faces names 2 people"):
             call(pipe)
+    assert xr.open_zarr(path).face.values.tolist() == [""]
