@@ -94,6 +94,13 @@ class Recording:
         about = provenance(self.pipe, self.capture, of_models(self.pipe))
         self._sink.expect({**about, "references": self.photos} if self.photos else about)
         self._sink.refuse_image(arguments.get("output_type", "pil") != "latent")
+        if len(self.photos) > 1 and not any(label.get("face") for label in self._labels or ()):
+            warnings.warn(
+                f"faces names {len(self.photos)} people, and this call says of no sample whom it shows: "
+                "recording.label([{'face': NAME}, ...]) before the call",
+                StepscopeWarning,
+                stacklevel=5,
+            )
         prompts = self.texts.of(arguments.get("prompt_embeds")).prompts
         told = arguments if prompts is None else {**arguments, "prompt": prompts}
         self._call = Call.begin(Stopwatch(device_of(self.pipe)), told)
@@ -211,16 +218,7 @@ class Recording:
         seen = made.labels
         if len(self.photos) == 1:
             seen = [{**label, "face": next(iter(self.photos))} for label in seen]
-        elif self.photos and not any(label.get("face") for label in labels or ()):
-            warnings.warn(
-                f"faces names {len(self.photos)} people, and this call says of no sample whom it shows: "
-                "recording.label([{'face': NAME}, ...]) before the call",
-                StepscopeWarning,
-                stacklevel=4,
-            )
         told = label_with(seen, labels)
-        if places is not None and len(places) != axes.batch:
-            raise RunError(f"place() named {len(places)} samples and the call made {axes.batch}")
         self._sink.put(made, places, told, extras or [{}] * axes.batch)
 
     def _abandon(self, error: BaseException) -> None:
