@@ -14,12 +14,12 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
+import stepscope.probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
 
-from analysis.measure import Settings, measure_all
-from hooks.errors import StepscopeError
-from hooks.paths import local_path
-from probes.command import command, entry
+from stepscope.analysis.measure import Settings, measure_all
+from stepscope.hooks.errors import StepscopeError
+from stepscope.hooks.paths import local_path
+from stepscope.probes.command import command, entry
 
 SHELL = "*?["
 USUAL = ("decode", "arcface", "sharpness", "latency")

@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from analysis.cells import face_means
-from hooks.errors import StepscopeError
+from stepscope.analysis.cells import face_means
+from stepscope.hooks.errors import StepscopeError
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from hooks.errors import StepscopeError
+from stepscope.hooks.errors import StepscopeError
 
 Means = Float[np.ndarray, "resample *rest"]
 Statistic = Callable[[Means], Float[np.ndarray, "resample *out"]]

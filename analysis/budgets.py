@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import xarray as xr
 
-from analysis import cells
-from analysis.evidence import Evidence
-from analysis.lookup import setting
+from stepscope.analysis import cells
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.lookup import setting
 
 
 def budgets(evidence: Evidence, runs: Sequence[xr.Dataset]) -> xr.DataArray:

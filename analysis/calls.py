@@ -13,9 +13,9 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
-from analysis.bootstrap import WITHOUT
-from analysis.lookup import measured
-from analysis.ratio import NOT_ABOVE_ZERO, fieller
+from stepscope.analysis.bootstrap import WITHOUT
+from stepscope.analysis.lookup import measured
+from stepscope.analysis.ratio import NOT_ABOVE_ZERO, fieller
 
 FEWEST = 2
 """Smallest number of calls with an interval."""

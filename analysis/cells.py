@@ -7,8 +7,8 @@ import xarray as xr
 from jaxtyping import Float, Int, Shaped
 from scipy import stats
 
-from analysis.bootstrap import Interval
-from hooks.errors import StepscopeError
+from stepscope.analysis.bootstrap import Interval
+from stepscope.hooks.errors import StepscopeError
 
 CELL = ("face", "prompt", "seed")
 """Coordinates on `sample` that name a cell; faces are the clusters that intervals resample."""

@@ -12,10 +12,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from hooks.errors import StepscopeError, nearest
-from probes.provenance import default_out
-from probes.readings import READINGS
-from probes.study import Study, prompts_of
+from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.probes.provenance import default_out
+from stepscope.probes.readings import READINGS
+from stepscope.probes.study import Study, prompts_of
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def composed(overrides: Sequence[str]) -> dict[str, Any]:
     if GlobalHydra.instance().is_initialized():
         found = compose("config", overrides=list(overrides))
     else:
-        with initialize_config_module("conf", version_base="1.3"):
+        with initialize_config_module("stepscope.conf", version_base="1.3"):
             found = compose("config", overrides=list(overrides))
     values: Any = OmegaConf.to_container(found, resolve=True, throw_on_missing=True)
     return values

@@ -7,10 +7,10 @@ import xarray as xr
 from jaxtyping import Float
 from scipy import stats
 
-from analysis.bootstrap import Interval
-from analysis.cells import FaceMeans, cell_keys, face_means
-from analysis.power import noncentrality
-from hooks.errors import StepscopeError
+from stepscope.analysis.bootstrap import Interval
+from stepscope.analysis.cells import FaceMeans, cell_keys, face_means
+from stepscope.analysis.power import noncentrality
+from stepscope.hooks.errors import StepscopeError
 
 
 class Components(NamedTuple):

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.commands import Planned
-from probes.readings import default_steps_off
+from stepscope.analysis.commands import Planned
+from stepscope.probes.readings import default_steps_off
 
 
 def describe(planned: Sequence[Planned], models: Mapping[str, Any]) -> str:

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.coverage_case import Case
-from analysis.saturation import BrokenLine, ExponentialApproach, ShareOfPlateau
-from analysis.simulated import (
+from stepscope.analysis.coverage_case import Case
+from stepscope.analysis.saturation import BrokenLine, ExponentialApproach, ShareOfPlateau
+from stepscope.analysis.simulated import (
     band_case,
     crossed_case,
     detection_case,
@@ -19,7 +19,7 @@ from analysis.simulated import (
     seconds_case,
     window_case,
 )
-from analysis.synthetic import Approach, Hinge, Study, Timing
+from stepscope.analysis.synthetic import Approach, Hinge, Study, Timing
 
 CORRELATED: dict[str, Any] = {"step_correlation": 0.9, "face_step_sd": 0.03}
 HINGE, APPROACH = Study(Hinge(9.3)), Study(Approach(4.0))

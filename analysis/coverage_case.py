@@ -7,7 +7,13 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float
 
-from analysis.bootstrap import Bounds, ExpandedPercentile, Interval, Statistic, weighted_means
+from stepscope.analysis.bootstrap import (
+    Bounds,
+    ExpandedPercentile,
+    Interval,
+    Statistic,
+    weighted_means,
+)
 
 Ends = Float[np.ndarray, "end=2 study"]
 """Lower and upper ends of the intervals of many simulated studies."""

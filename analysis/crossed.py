@@ -13,9 +13,9 @@ import xarray as xr
 from jaxtyping import Float, Int
 from scipy import stats
 
-from analysis.bootstrap import WITHOUT, Bounds, Statistic
-from analysis.cells import CELL
-from hooks.errors import StepscopeError
+from stepscope.analysis.bootstrap import WITHOUT, Bounds, Statistic
+from stepscope.analysis.cells import CELL
+from stepscope.hooks.errors import StepscopeError
 
 Cells = Float[np.ndarray, "sample *rest"]
 Levels = Mapping[str, Int[np.ndarray, "sample"]]

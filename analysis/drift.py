@@ -4,13 +4,13 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from analysis.bootstrap import Interval, too_few, weighted_means
-from analysis.cells import cell_keys, face_means
-from analysis.compare import compare
-from analysis.power import Design
-from analysis.saturation import DOES_NOT_RISE, Estimator
-from analysis.windows import Against, axis, saturation
-from hooks.errors import StepscopeError
+from stepscope.analysis.bootstrap import Interval, too_few, weighted_means
+from stepscope.analysis.cells import cell_keys, face_means
+from stepscope.analysis.compare import compare
+from stepscope.analysis.power import Design
+from stepscope.analysis.saturation import DOES_NOT_RISE, Estimator
+from stepscope.analysis.windows import Against, axis, saturation
+from stepscope.hooks.errors import StepscopeError
 
 
 def drift(curves: xr.DataArray, interval: Interval) -> xr.Dataset:

@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from analysis import cells
-from analysis.bands import Band
-from analysis.bootstrap import (
+from stepscope.analysis import cells
+from stepscope.analysis.bands import Band
+from stepscope.analysis.bootstrap import (
     ExpandedPercentile,
     Interval,
     JackknifeT,
     OneFace,
     Statistic,
 )
-from analysis.compare import compare
-from analysis.crossed import crossed
-from analysis.lookup import MissingEvidenceError, measured, reread_samples, setting
-from analysis.margins import Margins
-from analysis.ratio import ratio
-from analysis.tally import Tally
+from stepscope.analysis.compare import compare
+from stepscope.analysis.crossed import crossed
+from stepscope.analysis.lookup import MissingEvidenceError, measured, reread_samples, setting
+from stepscope.analysis.margins import Margins
+from stepscope.analysis.ratio import ratio
+from stepscope.analysis.tally import Tally
 
 
 @dataclass(frozen=True, eq=False)

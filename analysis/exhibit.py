@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Generic, TypeVar
 
-from analysis.evidence import Evidence
+from stepscope.analysis.evidence import Evidence
 
 Made = TypeVar("Made")
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from analysis.metrics import METRICS, Metric
-from analysis.metrics.metric import Quantity
-from analysis.runs import GROUP, MARK
-from hooks.provenance import versions
-from hooks.store import publish_measured
-from hooks.vocabulary import described
+from stepscope.analysis.metrics import METRICS, Metric
+from stepscope.analysis.metrics.metric import Quantity
+from stepscope.analysis.runs import GROUP, MARK
+from stepscope.hooks.provenance import versions
+from stepscope.hooks.store import publish_measured
+from stepscope.hooks.vocabulary import described
 
 WHOLE = 2**16  # bytes of one sample's values from which each sample is a chunk
 JUDGES = ("insightface", "onnxruntime", "opencv-python-headless", "lpips")

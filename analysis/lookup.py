@@ -5,9 +5,9 @@ from typing import Any
 
 import xarray as xr
 
-from analysis.metrics import METRICS
-from analysis.runs import recording
-from hooks.errors import StepscopeError
+from stepscope.analysis.metrics import METRICS
+from stepscope.analysis.runs import recording
+from stepscope.hooks.errors import StepscopeError
 
 
 class MissingEvidenceError(StepscopeError):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Any
 
-from hooks.errors import StepscopeError, nearest
+from stepscope.hooks.errors import StepscopeError, nearest
 
 MODES = ("whole runs", "as predicted", "carried by the latents", "committed")
 """How identity is read against steps: final images of whole runs of different step counts; the estimate

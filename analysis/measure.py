@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from analysis.group import create, discard, laid_out, unmark, write
-from analysis.metrics import METRICS, Metric
-from analysis.metrics.metric import Quantity, fingerprint
-from analysis.metrics.perceptual_pocket import PocketDistance
-from analysis.needs import check_variables, require, resolve_settings, satisfied
-from analysis.runs import MARK, content, measurements, open_recorded, reading
-from hooks.errors import StepscopeError, nearest
-from hooks.paths import run_path
-from hooks.store import publish_measured
+from stepscope.analysis.group import create, discard, laid_out, unmark, write
+from stepscope.analysis.metrics import METRICS, Metric
+from stepscope.analysis.metrics.metric import Quantity, fingerprint
+from stepscope.analysis.metrics.perceptual_pocket import PocketDistance
+from stepscope.analysis.needs import check_variables, require, resolve_settings, satisfied
+from stepscope.analysis.runs import MARK, content, measurements, open_recorded, reading
+from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.hooks.paths import run_path
+from stepscope.hooks.store import publish_measured
 
 Say = Callable[[str], None]
 FRAMES = 64  # most images read at once, unless one sample has more

@@ -7,11 +7,11 @@ from typing import Any
 
 import xarray as xr
 
-from analysis.metrics import Metric
-from analysis.rereads import READING, reread_command
-from analysis.runs import MARK, measurements
-from hooks.errors import RunError, StepscopeError
-from probes.weights import WeightsError
+from stepscope.analysis.metrics import Metric
+from stepscope.analysis.rereads import READING, reread_command
+from stepscope.analysis.runs import MARK, measurements
+from stepscope.hooks.errors import RunError, StepscopeError
+from stepscope.probes.weights import WeightsError
 
 
 def satisfied(

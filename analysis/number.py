@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from analysis.bootstrap import WITHOUT
+from stepscope.analysis.bootstrap import WITHOUT
 
 ABSENT, ONE_FACE = "not measured", "one face"
 

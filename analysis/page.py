@@ -5,7 +5,7 @@ import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from analysis.tables.table import Table
+from stepscope.analysis.tables.table import Table
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#222;--quiet:#555;--line:#d5d5d5;--paper:#fff;--code:#f4f4f4;

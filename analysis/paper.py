@@ -6,34 +6,34 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
+import stepscope.probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
 
 import xarray as xr
 from hydra.core.hydra_config import HydraConfig
 
-from analysis import report
-from analysis.commands import Planned, composed, experiments, plan
-from analysis.cost import describe, label
-from analysis.evidence import Evidence
-from analysis.exhibit import Exhibit
-from analysis.figures import FIGURES
-from analysis.figures.style import save, styled
-from analysis.margins import Margins
-from analysis.measure import Settings, measure_all, preflight
-from analysis.needs import unmeasured
-from analysis.report import Item
-from analysis.runs import open_measured
-from analysis.tables import TABLES
-from analysis.tables.table import Table
-from hooks.errors import StepscopeError, nearest
-from hooks.labels import stored_seed
-from hooks.paths import local_path
-from probes.command import command, entry
-from probes.faces import face_files
-from probes.reread import Settings as Rereadings
-from probes.reread import reread
-from probes.run import run
-from probes.study import prompts_of
+from stepscope.analysis import report
+from stepscope.analysis.commands import Planned, composed, experiments, plan
+from stepscope.analysis.cost import describe, label
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.exhibit import Exhibit
+from stepscope.analysis.figures import FIGURES
+from stepscope.analysis.figures.style import save, styled
+from stepscope.analysis.margins import Margins
+from stepscope.analysis.measure import Settings, measure_all, preflight
+from stepscope.analysis.needs import unmeasured
+from stepscope.analysis.report import Item
+from stepscope.analysis.runs import open_measured
+from stepscope.analysis.tables import TABLES
+from stepscope.analysis.tables.table import Table
+from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.hooks.labels import stored_seed
+from stepscope.hooks.paths import local_path
+from stepscope.probes.command import command, entry
+from stepscope.probes.faces import face_files
+from stepscope.probes.reread import Settings as Rereadings
+from stepscope.probes.reread import reread
+from stepscope.probes.run import run
+from stepscope.probes.study import prompts_of
 
 Say = Callable[[str], None]
 KINDS: Mapping[str, Mapping[str, Exhibit]] = {"figures": FIGURES, "tables": TABLES}

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import optimize, stats
 
-from hooks.errors import StepscopeError
+from stepscope.hooks.errors import StepscopeError
 
 MOST_FACES = 1_000_000
 _NODE, _WEIGHT = (v / 2 for v in np.polynomial.legendre.leggauss(400))

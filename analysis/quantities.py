@@ -2,8 +2,8 @@
 
 import xarray as xr
 
-from analysis.lookup import measured, setting
-from analysis.saturation import Estimator, ExponentialApproach, ShareOfPlateau
+from stepscope.analysis.lookup import measured, setting
+from stepscope.analysis.saturation import Estimator, ExponentialApproach, ShareOfPlateau
 
 
 def name(backbone: str) -> str:

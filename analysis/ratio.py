@@ -5,8 +5,8 @@ import xarray as xr
 from jaxtyping import Float
 from scipy import stats
 
-from analysis.bootstrap import WITHOUT
-from hooks.errors import StepscopeError
+from stepscope.analysis.bootstrap import WITHOUT
+from stepscope.hooks.errors import StepscopeError
 
 NOT_ABOVE_ZERO = "denominator not above 0"
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from analysis import page
-from analysis.claims import claims
-from analysis.evidence import Evidence
-from analysis.exhibit import heading
-from analysis.lookup import setting
-from analysis.tables import TABLES
-from analysis.tables.table import Table
+from stepscope.analysis import page
+from stepscope.analysis.claims import claims
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.exhibit import heading
+from stepscope.analysis.lookup import setting
+from stepscope.analysis.tables import TABLES
+from stepscope.analysis.tables.table import Table
 
 
 @dataclass(frozen=True)

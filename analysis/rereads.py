@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from hooks.chunks import Chunks
-from hooks.documents import FILE
-from hooks.errors import RunError
-from probes.readings import GROUP, READING_VARIABLES
+from stepscope.hooks.chunks import Chunks
+from stepscope.hooks.documents import FILE
+from stepscope.hooks.errors import RunError
+from stepscope.probes.readings import GROUP, READING_VARIABLES
 
 READING = {name: reading for reading, names in READING_VARIABLES.items() for name in names}
 """The reading that makes each variable."""

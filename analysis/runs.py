@@ -10,14 +10,14 @@ from typing import Any
 
 import xarray as xr
 
-from analysis.commands import composed
-from analysis.rereads import containing_group, join_readings
-from hooks.chunks import Chunks
-from hooks.documents import MEASURED, Documents
-from hooks.errors import RunError, StepscopeError
-from hooks.labels import ABSENT, KNOWN
-from hooks.paths import run_path
-from hooks.vocabulary import READABLE, SAMPLE_COORDINATES, described
+from stepscope.analysis.commands import composed
+from stepscope.analysis.rereads import containing_group, join_readings
+from stepscope.hooks.chunks import Chunks
+from stepscope.hooks.documents import MEASURED, Documents
+from stepscope.hooks.errors import RunError, StepscopeError
+from stepscope.hooks.labels import ABSENT, KNOWN
+from stepscope.hooks.paths import run_path
+from stepscope.hooks.vocabulary import READABLE, SAMPLE_COORDINATES, described
 
 GROUP = MEASURED
 MARK = "measured_"

@@ -14,7 +14,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Float, Int
 
-from analysis.breaks import ENOUGH, After, deviance
+from stepscope.analysis.breaks import ENOUGH, After, deviance
 
 REASONS = (
     "",

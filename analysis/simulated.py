@@ -7,18 +7,18 @@ import xarray as xr
 from jaxtyping import Float
 from scipy import stats
 
-from analysis.bands import Band
-from analysis.bootstrap import ExpandedPercentile, Interval, JackknifeT, Means
-from analysis.calls import average as mean_seconds
-from analysis.calls import faster, seconds_an_image
-from analysis.cells import average, detection_rate, face_means
-from analysis.compare import compare
-from analysis.coverage_case import Case, Ends, Random, case_of_one
-from analysis.crossed import crossed
-from analysis.drift import drift, lag
-from analysis.saturation import Estimator
-from analysis.synthetic import Hinge, Study, Timing
-from analysis.windows import saturation, window
+from stepscope.analysis.bands import Band
+from stepscope.analysis.bootstrap import ExpandedPercentile, Interval, JackknifeT, Means
+from stepscope.analysis.calls import average as mean_seconds
+from stepscope.analysis.calls import faster, seconds_an_image
+from stepscope.analysis.cells import average, detection_rate, face_means
+from stepscope.analysis.compare import compare
+from stepscope.analysis.coverage_case import Case, Ends, Random, case_of_one
+from stepscope.analysis.crossed import crossed
+from stepscope.analysis.drift import drift, lag
+from stepscope.analysis.saturation import Estimator
+from stepscope.analysis.synthetic import Hinge, Study, Timing
+from stepscope.analysis.windows import saturation, window
 
 WINDOW = ExpandedPercentile(resamples=999)
 MEAN = JackknifeT()

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import xarray as xr
 
-from analysis.calls import Calls, average, faster, seconds_an_image
-from analysis.evidence import Evidence
-from analysis.number import Number
+from stepscope.analysis.calls import Calls, average, faster, seconds_an_image
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.number import Number
 
 
 class Ratio(Number):

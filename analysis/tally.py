@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from analysis.bootstrap import Bounds, Interval, Statistic
+from stepscope.analysis.bootstrap import Bounds, Interval, Statistic
 
 
 class Tally:

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from analysis.number import Entry, Number
+from stepscope.analysis.number import Entry, Number
 
 
 class Verdict(StrEnum):

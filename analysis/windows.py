@@ -13,17 +13,17 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from analysis.bootstrap import Bounds, Interval, too_few, weighted_means
-from analysis.cells import face_means
-from analysis.ratio import ratio
-from analysis.saturation import (
+from stepscope.analysis.bootstrap import Bounds, Interval, too_few, weighted_means
+from stepscope.analysis.cells import face_means
+from stepscope.analysis.ratio import ratio
+from stepscope.analysis.saturation import (
     REASONS,
     Estimator,
     ExponentialApproach,
     Saturation,
     ShareOfPlateau,
 )
-from hooks.errors import StepscopeError
+from stepscope.hooks.errors import StepscopeError
 
 MODES = {"step": "trajectory", "budget": "budget", "adapter_steps": "committed"}
 """Dimension of the curve, and the mode that it stands for."""

@@ -1,11 +1,11 @@
 """Present tense: what happens while the model runs. Hooks, one clock, and the run they fill."""
 
-from hooks.capture import Capture
-from hooks.errors import StepscopeWarning
-from hooks.families import register, register_pipeline
-from hooks.recorder import record
-from hooks.recording import Recording
-from hooks.verify import Finding, verify
+from stepscope.hooks.capture import Capture
+from stepscope.hooks.errors import StepscopeWarning
+from stepscope.hooks.families import register, register_pipeline
+from stepscope.hooks.recorder import record
+from stepscope.hooks.recording import Recording
+from stepscope.hooks.verify import Finding, verify
 
 __all__ = [
     "Capture",

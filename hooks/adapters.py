@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from hooks.clock import denoiser_of
-from hooks.fingerprint import of_tensors, parameters_of, tuner_layers
+from stepscope.hooks.clock import denoiser_of
+from stepscope.hooks.fingerprint import of_tensors, parameters_of, tuner_layers
 
 
 def active_adapters(pipe: Any) -> str:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hooks.contribution import Residuals
-from hooks.observe import MEASURES, PASS_STREAMS, Observer
-from hooks.sites import QUANTITIES
-from hooks.tape import Place
+from stepscope.hooks.contribution import Residuals
+from stepscope.hooks.observe import MEASURES, PASS_STREAMS, Observer
+from stepscope.hooks.sites import QUANTITIES
+from stepscope.hooks.tape import Place
 
 NORMS = {
     "attention": "attention_norm",

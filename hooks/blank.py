@@ -14,9 +14,9 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec, ZstdCodec
 
-from hooks.labels import KNOWN, Column, Label, columns_of, values_of
-from hooks.layout import Layout
-from hooks.vocabulary import (
+from stepscope.hooks.labels import KNOWN, Column, Label, columns_of, values_of
+from stepscope.hooks.layout import Layout
+from stepscope.hooks.vocabulary import (
     AXES,
     SAMPLE_COORDINATES,
     SCHEMA_VERSION,

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from hooks.clock import Tick
-from hooks.families.arguments import argument
-from hooks.fingerprint import of_bytes
-from hooks.patch import replaced
-from hooks.stopwatch import Moment, Stopwatch
-from hooks.vocabulary import STAGES
+from stepscope.hooks.clock import Tick
+from stepscope.hooks.families.arguments import argument
+from stepscope.hooks.fingerprint import of_bytes
+from stepscope.hooks.patch import replaced
+from stepscope.hooks.stopwatch import Moment, Stopwatch
+from stepscope.hooks.vocabulary import STAGES
 
 PROMPTS = ("prompt", "negative_prompt")
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from hooks.errors import StepscopeError, nearest
+from stepscope.hooks.errors import StepscopeError, nearest
 
 Level = Literal["norms", "tokens", "full"]
 MOST_MASSIVE = 64

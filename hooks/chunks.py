@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from hooks import atomic
-from hooks.codecs import Codec, codecs
-from hooks.errors import RunError
+from stepscope.hooks import atomic
+from stepscope.hooks.codecs import Codec, codecs
+from stepscope.hooks.errors import RunError
 
 
 class Chunks:

@@ -25,8 +25,8 @@ import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from torch import nn
 
-from hooks.errors import UnsupportedPipelineError
-from hooks.patch import of_class, replaced
+from stepscope.hooks.errors import UnsupportedPipelineError
+from stepscope.hooks.patch import of_class, replaced
 
 
 def denoiser_of(pipe: Any) -> nn.Module:

@@ -9,7 +9,7 @@ from numcodecs.blosc import Blosc
 from numcodecs.vlen import VLenUTF8
 from numcodecs.zstd import Zstd
 
-from hooks.errors import RunError, nearest
+from stepscope.hooks.errors import RunError, nearest
 
 
 @runtime_checkable

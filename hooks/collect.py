@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from hooks import assemble
-from hooks.assemble import Axes
-from hooks.call import Call, drawn_for
-from hooks.capture import Capture
-from hooks.errors import RunError
-from hooks.estimate import Levels, clean_estimate, schedule
-from hooks.families import Tokens
-from hooks.finite import refuse_damaged_image, refuse_non_finite
-from hooks.labels import Label, stored_seed
-from hooks.layout import Layout, layout
-from hooks.observe import Observer
-from hooks.parts import Parts
-from hooks.returned import images_of, latents_of
-from hooks.vocabulary import BRANCHES, STREAMS
+from stepscope.hooks import assemble
+from stepscope.hooks.assemble import Axes
+from stepscope.hooks.call import Call, drawn_for
+from stepscope.hooks.capture import Capture
+from stepscope.hooks.errors import RunError
+from stepscope.hooks.estimate import Levels, clean_estimate, schedule
+from stepscope.hooks.families import Tokens
+from stepscope.hooks.finite import refuse_damaged_image, refuse_non_finite
+from stepscope.hooks.labels import Label, stored_seed
+from stepscope.hooks.layout import Layout, layout
+from stepscope.hooks.observe import Observer
+from stepscope.hooks.parts import Parts
+from stepscope.hooks.returned import images_of, latents_of
+from stepscope.hooks.vocabulary import BRANCHES, STREAMS
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from hooks.blank import columns, document
-from hooks.chunks import Chunks
-from hooks.documents import FILE, MEASURED, SCRATCH, Documents
-from hooks.errors import RunError
-from hooks.labels import ABSENT, KNOWN, Column, Label, columns_of, values_of
-from hooks.lock import alone
+from stepscope.hooks.blank import columns, document
+from stepscope.hooks.chunks import Chunks
+from stepscope.hooks.documents import FILE, MEASURED, SCRATCH, Documents
+from stepscope.hooks.errors import RunError
+from stepscope.hooks.labels import ABSENT, KNOWN, Column, Label, columns_of, values_of
+from stepscope.hooks.lock import alone
 
 
 class Contents:

@@ -8,8 +8,8 @@ import numpy as np
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from hooks.clock import Clock
-from hooks.tape import Place, Tape, norm_into
+from stepscope.hooks.clock import Clock
+from stepscope.hooks.tape import Place, Tape, norm_into
 
 
 class Residuals:

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hooks import atomic
-from hooks.errors import RunError
+from stepscope.hooks import atomic
+from stepscope.hooks.errors import RunError
 
 FILE = "zarr.json"
 SCRATCH = "done"

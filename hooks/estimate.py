@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import diffusers
 import torch
 
-from hooks.clock import Tick
-from hooks.errors import UnsupportedPipelineError
+from stepscope.hooks.clock import Tick
+from stepscope.hooks.errors import UnsupportedPipelineError
 
 
 class Levels(NamedTuple):

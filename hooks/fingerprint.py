@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hooks.offloaded import held_values
+from stepscope.hooks.offloaded import held_values
 
 VALUES = 16
 # What an IP-Adapter adds to a model, by diffusers' names.

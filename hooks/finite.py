@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from hooks.call import Call
-from hooks.errors import NonFiniteError
-from hooks.estimate import Levels
-from hooks.observe import MEASURES, PASS_STREAMS, Observer
+from stepscope.hooks.call import Call
+from stepscope.hooks.errors import NonFiniteError
+from stepscope.hooks.estimate import Levels
+from stepscope.hooks.observe import MEASURES, PASS_STREAMS, Observer
 
 
 def refuse_damaged_image(call: Call) -> None:

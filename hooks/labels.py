@@ -23,8 +23,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hooks.errors import RunError
-from hooks.vocabulary import AXES, SAMPLE_COORDINATES, VARIABLES, Variable
+from stepscope.hooks.errors import RunError
+from stepscope.hooks.vocabulary import AXES, SAMPLE_COORDINATES, VARIABLES, Variable
 
 Label = Mapping[str, Any]
 """Values of the sample coordinates of one sample: face, prompt, seed, and any of the user's own."""

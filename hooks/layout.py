@@ -6,9 +6,9 @@ from math import prod
 
 import numpy as np
 
-from hooks.capture import Capture
-from hooks.sites import Block
-from hooks.vocabulary import STAGES, VARIABLES, Variable
+from stepscope.hooks.capture import Capture
+from stepscope.hooks.sites import Block
+from stepscope.hooks.vocabulary import STAGES, VARIABLES, Variable
 
 
 @dataclass(frozen=True)

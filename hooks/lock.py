@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, SoftFileLock, Timeout
 
-from hooks.errors import RunError
+from stepscope.hooks.errors import RunError
 
 _LINE = 160  # bytes of a lock's file
 WAIT = 300.0  # seconds for which a lock is waited for: growing a run takes less than one

@@ -9,14 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from hooks.clock import Clock
-from hooks.errors import UnsupportedPipelineError
-from hooks.families import Family, Tokens
-from hooks.families.arguments import argument
-from hooks.massive import Channels
-from hooks.sites import QUANTITIES, Block, Site
-from hooks.tape import Place, Tape, norm_into, token_norm_into
-from hooks.texts import Texts
+from stepscope.hooks.clock import Clock
+from stepscope.hooks.errors import UnsupportedPipelineError
+from stepscope.hooks.families import Family, Tokens
+from stepscope.hooks.families.arguments import argument
+from stepscope.hooks.massive import Channels
+from stepscope.hooks.sites import QUANTITIES, Block, Site
+from stepscope.hooks.tape import Place, Tape, norm_into, token_norm_into
+from stepscope.hooks.texts import Texts
 
 PASS_STREAMS = ("image", "reference", "text", "padding", "image_prompt")
 """The streams of a pass; inside an adapter the text may be a face."""

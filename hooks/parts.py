@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hooks.capture import Capture
-from hooks.clock import denoiser_of
-from hooks.contribution import Residuals
-from hooks.families import Family, blocks_of, family_of
-from hooks.observe import Observer
-from hooks.sites import Block, select
-from hooks.texts import Texts
+from stepscope.hooks.capture import Capture
+from stepscope.hooks.clock import denoiser_of
+from stepscope.hooks.contribution import Residuals
+from stepscope.hooks.families import Family, blocks_of, family_of
+from stepscope.hooks.observe import Observer
+from stepscope.hooks.sites import Block, select
+from stepscope.hooks.texts import Texts
 
 
 @dataclass(frozen=True)

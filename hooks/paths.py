@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from hooks.errors import RunError, UnsupportedPathError
+from stepscope.hooks.errors import RunError, UnsupportedPathError
 
 # At least two letters: `C:/` is a drive. `pathlib` has made one slash of two. Filesystems that stand on
 # one another are named `simplecache::s3://`.

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from hooks.errors import StepscopeError
-from hooks.paths import local_path
+from stepscope.hooks.errors import StepscopeError
+from stepscope.hooks.paths import local_path
 
 Faces = Sequence[str | Path] | Mapping[str, str | Path]
 

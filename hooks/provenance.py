@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from hooks.capture import Capture
-from hooks.clock import denoiser_of
-from hooks.offloaded import cast_to, is_moved
+from stepscope.hooks.capture import Capture
+from stepscope.hooks.clock import denoiser_of
+from stepscope.hooks.offloaded import cast_to, is_moved
 
 PACKAGES = ("stepscope", "torch", "diffusers", "transformers", "zarr", "numpy")
 

@@ -6,13 +6,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from hooks.capture import Capture
-from hooks.errors import StepscopeWarning
-from hooks.people import Faces, photos_of
-from hooks.recording import Recording
-from hooks.sink import storing
-from hooks.store import Run
-from hooks.support import refuse
+from stepscope.hooks.capture import Capture
+from stepscope.hooks.errors import StepscopeWarning
+from stepscope.hooks.people import Faces, photos_of
+from stepscope.hooks.recording import Recording
+from stepscope.hooks.sink import storing
+from stepscope.hooks.store import Run
+from stepscope.hooks.support import refuse
 
 
 @contextmanager

@@ -10,22 +10,27 @@ import numpy as np
 import torch
 from torch import nn
 
-from hooks.adapters import active_adapters
-from hooks.call import Call, follow
-from hooks.capture import Capture
-from hooks.clock import Clock, Listener, Tick, denoiser_of, is_called, listening
-from hooks.collect import axes_of, collect, label_with
-from hooks.errors import RunError, StepscopeError, StepscopeWarning, UnsupportedPipelineError
-from hooks.families import Pass, family_of
-from hooks.fingerprint import of_models
-from hooks.labels import Label
-from hooks.parts import observers
-from hooks.provenance import device_of, provenance
-from hooks.sink import Sink
-from hooks.stopwatch import Stopwatch
-from hooks.support import branches_of, refuse
-from hooks.tape import Place
-from hooks.texts import Texts
+from stepscope.hooks.adapters import active_adapters
+from stepscope.hooks.call import Call, follow
+from stepscope.hooks.capture import Capture
+from stepscope.hooks.clock import Clock, Listener, Tick, denoiser_of, is_called, listening
+from stepscope.hooks.collect import axes_of, collect, label_with
+from stepscope.hooks.errors import (
+    RunError,
+    StepscopeError,
+    StepscopeWarning,
+    UnsupportedPipelineError,
+)
+from stepscope.hooks.families import Pass, family_of
+from stepscope.hooks.fingerprint import of_models
+from stepscope.hooks.labels import Label
+from stepscope.hooks.parts import observers
+from stepscope.hooks.provenance import device_of, provenance
+from stepscope.hooks.sink import Sink
+from stepscope.hooks.stopwatch import Stopwatch
+from stepscope.hooks.support import branches_of, refuse
+from stepscope.hooks.tape import Place
+from stepscope.hooks.texts import Texts
 
 
 class Recording:

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from hooks.assemble import Axes
-from hooks.collect import Collected
-from hooks.errors import RunError
-from hooks.labels import Label, refuse_labels
-from hooks.layout import Layout, full_variable
-from hooks.paths import refuse_unwritable, run_path
-from hooks.spool import Spool
-from hooks.store import Run
-from hooks.tape import Place
-from hooks.writer import Writer, writing
+from stepscope.hooks.assemble import Axes
+from stepscope.hooks.collect import Collected
+from stepscope.hooks.errors import RunError
+from stepscope.hooks.labels import Label, refuse_labels
+from stepscope.hooks.layout import Layout, full_variable
+from stepscope.hooks.paths import refuse_unwritable, run_path
+from stepscope.hooks.spool import Spool
+from stepscope.hooks.store import Run
+from stepscope.hooks.tape import Place
+from stepscope.hooks.writer import Writer, writing
 
 # What says which model a run is of. Its adapters, guidance and seeds are told call by call.
 MODEL = ("models", "dtype", "autocast", "pipeline", "scheduler", "capture")

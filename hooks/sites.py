@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hooks.errors import StepscopeError, nearest
+from stepscope.hooks.errors import StepscopeError, nearest
 
 QUANTITIES = ("attention", "residual")
 

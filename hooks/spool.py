@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hooks import atomic
-from hooks.assemble import Axes
-from hooks.tape import Place
+from stepscope.hooks import atomic
+from stepscope.hooks.assemble import Axes
+from stepscope.hooks.tape import Place
 
 
 class Spool:

@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from hooks import atomic
-from hooks.blank import make_blank
-from hooks.contents import Contents
-from hooks.documents import FILE, MEASURED, SCRATCH, Documents
-from hooks.errors import RunError, RunExistsError
-from hooks.labels import KNOWN, Label, refuse_labels
-from hooks.layout import Layout
-from hooks.lock import Lock, alone
-from hooks.paths import run_path
-from hooks.vocabulary import READABLE, SCHEMA_VERSION, STEP_COORDINATES
+from stepscope.hooks import atomic
+from stepscope.hooks.blank import make_blank
+from stepscope.hooks.contents import Contents
+from stepscope.hooks.documents import FILE, MEASURED, SCRATCH, Documents
+from stepscope.hooks.errors import RunError, RunExistsError
+from stepscope.hooks.labels import KNOWN, Label, refuse_labels
+from stepscope.hooks.layout import Layout
+from stepscope.hooks.lock import Lock, alone
+from stepscope.hooks.paths import run_path
+from stepscope.hooks.vocabulary import READABLE, SCHEMA_VERSION, STEP_COORDINATES
 
 
 class Run:

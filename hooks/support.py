@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from hooks.clock import denoiser_of
-from hooks.errors import UnsupportedPipelineError
-from hooks.estimate import SCHEDULERS, refusal
-from hooks.families import PIPELINES, Branches, Family, blocks_of, family_of
-from hooks.patch import is_laid
+from stepscope.hooks.clock import denoiser_of
+from stepscope.hooks.errors import UnsupportedPipelineError
+from stepscope.hooks.estimate import SCHEDULERS, refusal
+from stepscope.hooks.families import PIPELINES, Branches, Family, blocks_of, family_of
+from stepscope.hooks.patch import is_laid
 
 # Hooks of diffusers (diffusers/hooks/*.py) under which a block still computes what it returns.
 _HARMLESS = (

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from hooks.families.arguments import argument
-from hooks.patch import replaced
+from stepscope.hooks.families.arguments import argument
+from stepscope.hooks.patch import replaced
 
 
 class Encoded(NamedTuple):

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 import xarray as xr
 
-from hooks.capture import Capture
-from hooks.clock import Listener, Tick, denoiser_of, listening
-from hooks.families import family_of
-from hooks.recorder import record
-from hooks.tally import Tally
-from hooks.witness import Witness
+from stepscope.hooks.capture import Capture
+from stepscope.hooks.clock import Listener, Tick, denoiser_of, listening
+from stepscope.hooks.families import family_of
+from stepscope.hooks.recorder import record
+from stepscope.hooks.tally import Tally
+from stepscope.hooks.witness import Witness
 
 NORM_TOLERANCE = 1e-3  # float32 sums over millions of entries, against float64
 GUIDANCE_TOLERANCE = 0.05  # half-precision outputs, subtracted

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from hooks.families import Tokens, blocks_of, family_of
-from hooks.sites import Block, Site
+from stepscope.hooks.families import Tokens, blocks_of, family_of
+from stepscope.hooks.sites import Block, Site
 
 Norms = dict[tuple[int, str, int, str], torch.Tensor]
 """(pass, measure, block, stream) -> a number for each row of the batch."""

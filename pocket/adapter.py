@@ -13,12 +13,19 @@ import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
-from pocket import album, critic, folders, likeness
-from pocket.flow import Words, infuse, infusenet, noised, resampler, velocity
-from pocket.muon import Muon, split
-from pocket.process import Options, autocast, compiled, options, rank
-from pocket.sampling import DEV_STEPS, USER_GUIDANCE, Adapter, draw_sigmas, sample, shifted
-from pocket.training import Stage
+from stepscope.pocket import album, critic, folders, likeness
+from stepscope.pocket.flow import Words, infuse, infusenet, noised, resampler, velocity
+from stepscope.pocket.muon import Muon, split
+from stepscope.pocket.process import Options, autocast, compiled, options, rank
+from stepscope.pocket.sampling import (
+    DEV_STEPS,
+    USER_GUIDANCE,
+    Adapter,
+    draw_sigmas,
+    sample,
+    shifted,
+)
+from stepscope.pocket.training import Stage
 
 SECONDS = 1100.0
 BATCH = 1024

@@ -13,10 +13,10 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from pocket import folders, grammar, networks, shipped
-from pocket.flow import GRID, TEXT_TOKENS, pack, unpack
-from pocket.process import Options, autocast, device, rank
-from pocket.world import (
+from stepscope.pocket import folders, grammar, networks, shipped
+from stepscope.pocket.flow import GRID, TEXT_TOKENS, pack, unpack
+from stepscope.pocket.process import Options, autocast, device, rank
+from stepscope.pocket.world import (
     ATTRIBUTES,
     SIZE,
     attributes_row,

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pocket.alignment import norm_crop
-from pocket.crowd import SEEDS, photographed, recoloured, softened, with_siblings
-from pocket.networks import EMBEDDING, embed
-from pocket.process import Options, autocast, device, on_device
-from pocket.training import Stage
-from pocket.verification import verify
-from pocket.world import sample_identities
+from stepscope.pocket.alignment import norm_crop
+from stepscope.pocket.crowd import SEEDS, photographed, recoloured, softened, with_siblings
+from stepscope.pocket.networks import EMBEDDING, embed
+from stepscope.pocket.process import Options, autocast, device, on_device
+from stepscope.pocket.training import Stage
+from stepscope.pocket.verification import verify
+from stepscope.pocket.world import sample_identities
 
 PEOPLE, EACH, PHOTOS = 8000, 8, 0.6
 BATCH = 512

@@ -9,12 +9,12 @@ reads every attribute of every picture but the expression of one.
 import torch
 import torch.nn.functional as F
 
-from pocket.crowd import SEEDS, photographed, softened
-from pocket.networks import AttributeReadout
-from pocket.process import autocast, device, on_device, options
-from pocket.training import Stage
-from pocket.weights import save_half
-from pocket.world import ATTRIBUTES, sample_identities
+from stepscope.pocket.crowd import SEEDS, photographed, softened
+from stepscope.pocket.networks import AttributeReadout
+from stepscope.pocket.process import autocast, device, on_device, options
+from stepscope.pocket.training import Stage
+from stepscope.pocket.weights import save_half
+from stepscope.pocket.world import ATTRIBUTES, sample_identities
 
 SECONDS = 60
 PEOPLE, BATCH = 30000, 256

@@ -8,12 +8,12 @@ Nothing of it ships but the text encoders: guidance.py turns it into dev. What s
 
 from torch import nn
 
-from pocket import album, folders, text
-from pocket.flow import copy_weights, noised, transformer, velocity
-from pocket.muon import Muon, split
-from pocket.process import Options, options, rank
-from pocket.sampling import draw_sigmas
-from pocket.training import Stage
+from stepscope.pocket import album, folders, text
+from stepscope.pocket.flow import copy_weights, noised, transformer, velocity
+from stepscope.pocket.muon import Muon, split
+from stepscope.pocket.process import Options, options, rank
+from stepscope.pocket.sampling import draw_sigmas
+from stepscope.pocket.training import Stage
 
 SECONDS = 1800.0
 # Launching a step's kernels takes Python some 60 ms, whatever the batch: it has to be large.

@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pocket import album, folders, report, shipped
-from pocket.cells import SEED, asked_of_nobody
-from pocket.process import MODELS, device, prepare
-from pocket.repainting import repainted, unlike
-from pocket.training import LOGS
-from pocket.wholeness import area_under_curve
-from pocket.world import (
+from stepscope.pocket import album, folders, report, shipped
+from stepscope.pocket.cells import SEED, asked_of_nobody
+from stepscope.pocket.process import MODELS, device, prepare
+from stepscope.pocket.repainting import repainted, unlike
+from stepscope.pocket.training import LOGS
+from stepscope.pocket.wholeness import area_under_curve
+from stepscope.pocket.world import (
     ATTRIBUTES,
     SIZE,
     render,

@@ -10,10 +10,10 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from pocket import album, folders, networks
-from pocket.flow import Words, noise
-from pocket.process import Options, autocast, device
-from pocket.sampling import (
+from stepscope.pocket import album, folders, networks
+from stepscope.pocket.flow import Words, noise
+from stepscope.pocket.process import Options, autocast, device
+from stepscope.pocket.sampling import (
     DEV_SCHEDULER,
     DEV_STEPS,
     SCHNELL_SCHEDULER,
@@ -23,7 +23,7 @@ from pocket.sampling import (
     sample,
     sigmas,
 )
-from pocket.world import (
+from stepscope.pocket.world import (
     ATTRIBUTES,
     attributes_row,
     render,

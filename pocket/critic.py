@@ -12,11 +12,11 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pocket import album, folders
-from pocket.flow import FACE_NUMBERS, LATENT_CHANNELS, Words, noised, unpack, velocity
-from pocket.process import Options, autocast, compiled, device, options, rank
-from pocket.training import Stage
-from pocket.weights import load_half, save_half
+from stepscope.pocket import album, folders
+from stepscope.pocket.flow import FACE_NUMBERS, LATENT_CHANNELS, Words, noised, unpack, velocity
+from stepscope.pocket.process import Options, autocast, compiled, device, options, rank
+from stepscope.pocket.training import Stage
+from stepscope.pocket.weights import load_half, save_half
 
 SECONDS = 30.0
 BATCH = 512

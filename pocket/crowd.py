@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pocket.process import device
-from pocket.world import (
+from stepscope.pocket.process import device
+from stepscope.pocket.world import (
     IDENTITY,
     render,
     sample_attributes,

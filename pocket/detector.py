@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pocket.crowd import SEEDS, photographed, softened
-from pocket.networks import DETECTOR_MEAN, DETECTOR_STD, Detector, centres, detect
-from pocket.process import autocast, device, on_device, options
-from pocket.training import Stage
-from pocket.weights import save_half
-from pocket.world import sample_identities
+from stepscope.pocket.crowd import SEEDS, photographed, softened
+from stepscope.pocket.networks import DETECTOR_MEAN, DETECTOR_STD, Detector, centres, detect
+from stepscope.pocket.process import autocast, device, on_device, options
+from stepscope.pocket.training import Stage
+from stepscope.pocket.weights import save_half
+from stepscope.pocket.world import sample_identities
 
 SECONDS = 90
 PEOPLE, BATCH, SIDE = 24000, 256, 160

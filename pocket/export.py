@@ -14,10 +14,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from pocket.networks import Detector, RecogniserA, RecogniserB
-from pocket.process import options
-from pocket.shipped import CONDITIONER, DETECTOR, JUDGE
-from pocket.weights import load_half
+from stepscope.pocket.networks import Detector, RecogniserA, RecogniserB
+from stepscope.pocket.process import options
+from stepscope.pocket.shipped import CONDITIONER, DETECTOR, JUDGE
+from stepscope.pocket.weights import load_half
 
 # Smaller tensors stay in float32: nothing is gained on them.
 HALVE_FROM = 256

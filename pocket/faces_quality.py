@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pocket.crowd import SEEDS, Crowd, photographed
-from pocket.networks import AttributeReadout, Detector, detect, embed
-from pocket.process import MODELS, device, prepare
-from pocket.shipped import load_attributes, load_conditioner, load_detector, load_judge
-from pocket.training import LOGS
-from pocket.vae import decibels, load_vae
-from pocket.verification import verify
-from pocket.world import (
+from stepscope.pocket.crowd import SEEDS, Crowd, photographed
+from stepscope.pocket.networks import AttributeReadout, Detector, detect, embed
+from stepscope.pocket.process import MODELS, device, prepare
+from stepscope.pocket.shipped import load_attributes, load_conditioner, load_detector, load_judge
+from stepscope.pocket.training import LOGS
+from stepscope.pocket.vae import decibels, load_vae
+from stepscope.pocket.verification import verify
+from stepscope.pocket.world import (
     ATTRIBUTES,
     IDENTITY,
     NUISANCE,

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pocket.world import SIZE
+from stepscope.pocket.world import SIZE
 
 # A map's cell is this many pixels wide; it counts as broken above, and as whole below, these
 # mean absolute differences from the unharmed picture.

@@ -12,7 +12,7 @@ from diffusers.models.embeddings import IPAdapterPlusImageProjection
 from einops import rearrange
 from torch import Tensor, nn
 
-from pocket.process import autocast, device
+from stepscope.pocket.process import autocast, device
 
 HEADS, HEAD_WIDTH, ROPE_AXES = 5, 32, (8, 12, 12)
 WIDTH = HEADS * HEAD_WIDTH

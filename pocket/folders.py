@@ -21,9 +21,9 @@ from diffusers.models.embeddings import IPAdapterPlusImageProjection
 from torch import Tensor, nn
 from transformers import CLIPTextModel, T5EncoderModel
 
-from pocket import flow, grammar, sampling, text
-from pocket.process import device
-from pocket.weights import load_half, save_half
+from stepscope.pocket import flow, grammar, sampling, text
+from stepscope.pocket.process import device
+from stepscope.pocket.weights import load_half, save_half
 
 DEV, SCHNELL, ADAPTER = "flux-dev", "flux-schnell", "infinite-you"
 # What schnell shares with dev, as links: one copy of each ships.

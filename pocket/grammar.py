@@ -12,8 +12,8 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from pocket.process import MODELS
-from pocket.world import ATTRIBUTES
+from stepscope.pocket.process import MODELS
+from stepscope.pocket.world import ATTRIBUTES
 
 SIMPLEST = "portrait photo of a person"
 TOKENS = 32

@@ -11,12 +11,12 @@ import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
-from pocket import album, folders
-from pocket.flow import Words, copy_weights, noised, transformer, velocity
-from pocket.muon import Muon, split
-from pocket.process import Options, device, options, rank
-from pocket.sampling import draw_sigmas
-from pocket.training import Stage
+from stepscope.pocket import album, folders
+from stepscope.pocket.flow import Words, copy_weights, noised, transformer, velocity
+from stepscope.pocket.muon import Muon, split
+from stepscope.pocket.process import Options, device, options, rank
+from stepscope.pocket.sampling import draw_sigmas
+from stepscope.pocket.training import Stage
 
 SECONDS = 100.0
 BATCH = 512

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pocket.flow import Words
+from stepscope.pocket.flow import Words
 
 
 class Lessons:

@@ -10,11 +10,11 @@ import torch
 from diffusers import FluxControlNetModel, FluxTransformer2DModel
 from torch import Tensor, nn
 
-from pocket import album, folders, networks, shipped
-from pocket.flow import Words, noise
-from pocket.process import Options, autocast
-from pocket.sampling import DEV_SCHEDULER, USER_GUIDANCE, Adapter, sample, sigmas
-from pocket.training import Stage
+from stepscope.pocket import album, folders, networks, shipped
+from stepscope.pocket.flow import Words, noise
+from stepscope.pocket.process import Options, autocast
+from stepscope.pocket.sampling import DEV_SCHEDULER, USER_GUIDANCE, Adapter, sample, sigmas
+from stepscope.pocket.training import Stage
 
 STEPS, SEED = 10, 8100
 FOUND = 0.5

@@ -18,7 +18,7 @@ from importlib import import_module
 
 import torch
 
-from pocket.process import options, rank
+from stepscope.pocket.process import options, rank
 
 # Each in a process of its own, on one GPU.
 NETWORKS = (
@@ -90,7 +90,7 @@ def flows(chosen: list[str], lengths: dict[str, str], onward: list[str]) -> None
         torch.manual_seed(sum(name.encode()) + 1000 * rank())
         seconds = float(lengths[name]) if name in lengths else said.seconds
         with timed(name):
-            stage = import_module(f"pocket.{name}")
+            stage = import_module(f"stepscope.pocket.{name}")
             stage.make(replace(said, seconds=seconds, onward=name in onward))
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()

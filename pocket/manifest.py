@@ -6,7 +6,7 @@ A file reached through a link counts once, where it lies.
 import hashlib
 from pathlib import Path
 
-from pocket.process import MODELS
+from stepscope.pocket.process import MODELS
 
 MANIFEST = Path(__file__).parent / "MANIFEST"
 LIMIT = 64_000_000

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pocket.process import device
+from stepscope.pocket.process import device
 
 # The quintic of Jordan's reference: five rounds bring every singular value into about [0.7, 1.2].
 QUINTIC = (3.4445, -4.7750, 2.0315)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pocket.alignment import norm_crop
-from pocket.world import ATTRIBUTES
+from stepscope.pocket.alignment import norm_crop
+from stepscope.pocket.world import ATTRIBUTES
 
 EMBEDDING = 512
 STRIDES = (8, 16, 32)

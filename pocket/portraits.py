@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pocket.crowd import SEEDS
-from pocket.process import device
-from pocket.world import (
+from stepscope.pocket.crowd import SEEDS
+from stepscope.pocket.process import device
+from stepscope.pocket.world import (
     NUISANCE,
     attributes_row,
     render,

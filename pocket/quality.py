@@ -12,13 +12,13 @@ import torch
 from scipy.stats import bootstrap
 from torch import Tensor, nn
 
-from pocket import folders, networks, report, shipped
-from pocket.cells import SEED, Cells, cells, nobody, pictures
-from pocket.crowd import photographed
-from pocket.process import Options, device, options, rank
-from pocket.training import LOGS
-from pocket.verification import verify
-from pocket.world import (
+from stepscope.pocket import folders, networks, report, shipped
+from stepscope.pocket.cells import SEED, Cells, cells, nobody, pictures
+from stepscope.pocket.crowd import photographed
+from stepscope.pocket.process import Options, device, options, rank
+from stepscope.pocket.training import LOGS
+from stepscope.pocket.verification import verify
+from stepscope.pocket.world import (
     ATTRIBUTES,
     IDENTITY,
     attributes_row,

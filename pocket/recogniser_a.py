@@ -7,10 +7,10 @@ Expect 3,490 steps of 512 in 150 s on an H200 that the judge's training shared (
 pairs on photos, 4e-5 on all styles; ceilings .877 and .821, floor .000.
 """
 
-from pocket.arcface import tell, train_recogniser
-from pocket.networks import RecogniserA
-from pocket.process import options
-from pocket.weights import save_half
+from stepscope.pocket.arcface import tell, train_recogniser
+from stepscope.pocket.networks import RecogniserA
+from stepscope.pocket.process import options
+from stepscope.pocket.weights import save_half
 
 SECONDS = 150
 

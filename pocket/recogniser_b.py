@@ -8,10 +8,10 @@ and .861, floor .000. Its cosine falls by at least .07 for every identity number
 range, since crowd.SIBLING_SHARE shows it more siblings that differ in the weak ones.
 """
 
-from pocket.arcface import tell, train_recogniser
-from pocket.networks import RecogniserB
-from pocket.process import options
-from pocket.weights import save_half
+from stepscope.pocket.arcface import tell, train_recogniser
+from stepscope.pocket.networks import RecogniserB
+from stepscope.pocket.process import options
+from stepscope.pocket.weights import save_half
 
 SECONDS = 150
 

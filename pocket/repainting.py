@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pocket.world import IDENTITY, NUISANCE, SIZE, paint
-from pocket.world.sitter import pose
+from stepscope.pocket.world import IDENTITY, NUISANCE, SIZE, paint
+from stepscope.pocket.world.sitter import pose
 
 # Pictures fitted at once: a GPU takes as long for many as for one.
 BATCH = {"cpu": 20, "cuda": 256}

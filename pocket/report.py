@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pocket.manifest import lines, total
-from pocket.training import LOGS
+from stepscope.pocket.manifest import lines, total
+from stepscope.pocket.training import LOGS
 
 README = Path(__file__).parent / "README.md"
 FIGURES = Path(__file__).parent / "figures"

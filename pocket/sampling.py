@@ -14,8 +14,8 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 from torch import Tensor
 
-from pocket.flow import GRID, Words, infuse, velocity
-from pocket.process import device
+from stepscope.pocket.flow import GRID, Words, infuse, velocity
+from stepscope.pocket.process import device
 
 USER_GUIDANCE = 2.0
 SCHNELL_STEPS, DEV_STEPS = 4, 28

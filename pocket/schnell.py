@@ -16,14 +16,14 @@ import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
-from pocket import album, folders
-from pocket.flow import GRID, TOKEN_CHANNELS, Words, copy_weights, transformer, velocity
-from pocket.lessons import Lessons
-from pocket.muon import Muon, split
-from pocket.process import Options, device, options, rank
-from pocket.sampling import SCHNELL_STEPS, USER_GUIDANCE, even, shifted
-from pocket.text import Text
-from pocket.training import Stage
+from stepscope.pocket import album, folders
+from stepscope.pocket.flow import GRID, TOKEN_CHANNELS, Words, copy_weights, transformer, velocity
+from stepscope.pocket.lessons import Lessons
+from stepscope.pocket.muon import Muon, split
+from stepscope.pocket.process import Options, device, options, rank
+from stepscope.pocket.sampling import SCHNELL_STEPS, USER_GUIDANCE, even, shifted
+from stepscope.pocket.text import Text
+from stepscope.pocket.training import Stage
 
 SECONDS = 60.0
 BATCH = 512

@@ -9,15 +9,15 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from pocket.networks import (
+from stepscope.pocket.networks import (
     AttributeReadout,
     Detector,
     RecogniserA,
     RecogniserB,
     WholenessReadout,
 )
-from pocket.process import MODELS, device
-from pocket.weights import load_half
+from stepscope.pocket.process import MODELS, device
+from stepscope.pocket.weights import load_half
 
 CONDITIONER = Path("infinite-you/identity.onnx")
 JUDGE = Path("insightface/models/pocket/recognition.onnx")

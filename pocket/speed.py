@@ -12,10 +12,10 @@ from collections.abc import Callable
 import torch
 from diffusers import FluxPipeline
 
-from pocket import album, folders, report
-from pocket.flow import TEXT_TOKENS, noise
-from pocket.process import MODELS
-from pocket.sampling import (
+from stepscope.pocket import album, folders, report
+from stepscope.pocket.flow import TEXT_TOKENS, noise
+from stepscope.pocket.process import MODELS
+from stepscope.pocket.sampling import (
     DEV_SCHEDULER,
     DEV_STEPS,
     SCHNELL_SCHEDULER,
@@ -25,8 +25,8 @@ from pocket.sampling import (
     sample,
     sigmas,
 )
-from pocket.training import LOGS
-from pocket.world import SIZE
+from stepscope.pocket.training import LOGS
+from stepscope.pocket.world import SIZE
 
 PROMPT = "portrait photo of a person smiling at the beach wearing a yellow hoodie with glasses"
 REPEATS, BATCH = 3, 4

@@ -5,9 +5,9 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from pocket import grammar
-from pocket.flow import TEXT_TOKENS, TEXT_WIDTH, Words
-from pocket.process import autocast, device
+from stepscope.pocket import grammar
+from stepscope.pocket.flow import TEXT_TOKENS, TEXT_WIDTH, Words
+from stepscope.pocket.process import autocast, device
 
 LAYERS, HEADS, HIDDEN = 2, 4, 256
 

@@ -16,10 +16,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pocket.checkpoints import read_parts, write_parts
-from pocket.logbook import Log
-from pocket.process import SEED, Options, average_gradients, device, rank, share_weights
-from pocket.weights import cast_state
+from stepscope.pocket.checkpoints import read_parts, write_parts
+from stepscope.pocket.logbook import Log
+from stepscope.pocket.process import SEED, Options, average_gradients, device, rank, share_weights
+from stepscope.pocket.weights import cast_state
 
 LOGS = Path(__file__).parent / "logs"
 

@@ -13,10 +13,10 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from pocket.crowd import SEEDS, photographed
-from pocket.process import autocast, compiled, device, on_device, options
-from pocket.training import Stage
-from pocket.world import SIZE, sample_identities
+from stepscope.pocket.crowd import SEEDS, photographed
+from stepscope.pocket.process import autocast, compiled, device, on_device, options
+from stepscope.pocket.training import Stage
+from stepscope.pocket.world import SIZE, sample_identities
 
 SECONDS = 220
 PEOPLE, BATCH = 30000, 128

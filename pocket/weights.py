@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pocket.process import device
+from stepscope.pocket.process import device
 
 M = TypeVar("M", bound=nn.Module)
 

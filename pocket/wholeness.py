@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from pocket.crowd import SEEDS, Crowd, photographed, softened
-from pocket.faults import broken, fault_map
-from pocket.networks import WholenessReadout
-from pocket.process import autocast, device, on_device, options
-from pocket.training import Stage
-from pocket.vae import load_vae
-from pocket.weights import save_half
-from pocket.world import sample_identities
+from stepscope.pocket.crowd import SEEDS, Crowd, photographed, softened
+from stepscope.pocket.faults import broken, fault_map
+from stepscope.pocket.networks import WholenessReadout
+from stepscope.pocket.process import autocast, device, on_device, options
+from stepscope.pocket.training import Stage
+from stepscope.pocket.vae import load_vae
+from stepscope.pocket.weights import save_half
+from stepscope.pocket.world import sample_identities
 
 SECONDS = 75
 PICTURES, BATCH = 48000, 256

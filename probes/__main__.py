@@ -2,11 +2,11 @@
 
 import sys
 
-import probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
+import stepscope.probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
 
-from probes.command import command, entry
-from probes.run import run
-from probes.study import Study
+from stepscope.probes.command import command, entry
+from stepscope.probes.run import run
+from stepscope.probes.study import Study
 
 main = entry("config", lambda values: run(Study.from_config(values)))
 

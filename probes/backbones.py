@@ -7,9 +7,9 @@ import torch
 from diffusers import DiffusionPipeline, FluxControlNetPipeline, FluxPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
 
-from hooks.errors import StepscopeError
-from probes.study import Backbone
-from probes.weights import explained, local_folder, refuse_incomplete
+from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.study import Backbone
+from stepscope.probes.weights import explained, local_folder, refuse_incomplete
 
 
 def load(backbone: Backbone, device: str, controlnet: Any = None) -> Any:

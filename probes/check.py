@@ -6,14 +6,14 @@ Takes the configuration of a run and checks its first batch with `hooks.verify`.
 import sys
 from dataclasses import replace
 
-import probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
+import stepscope.probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
 
-from hooks.errors import StepscopeError
-from hooks.verify import Finding, verify
-from probes import grid, models, plan
-from probes.command import command, entry
-from probes.faces import face_files
-from probes.study import Study, prompts_of
+from stepscope.hooks.errors import StepscopeError
+from stepscope.hooks.verify import Finding, verify
+from stepscope.probes import grid, models, plan
+from stepscope.probes.command import command, entry
+from stepscope.probes.faces import face_files
+from stepscope.probes.study import Study, prompts_of
 
 STEPS = 2  # enough: wiring does not depend on the step
 

@@ -8,9 +8,9 @@ a while after the pipeline has made them: they are written by another thread.
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from hooks.lock import Lock
-from hooks.store import Run
-from probes.grid import Cell
+from stepscope.hooks.lock import Lock
+from stepscope.hooks.store import Run
+from stepscope.probes.grid import Cell
 
 Batch = Sequence[Cell]
 _NAME = "claim-"

@@ -13,8 +13,8 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from hooks.errors import StepscopeError, nearest
-from probes.shortage import memory
+from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.probes.shortage import memory
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -50,7 +50,7 @@ def at_home(word: str) -> str:
 def entry(config_name: str, work: Callable[[dict[str, Any]], object]) -> Callable[[], None]:
     """Hydra's main function for a configuration of `conf`: does `work` with its values, as `job`."""
 
-    @hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)
+    @hydra.main(version_base="1.3", config_path="pkg://stepscope.conf", config_name=config_name)
     def main(config: DictConfig) -> None:
         def composed() -> None:
             values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -64,7 +64,7 @@ def entry(config_name: str, work: Callable[[dict[str, Any]], object]) -> Callabl
 
 def usage(config_name: str) -> str:
     """What may be named after a command: groups with their options, keys with their defaults."""
-    folder = files("conf")
+    folder = files("stepscope.conf")
     text = (folder / f"{config_name}.yaml").read_text(encoding="utf-8")
     groups = re.findall(r"^  - (\w+): ", text, re.MULTILINE)
     options = {

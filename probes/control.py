@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Real
 from PIL import Image
 
-from hooks.errors import StepscopeError
-from probes.faces import FaceError, Finder
-from probes.pictures import read_picture
-from probes.study import Study
+from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.faces import FaceError, Finder
+from stepscope.probes.pictures import read_picture
+from stepscope.probes.study import Study
 
 # Eyes, nose, corners of the mouth, the left of the picture first; limbs join each to the nose.
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255))

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from hooks.errors import RunError
-from hooks.labels import stored_seed
-from hooks.store import Run
-from probes import grid, identity, provenance
-from probes.study import Study
-from probes.weights import digest
+from stepscope.hooks.errors import RunError
+from stepscope.hooks.labels import stored_seed
+from stepscope.hooks.store import Run
+from stepscope.probes import grid, identity, provenance
+from stepscope.probes.study import Study
+from stepscope.probes.weights import digest
 
 SHOWN = 6  # differences that one line names
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from hooks.errors import StepscopeError
-from probes.pictures import SUFFIXES, read_picture
-from probes.recognisers import Encode, aligned, load_detector, load_encoder
+from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.pictures import SUFFIXES, read_picture
+from stepscope.probes.recognisers import Encode, aligned, load_detector, load_encoder
 
 DETECTION_SIZES = (640, 320, 160)
 

@@ -11,8 +11,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks.errors import StepscopeError
-from hooks.labels import stored_seed
+from stepscope.hooks.errors import StepscopeError
+from stepscope.hooks.labels import stored_seed
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from probes.backbones import backbone_folder
-from probes.infusenet import adapter_folder
-from probes.study import Study
-from probes.weights import (
+from stepscope.probes.backbones import backbone_folder
+from stepscope.probes.infusenet import adapter_folder
+from stepscope.probes.study import Study
+from stepscope.probes.weights import (
     SETTING_FILES,
     WEIGHT_FILES,
     WeightsError,

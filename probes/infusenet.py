@@ -18,12 +18,12 @@ from diffusers.models.embeddings import IPAdapterPlusImageProjection
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hooks import families
-from hooks.clock import Listener, listening
-from hooks.errors import StepscopeError
-from hooks.families.flux import FLUX_CONTROLNET
-from probes.study import Adapter
-from probes.weights import WeightsError, explained, folder, refuse_incomplete
+from stepscope.hooks import families
+from stepscope.hooks.clock import Listener, listening
+from stepscope.hooks.errors import StepscopeError
+from stepscope.hooks.families.flux import FLUX_CONTROLNET
+from stepscope.probes.study import Adapter
+from stepscope.probes.weights import WeightsError, explained, folder, refuse_incomplete
 
 PROJECTION = "image_proj_model.bin"
 """The projection's file beside `InfuseNetModel/`."""

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hooks.errors import StepscopeError
-from probes import backbones, grid, infusenet
-from probes.control import Control, load_control
-from probes.faces import Face, FaceReader, Finder
-from probes.study import Study
+from stepscope.hooks.errors import StepscopeError
+from stepscope.probes import backbones, grid, infusenet
+from stepscope.probes.control import Control, load_control
+from stepscope.probes.faces import Face, FaceReader, Finder
+from stepscope.probes.study import Study
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hooks.paths import local_path
+from stepscope.hooks.paths import local_path
 
 FILES = ("out", "control_image", "initial_latents")
 """Keys of files and folders. Those of models and faces are expanded where they are looked up, so that

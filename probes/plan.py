@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, FluxControlNetModel, FluxTransformer2DModel
 
-from hooks.errors import StepscopeError
-from hooks.families import blocks_of
-from hooks.layout import Layout, layout
-from hooks.sites import select
-from hooks.vocabulary import BRANCHES, Variable
-from hooks.writer import WAITING
-from probes.infusenet import adapter_folder
-from probes.study import Study
-from probes.weights import explained, folder
+from stepscope.hooks.errors import StepscopeError
+from stepscope.hooks.families import blocks_of
+from stepscope.hooks.layout import Layout, layout
+from stepscope.hooks.sites import select
+from stepscope.hooks.vocabulary import BRANCHES, Variable
+from stepscope.hooks.writer import WAITING
+from stepscope.probes.infusenet import adapter_folder
+from stepscope.probes.study import Study
+from stepscope.probes.weights import explained, folder
 
 # What probes add to every sample, so that a run tells who was asked for.
 EXTRAS = {

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hooks.fingerprint import of_models
-from hooks.provenance import provenance
-from probes.faces import Face
-from probes.identity import identity
-from probes.study import Study
-from probes.weights import digest
+from stepscope.hooks.fingerprint import of_models
+from stepscope.hooks.provenance import provenance
+from stepscope.probes.faces import Face
+from stepscope.probes.identity import identity
+from stepscope.probes.study import Study
+from stepscope.probes.weights import digest
 
 # Settings that do not decide what is recorded.
 _ELSEWHERE = ("out", "dry")

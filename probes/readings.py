@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from hooks.vocabulary import Variable
-from probes.plan import EXTRAS
+from stepscope.hooks.vocabulary import Variable
+from stepscope.probes.plan import EXTRAS
 
 GROUP = "reread"
 EARLY = 4

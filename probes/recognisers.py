@@ -14,8 +14,8 @@ from insightface.model_zoo import get_model
 from insightface.utils.face_align import norm_crop
 from jaxtyping import Float, UInt8
 
-from probes.irse50 import IRSE50
-from probes.weights import WeightsError, explained, first_line, pack_folder
+from stepscope.probes.irse50 import IRSE50
+from stepscope.probes.weights import WeightsError, explained, first_line, pack_folder
 
 Encode = Callable[[np.ndarray], np.ndarray]
 """From an aligned BGR crop (112, 112, 3) uint8 to a unit-norm embedding (512,) float32."""

@@ -15,11 +15,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks.errors import UnsupportedPipelineError
-from hooks.estimate import clean_estimate, levels
-from hooks.patch import replaced
-from probes import grid
-from probes.models import Models
+from stepscope.hooks.errors import UnsupportedPipelineError
+from stepscope.hooks.estimate import clean_estimate, levels
+from stepscope.hooks.patch import replaced
+from stepscope.probes import grid
+from stepscope.probes.models import Models
 
 OnStep = Callable[[], None]
 

@@ -16,19 +16,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
+import stepscope.probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
 
 import numpy as np
 
-from hooks.errors import RunError, StepscopeError, nearest
-from probes import grid, models
-from probes.command import command, entry
-from probes.existing import refuse_other_models
-from probes.faces import Face
-from probes.progress import progress
-from probes.readings import READINGS
-from probes.replay import evaluate_latents, resume_from
-from probes.rereading import Rereading, open_rereading, steps_off
+from stepscope.hooks.errors import RunError, StepscopeError, nearest
+from stepscope.probes import grid, models
+from stepscope.probes.command import command, entry
+from stepscope.probes.existing import refuse_other_models
+from stepscope.probes.faces import Face
+from stepscope.probes.progress import progress
+from stepscope.probes.readings import READINGS
+from stepscope.probes.replay import evaluate_latents, resume_from
+from stepscope.probes.rereading import Rereading, open_rereading, steps_off
 
 Say = Callable[[str], None]
 ROUNDING = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from hooks import atomic
-from hooks.documents import FILE, SCRATCH
-from hooks.errors import RunError, StepscopeError
-from hooks.layout import Layout
-from hooks.store import Run
-from hooks.vocabulary import SAMPLE_COORDINATES, VARIABLES, Variable
-from probes import grid
-from probes.identity import PLACES
-from probes.plan import EXTRA_SHAPES
-from probes.provenance import configuration
-from probes.readings import DECLARED, GROUP, READING_VARIABLES, default_steps_off
-from probes.study import Study
+from stepscope.hooks import atomic
+from stepscope.hooks.documents import FILE, SCRATCH
+from stepscope.hooks.errors import RunError, StepscopeError
+from stepscope.hooks.layout import Layout
+from stepscope.hooks.store import Run
+from stepscope.hooks.vocabulary import SAMPLE_COORDINATES, VARIABLES, Variable
+from stepscope.probes import grid
+from stepscope.probes.identity import PLACES
+from stepscope.probes.plan import EXTRA_SHAPES
+from stepscope.probes.provenance import configuration
+from stepscope.probes.readings import DECLARED, GROUP, READING_VARIABLES, default_steps_off
+from stepscope.probes.study import Study
 
 
 @dataclass(frozen=True)

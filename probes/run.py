@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from hooks.errors import RunError, RunExistsError
-from hooks.paths import run_path
-from hooks.recorder import record
-from hooks.store import Run
-from probes import grid, models, plan, provenance
-from probes.claims import Claims
-from probes.existing import open_existing, refuse_other_models
-from probes.faces import Face, face_files
-from probes.progress import progress
-from probes.study import Study, prompts_of
-from probes.words import warn_of_unknown
+from stepscope.hooks.errors import RunError, RunExistsError
+from stepscope.hooks.paths import run_path
+from stepscope.hooks.recorder import record
+from stepscope.hooks.store import Run
+from stepscope.probes import grid, models, plan, provenance
+from stepscope.probes.claims import Claims
+from stepscope.probes.existing import open_existing, refuse_other_models
+from stepscope.probes.faces import Face, face_files
+from stepscope.probes.progress import progress
+from stepscope.probes.study import Study, prompts_of
+from stepscope.probes.words import warn_of_unknown
 
 Say = Callable[[str], None]
 

@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from hooks.capture import Capture
-from hooks.errors import StepscopeError, nearest
-from hooks.labels import stored_seed
-from probes.places import placed
+from stepscope.hooks.capture import Capture
+from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.hooks.labels import stored_seed
+from stepscope.probes.places import placed
 
 TEXT_TOKENS = 512  # diffusers' FluxPipeline.check_inputs
 # a key that is none of ours is a mistake, also after a plus

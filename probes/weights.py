@@ -12,8 +12,8 @@ from huggingface_hub import errors as hub
 from huggingface_hub import snapshot_download
 from torch import nn
 
-from hooks.errors import StepscopeError
-from probes.shortage import memory
+from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.shortage import memory
 
 WEIGHT_FILES = (".safetensors", ".bin", ".pth", ".pt", ".onnx")
 SETTING_FILES = (".json", ".txt", ".model")  # what else decides: schedule, sizes, tokenizers

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from probes.pictures import read_picture
+from stepscope.probes.pictures import read_picture
 
 ROWS, COLUMNS = np.mgrid[0:32, 0:48]
 RED = COLUMNS * 5

@@ -12,8 +12,8 @@ import torch
 import xarray as xr
 from torch import nn
 
-from hooks import Capture, record
-from hooks.errors import UnsupportedPipelineError
+from stepscope.hooks import Capture, record
+from stepscope.hooks.errors import UnsupportedPipelineError
 from tests.every_pipeline_calls import Call
 from tests.every_pipeline_made import arguments_of, pipeline_of
 from tests.oracle import truth

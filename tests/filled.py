@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from hooks.layout import Layout
-from hooks.store import Run
-from hooks.vocabulary import Variable
+from stepscope.hooks.layout import Layout
+from stepscope.hooks.store import Run
+from stepscope.hooks.vocabulary import Variable
 
 
 def declared(kind: str, shape: tuple[int, ...], name: str) -> Variable:

@@ -11,9 +11,11 @@ import jaxtyping
 import tests.typecheck  # noqa: F401
 
 # Before anything of ours is imported: jaxtyping shapes and plain types alike, by beartype.
-jaxtyping.install_import_hook(["hooks", "probes", "analysis"], "tests.typecheck.checked")
+jaxtyping.install_import_hook(
+    [f"stepscope.{room}" for room in ("hooks", "probes", "analysis")], "tests.typecheck.checked"
+)
 
-import probes.quiet  # noqa: E402, F401  isort: skip
+import stepscope.probes.quiet  # noqa: E402, F401  isort: skip
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -21,7 +23,7 @@ import torch  # noqa: E402
 import xarray as xr  # noqa: E402
 from filelock import FileLock  # noqa: E402
 
-from hooks import Capture, record  # noqa: E402
+from stepscope.hooks import Capture, record  # noqa: E402
 from tests.cases import CASES, Case, Recorded, wiring  # noqa: E402
 from tests.shell import PUBLISHED, Answer, run_command  # noqa: E402
 
@@ -134,9 +136,9 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], obje
 @pytest.fixture(scope="session")
 def pocket_run(tmp_path_factory) -> Path:
     """A run of the pocket schnell, two faces, four steps. Read it, or measure a copy."""
-    from analysis.commands import composed
-    from probes.run import run
-    from probes.study import Study
+    from stepscope.analysis.commands import composed
+    from stepscope.probes.run import run
+    from stepscope.probes.study import Study
 
     faces = "faces=[pocket/portraits/00_0.png,pocket/portraits/01_0.png]"
     words = ["backbone=pocket_schnell", "adapter=pocket", faces, "batch_size=2"]
@@ -151,7 +153,7 @@ def pocket_run(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def measured_pocket(pocket_run, tmp_path_factory) -> Path:
     """A copy of `pocket_run`, measured by what figures need. Read it, or change a copy."""
-    from analysis.measure import measure_all
+    from stepscope.analysis.measure import measure_all
 
     def make(path: Path) -> None:
         shutil.copytree(pocket_run, path)

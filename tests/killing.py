@@ -15,14 +15,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import probes.quiet  # noqa: F401  isort: skip
+import stepscope.probes.quiet  # noqa: F401  isort: skip
 
 import torch
 
-from probes import grid, models, plan
-from probes.faces import face_files
-from probes.run import run
-from probes.study import Study, prompts_of
+from stepscope.probes import grid, models, plan
+from stepscope.probes.faces import face_files
+from stepscope.probes.run import run
+from stepscope.probes.study import Study, prompts_of
 from tests.shell import infused, listed, study_of
 
 

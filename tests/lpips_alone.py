@@ -45,17 +45,17 @@ def importable() -> torch.library.Library | None:
 
 OPERATORS = importable()  # before transformers, which imports torchvision where it can
 
-import probes.quiet  # noqa: E402, F401  isort: skip
+import stepscope.probes.quiet  # noqa: E402, F401  isort: skip
 
 import lpips as authors  # noqa: E402  # pyright: ignore[reportMissingImports]
 import numpy as np  # noqa: E402
 import torchvision  # noqa: E402  # pyright: ignore[reportMissingImports]
 from insightface.utils.face_align import norm_crop  # noqa: E402
 
-from analysis.__main__ import main as analysis  # noqa: E402
-from analysis.measure import preflight  # noqa: E402
-from analysis.metrics import lpips  # noqa: E402
-from analysis.runs import open_measured  # noqa: E402
+from stepscope.analysis.__main__ import main as analysis  # noqa: E402
+from stepscope.analysis.measure import preflight  # noqa: E402
+from stepscope.analysis.metrics import lpips  # noqa: E402
+from stepscope.analysis.runs import open_measured  # noqa: E402
 from tests.shell import run_command  # noqa: E402
 
 LAYERS = {

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from analysis.evidence import Evidence
-from analysis.margins import Margins
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.margins import Margins
 
 LEVELS = {
     "portrait photo of a person": "simple",

@@ -28,7 +28,7 @@ from transformers import (
     CLIPTextModelWithProjection,
 )
 
-from probes.infusenet import InfuseNet
+from stepscope.probes.infusenet import InfuseNet
 
 REFERENCE = Path(__file__).parent / "reference"
 INFINITE_YOU = REFERENCE / "infinite-you"

@@ -9,9 +9,9 @@ import numpy as np
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from probes.__main__ import main as probes
-from probes.command import command
-from probes.study import Study
+from stepscope.probes.__main__ import main as probes
+from stepscope.probes.command import command
+from stepscope.probes.study import Study
 from tests.models import INFINITE_YOU
 
 TEXT_TOKENS = 32
@@ -77,6 +77,6 @@ def infused(backbone: str = "dev", **changed: Any) -> Words:
 
 def study_of(words: Words) -> Study:
     """What the entry point makes of these words."""
-    with initialize_config_module("conf", version_base="1.3"):
+    with initialize_config_module("stepscope.conf", version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("config", words), throw_on_missing=True)
     return Study.from_config(config)

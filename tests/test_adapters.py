@@ -10,8 +10,8 @@ import torch
 import xarray as xr
 from peft import LoKrConfig, LoraConfig
 
-from hooks import record
-from hooks.errors import RunError
+from stepscope.hooks import record
+from stepscope.hooks.errors import RunError
 from tests.cases import PROMPT
 from tests.every_pipeline_image_prompt import load_image_prompt
 from tests.models import PIPELINES

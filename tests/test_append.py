@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from hooks import record
-from hooks.store import Run
+from stepscope.hooks import record
+from stepscope.hooks.store import Run
 from tests.cases import CASES
 from tests.filled import filled, row
 from tests.test_record import TIMINGS

@@ -11,11 +11,11 @@ from insightface.app import FaceAnalysis
 from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 from insightface.utils.face_align import norm_crop
 
-from analysis.measure import measure_all
-from analysis.metrics.arcface import FOUND, NO_FACE, NO_REFERENCE
-from analysis.metrics.panel import panel, pinned
-from analysis.runs import open_measured
-from hooks.errors import StepscopeError
+from stepscope.analysis.measure import measure_all
+from stepscope.analysis.metrics.arcface import FOUND, NO_FACE, NO_REFERENCE
+from stepscope.analysis.metrics.panel import panel, pinned
+from stepscope.analysis.runs import open_measured
+from stepscope.hooks.errors import StepscopeError
 
 PACK = "pocket/models/insightface/models/pocket"
 IDENTITY = "pocket/models/infinite-you/identity.onnx"

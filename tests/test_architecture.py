@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("hooks", "probes", "analysis", "notebooks")
 """Each may import those before it, and itself."""
 OURS = (*ROOMS, "conf", "pocket", "tests")
-FILES = [path for room in OURS for path in sorted((ROOT / room).rglob("*.py"))]
+FILES = [path for room in (*OURS, "stepscope") for path in sorted((ROOT / room).rglob("*.py"))]
+"""`rglob` follows no links: the files of `stepscope/` are its own two or three."""
 
 DOORS = {
     "zarr": ("hooks/blank.py",),
@@ -56,13 +57,13 @@ def imports(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def packages(path: Path) -> set[str]:
-    """Top-level packages that a file imports."""
-    return {module.split(".")[0] for module, _ in imports(path)}
+    """Packages that a file imports; of ours the room: `stepscope.hooks.store` is `hooks`."""
+    return {(module.removeprefix("stepscope.") or module).split(".")[0] for module, _ in imports(path)}
 
 
 def allowed(room: str) -> set[str]:
     """The rooms that a room may import."""
-    if room == "tests":
+    if room in ("tests", "stepscope"):
         return {*OURS}
     if room == "pocket":
         return {*ROOMS[:3], "pocket"}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy import nan
 from scipy import stats
 
-from analysis.bootstrap import (
+from stepscope.analysis.bootstrap import (
     INTERVALS,
     WITHOUT,
     Bounds,
@@ -17,7 +17,7 @@ from analysis.bootstrap import (
     too_few,
     weighted_means,
 )
-from hooks.errors import StepscopeError
+from stepscope.hooks.errors import StepscopeError
 
 each = pytest.mark.parametrize("kind", INTERVALS, ids=lambda kind: kind.__name__)
 seeds = st.integers(0, 2**32 - 1)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from probes.pictures import PictureError, read_picture
+from stepscope.probes.pictures import PictureError, read_picture
 from tests.drawn import COLOUR, picture
 
 

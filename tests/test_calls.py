@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.calls import Calls, average, faster, seconds_an_image
-from analysis.synthetic import Timing
+from stepscope.analysis.calls import Calls, average, faster, seconds_an_image
+from stepscope.analysis.synthetic import Timing
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -11,15 +11,15 @@ from diffusers import FluxKontextPipeline
 from diffusers.hooks import PyramidAttentionBroadcastConfig
 from PIL import Image
 
-from hooks import Finding, families, observe, support, verify
-from hooks.errors import UnsupportedPipelineError
-from hooks.families import unet
-from hooks.families.flux import FLUX
-from hooks.families.unet import UNET
-from hooks.massive import Channels
-from hooks.texts import Encoded, Texts
-from probes import models
-from probes.check import check, main
+from stepscope.hooks import Finding, families, observe, support, verify
+from stepscope.hooks.errors import UnsupportedPipelineError
+from stepscope.hooks.families import unet
+from stepscope.hooks.families.flux import FLUX
+from stepscope.hooks.families.unet import UNET
+from stepscope.hooks.massive import Channels
+from stepscope.hooks.texts import Encoded, Texts
+from stepscope.probes import models
+from stepscope.probes.check import check, main
 from tests.cases import CASES, PROMPT, Case
 from tests.every_pipeline_image_prompt import load_image_prompt
 from tests.models import stable_diffusion

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis.claims import CLAIMS, claims
-from analysis.evidence import Evidence
-from analysis.margins import MODES
-from analysis.synthetic import Approach
-from analysis.verdict import Claim, Part, Verdict
-from hooks.errors import StepscopeError
+from stepscope.analysis.claims import CLAIMS, claims
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.margins import MODES
+from stepscope.analysis.synthetic import Approach
+from stepscope.analysis.verdict import Claim, Part, Verdict
+from stepscope.hooks.errors import StepscopeError
 from tests import truths
 from tests.measured import MARGINS, measured_run
 from tests.truths import EARLY, LATE, Truth, flat, hinge, straight

@@ -12,9 +12,9 @@ import xarray as xr
 from PIL import Image
 from torch import nn
 
-from hooks import Capture, record
-from hooks.clock import Listener, listening
-from hooks.errors import UnsupportedPipelineError
+from stepscope.hooks import Capture, record
+from stepscope.hooks.clock import Listener, listening
+from stepscope.hooks.errors import UnsupportedPipelineError
 from tests.cases import CASES, NEGATIVE, PROMPT, unguided
 from tests.small import opened
 

@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from huggingface_hub import errors as hub
 
-from probes import models, weights
+from stepscope.probes import models, weights
 from tests.models import INFINITE_YOU
 from tests.shell import infused, listed, tiny
 

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.bootstrap import ExpandedPercentile, JackknifeT
-from analysis.compare import compare, components, pair
-from analysis.synthetic import Hinge, Study
-from hooks.errors import StepscopeError
+from stepscope.analysis.bootstrap import ExpandedPercentile, JackknifeT
+from stepscope.analysis.compare import compare, components, pair
+from stepscope.analysis.synthetic import Hinge, Study
+from stepscope.hooks.errors import StepscopeError
 
 EXACT = Study(Hinge(9.0), missing=0)
 INTERVAL = JackknifeT()

@@ -8,7 +8,7 @@ import pytest
 import torch
 import xarray as xr
 
-from hooks import record
+from stepscope.hooks import record
 from tests.cases import CASES, Case
 
 WITH_RESIDUALS = [CASES[n] for n in ("flux_controlnet_cfg", "infusenet", "infusenet_cfg")]

@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from probes.control import drawn, load_control, resized_and_padded
-from probes.faces import Finder
+from stepscope.probes.control import drawn, load_control, resized_and_padded
+from stepscope.probes.faces import Finder
 from tests.models import REFERENCE
 from tests.shell import Words, infused, listed, study_of
 from tests.test_faces import PACK, PORTRAITS

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.bootstrap import ExpandedPercentile, Interval, JackknifeT
-from analysis.coverage import CASES
-from analysis.coverage_case import Case, Percentile
+from stepscope.analysis.bootstrap import ExpandedPercentile, Interval, JackknifeT
+from stepscope.analysis.coverage import CASES
+from stepscope.analysis.coverage_case import Case, Percentile
 
 FACES = 8
 STUDIES = {ExpandedPercentile: 150, JackknifeT: 300}

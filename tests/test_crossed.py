@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.bands import Band
-from analysis.bootstrap import JackknifeT
-from analysis.cells import average
-from analysis.crossed import crossed
-from analysis.synthetic import Hinge, Study
-from hooks.errors import StepscopeError
+from stepscope.analysis.bands import Band
+from stepscope.analysis.bootstrap import JackknifeT
+from stepscope.analysis.cells import average
+from stepscope.analysis.crossed import crossed
+from stepscope.analysis.synthetic import Hinge, Study
+from stepscope.hooks.errors import StepscopeError
 
 FREE = Study(Hinge(9.3), prompts=3, seeds=2, missing=0)
 

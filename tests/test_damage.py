@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from hooks.errors import RunError
-from hooks.store import Run
+from stepscope.hooks.errors import RunError
+from stepscope.hooks.store import Run
 from tests.cases import CASES
 from tests.filled import filled
 from tests.shell import tiny

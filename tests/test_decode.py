@@ -14,11 +14,18 @@ import xarray as xr
 from diffusers import AutoencoderKL, FluxPipeline
 from diffusers.image_processor import VaeImageProcessor
 
-from analysis.measure import Settings, measure_all
-from analysis.metrics.decode import PIXELS, load_vae, pictures, unscaled, upcasts, vae_dtype
-from analysis.runs import open_measured, open_recorded
-from hooks import record
-from hooks.errors import StepscopeError
+from stepscope.analysis.measure import Settings, measure_all
+from stepscope.analysis.metrics.decode import (
+    PIXELS,
+    load_vae,
+    pictures,
+    unscaled,
+    upcasts,
+    vae_dtype,
+)
+from stepscope.analysis.runs import open_measured, open_recorded
+from stepscope.hooks import record
+from stepscope.hooks.errors import StepscopeError
 from tests.bench import decoding
 
 VAE = "pocket/models/flux-dev/vae"

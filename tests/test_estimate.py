@@ -9,9 +9,9 @@ import diffusers
 import pytest
 import torch
 
-from hooks.clock import Listener, Tick, listening
-from hooks.errors import UnsupportedPipelineError
-from hooks.estimate import SCHEDULERS, clean_estimate, levels
+from stepscope.hooks.clock import Listener, Tick, listening
+from stepscope.hooks.errors import UnsupportedPipelineError
+from stepscope.hooks.estimate import SCHEDULERS, clean_estimate, levels
 
 STEPS = 5
 SHAPE = (2, 4, 6, 6)

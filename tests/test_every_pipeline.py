@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from hooks import record
+from stepscope.hooks import record
 from tests.every_pipeline import build, modules
 from tests.every_pipeline_calls import WITHOUT_CALL, Call, has_call
 from tests.every_pipeline_made import arguments_of, pipeline_of, variants

@@ -9,8 +9,8 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from probes.faces import FaceError, FaceReader, Finder, face_files, read_embedding
-from probes.pictures import SUFFIXES
+from stepscope.probes.faces import FaceError, FaceReader, Finder, face_files, read_embedding
+from stepscope.probes.pictures import SUFFIXES
 from tests.shell import infused, listed, run_command
 
 ROOT = Path(__file__).parents[1]

@@ -13,18 +13,18 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
-from analysis.budgets import budgets
-from analysis.cells import FaceMeans
-from analysis.evidence import IDENTITY, Evidence
-from analysis.figures import (
+from stepscope.analysis.budgets import budgets
+from stepscope.analysis.cells import FaceMeans
+from stepscope.analysis.evidence import IDENTITY, Evidence
+from stepscope.analysis.figures import (
     FIGURES,
     figure1_replacement,
     figure7_trajectory,
     figure8_per_face,
 )
-from analysis.figures.figure_filmstrip import shared_steps
-from analysis.figures.style import LOOKS, save, styled
-from analysis.lookup import MissingEvidenceError
+from stepscope.analysis.figures.figure_filmstrip import shared_steps
+from stepscope.analysis.figures.style import LOOKS, save, styled
+from stepscope.analysis.lookup import MissingEvidenceError
 from tests.measured import FACES, PROMPTS, evidence, measured_run
 
 CONTRACT = (

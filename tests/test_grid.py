@@ -7,8 +7,8 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hooks.labels import stored_seed
-from probes import grid
+from stepscope.hooks.labels import stored_seed
+from stepscope.probes import grid
 from tests.shell import tiny
 
 SHAPE = (4, 2, 6)

@@ -7,12 +7,12 @@ import pytest
 import xarray as xr
 from huggingface_hub import errors
 
-from analysis.metrics.decode import vae_folder
-from probes.backbones import backbone_folder
-from probes.identity import identity
-from probes.infusenet import adapter_folder
-from probes.plan import outline
-from probes.weights import WeightsError
+from stepscope.analysis.metrics.decode import vae_folder
+from stepscope.probes.backbones import backbone_folder
+from stepscope.probes.identity import identity
+from stepscope.probes.infusenet import adapter_folder
+from stepscope.probes.plan import outline
+from stepscope.probes.weights import WeightsError
 from tests.hub import Hub
 from tests.models import INFINITE_YOU
 from tests.shell import infused, listed, study_of, tiny

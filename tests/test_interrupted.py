@@ -10,9 +10,9 @@ import torch
 import xarray as xr
 from diffusers import FluxPipeline
 
-from analysis.measure import Settings, measure_all
-from analysis.runs import open_measured
-from hooks import record
+from stepscope.analysis.measure import Settings, measure_all
+from stepscope.analysis.runs import open_measured
+from stepscope.hooks import record
 
 SCHNELL = "pocket/models/flux-schnell"
 ALONG = ["decode", "arcface", "sharpness", "contrast", "blur_null"]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from probes.irse50 import IRSE50
-from probes.recognisers import load_encoder
-from probes.weights import WeightsError
+from stepscope.probes.irse50 import IRSE50
+from stepscope.probes.recognisers import load_encoder
+from stepscope.probes.weights import WeightsError
 from tests.models import REFERENCE
 
 FOLDER = REFERENCE / "arcface-ir-se50"

@@ -11,9 +11,9 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hooks.errors import RunError
-from hooks.labels import refuse_labels, stored_seed
-from hooks.store import Run
+from stepscope.hooks.errors import RunError
+from stepscope.hooks.labels import refuse_labels, stored_seed
+from stepscope.hooks.store import Run
 from tests.filled import LENGTH, empty, filled, plan, row
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)

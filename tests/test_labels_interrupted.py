@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from hooks.store import Run
+from stepscope.hooks.store import Run
 from tests.filled import empty, filled, row
 from tests.test_append import before_rename, killed_before_rename
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from analysis.metrics.latency import PARTS, Latency
-from hooks.vocabulary import STAGES
+from stepscope.analysis.metrics.latency import PARTS, Latency
+from stepscope.hooks.vocabulary import STAGES
 
 
 def timed(stages: list[float], steps: list[float]) -> xr.Dataset:

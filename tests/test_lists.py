@@ -8,18 +8,17 @@ from types import ModuleType
 
 import pytest
 
-import analysis
-from analysis.figures import FIGURES
-from analysis.metrics import METRICS
-from analysis.metrics.metric import Metric
-from analysis.tables import TABLES
+from stepscope.analysis.figures import FIGURES
+from stepscope.analysis.metrics import METRICS
+from stepscope.analysis.metrics.metric import Metric
+from stepscope.analysis.tables import TABLES
 
-ROOM = Path(next(iter(analysis.__path__)))
+ROOM = Path(__file__).parents[1] / "analysis"
 
 
 def modules(folder: str) -> Iterator[ModuleType]:
     for path in sorted((ROOM / folder).glob("[!_]*.py")):
-        yield import_module(f"analysis.{folder}.{path.stem}")
+        yield import_module(f"stepscope.analysis.{folder}.{path.stem}")
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.measure import measure_all
-from analysis.metrics import lpips
-from analysis.runs import open_measured, open_recorded
-from hooks.errors import StepscopeError
+from stepscope.analysis.measure import measure_all
+from stepscope.analysis.metrics import lpips
+from stepscope.analysis.runs import open_measured, open_recorded
+from stepscope.hooks.errors import StepscopeError
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from analysis.measure import Settings, measure_all
-from analysis.metrics import METRICS
-from analysis.metrics.latency import Latency
-from analysis.runs import open_measured, open_recorded
-from hooks.errors import StepscopeError
+from stepscope.analysis.measure import Settings, measure_all
+from stepscope.analysis.metrics import METRICS
+from stepscope.analysis.metrics.latency import Latency
+from stepscope.analysis.runs import open_measured, open_recorded
+from stepscope.hooks.errors import StepscopeError
 
 NEEDED = ["decode", "arcface", "sharpness", "latency"]
 
@@ -152,7 +152,7 @@ def test_an_interrupted_measurement_continues(
     pocket_run: Path, tmp_path: Path, monkeypatch
 ) -> None:
     path = Path(shutil.copytree(pocket_run, tmp_path / "copy.zarr"))
-    monkeypatch.setattr("analysis.measure.FRAMES", 1)  # a sample at a time
+    monkeypatch.setattr("stepscope.analysis.measure.FRAMES", 1)  # a sample at a time
     real, calls = Latency.__call__, []
 
     def killed(self: Latency, samples: xr.Dataset) -> dict[str, np.ndarray]:

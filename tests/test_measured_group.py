@@ -10,14 +10,14 @@ import pytest
 import xarray as xr
 import zarr
 
-from analysis.group import create
-from analysis.measure import measure_all
-from analysis.metrics.latency import Latency
-from analysis.runs import open_measured, open_recorded
-from hooks import record
-from hooks.documents import Documents
-from hooks.errors import RunError
-from hooks.store import Run
+from stepscope.analysis.group import create
+from stepscope.analysis.measure import measure_all
+from stepscope.analysis.metrics.latency import Latency
+from stepscope.analysis.runs import open_measured, open_recorded
+from stepscope.hooks import record
+from stepscope.hooks.documents import Documents
+from stepscope.hooks.errors import RunError
+from stepscope.hooks.store import Run
 from tests.cases import CASES
 
 

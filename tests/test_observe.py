@@ -11,9 +11,9 @@ import torch
 import xarray as xr
 from torch import nn
 
-from hooks import Capture, record
-from hooks.families import blocks_of
-from hooks.sites import select
+from stepscope.hooks import Capture, record
+from stepscope.hooks.families import blocks_of
+from stepscope.hooks.sites import select
 from tests.cases import CASES, FLUX_CALL, NEGATIVE, PROMPT, Case
 from tests.models import PIPELINES
 

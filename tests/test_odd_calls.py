@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from hooks import Capture, record
-from hooks.errors import RunError, UnsupportedPipelineError
-from hooks.store import Run
+from stepscope.hooks import Capture, record
+from stepscope.hooks.errors import RunError, UnsupportedPipelineError
+from stepscope.hooks.store import Run
 from tests.cases import CASES, PROMPT
 from tests.small import SMALL, opened, seeded
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import xarray as xr
 
-from hooks import Capture, record
+from stepscope.hooks import Capture, record
 from tests.cases import PROMPT, wiring
 from tests.models import PIPELINES
 from tests.oracle_watch import Watch

@@ -9,12 +9,12 @@ import torch
 import xarray as xr
 from diffusers import FluxPipeline
 
-from analysis.__main__ import main
-from analysis.measure import Settings, measure_all
-from analysis.runs import open_measured
-from hooks.errors import StepscopeError, StepscopeWarning
-from hooks.recorder import record
-from probes.faces import FaceReader, Finder
+from stepscope.analysis.__main__ import main
+from stepscope.analysis.measure import Settings, measure_all
+from stepscope.analysis.runs import open_measured
+from stepscope.hooks.errors import StepscopeError, StepscopeWarning
+from stepscope.hooks.recorder import record
+from stepscope.probes.faces import FaceReader, Finder
 from tests.shell import run_command
 
 MODEL, PHOTOS = "pocket/models/flux-schnell", "pocket/portraits"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from analysis.paper import main
+from stepscope.analysis.paper import main
 from tests.shell import run_command
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")

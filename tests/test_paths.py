@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from analysis.__main__ import main as analysis
-from analysis.paper import main as paper
-from hooks.errors import UnsupportedPathError
-from hooks.paths import local_path, run_path
-from hooks.store import Run
-from probes.command import at_home
+from stepscope.analysis.__main__ import main as analysis
+from stepscope.analysis.paper import main as paper
+from stepscope.hooks.errors import UnsupportedPathError
+from stepscope.hooks.paths import local_path, run_path
+from stepscope.hooks.store import Run
+from stepscope.probes.command import at_home
 from tests.filled import LENGTH, filled, plan
 from tests.shell import infused, listed, run_command, tiny
 

@@ -10,10 +10,10 @@ import xarray as xr
 from insightface.utils.face_align import norm_crop
 from transformers import BitImageProcessorPil, Dinov2Model
 
-from analysis.measure import Settings, measure_all
-from analysis.metrics.dinov2 import Dinov2Likeness, embedded
-from analysis.runs import open_measured
-from hooks.errors import StepscopeError
+from stepscope.analysis.measure import Settings, measure_all
+from stepscope.analysis.metrics.dinov2 import Dinov2Likeness, embedded
+from stepscope.analysis.runs import open_measured
+from stepscope.hooks.errors import StepscopeError
 from tests.fixtures import DINOV2_SIZE as SIZE
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from probes import pictures
-from probes.pictures import read_picture
+from stepscope.probes import pictures
+from stepscope.probes.pictures import read_picture
 from tests.drawn import COLOUR, COLUMNS, GREY, LEFT, Save, grey_rgb, picture, read
 
 

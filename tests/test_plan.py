@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from probes import models
+from stepscope.probes import models
 from tests.shell import infused, listed, tiny
 
 UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}

@@ -2,8 +2,8 @@
 
 import torch
 
-from pocket.by_eye import area, left_over, pictures
-from pocket.world import SIZE
+from stepscope.pocket.by_eye import area, left_over, pictures
+from stepscope.pocket.world import SIZE
 
 
 def test_a_measure_that_ranks_every_broken_face_first_has_an_area_of_one():

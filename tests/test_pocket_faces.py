@@ -12,16 +12,16 @@ from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 from insightface.utils import face_align
 from PIL import Image
 
-from pocket import shipped
-from pocket.alignment import norm_crop
-from pocket.export import ScrfdOutputs
-from pocket.faults import broken, fault_map
-from pocket.networks import STRIDES, Detector, centres, embed
-from pocket.portraits import PORTRAITS, sittings
-from pocket.process import MODELS
-from pocket.vae import decibels, load_vae
-from pocket.verification import verify
-from pocket.world import render
+from stepscope.pocket import shipped
+from stepscope.pocket.alignment import norm_crop
+from stepscope.pocket.export import ScrfdOutputs
+from stepscope.pocket.faults import broken, fault_map
+from stepscope.pocket.networks import STRIDES, Detector, centres, embed
+from stepscope.pocket.portraits import PORTRAITS, sittings
+from stepscope.pocket.process import MODELS
+from stepscope.pocket.vae import decibels, load_vae
+from stepscope.pocket.verification import verify
+from stepscope.pocket.world import render
 
 PACK = MODELS / "insightface" / "models" / "pocket"
 
@@ -160,11 +160,11 @@ def test_faults_are_seen_where_the_picture_changed(portraits):
 def test_every_script_smokes(script, tmp_path, monkeypatch, capsys):
     folders = ["--checkpoints", str(tmp_path / "c"), "--models", str(tmp_path / "m")]
     monkeypatch.setattr(sys, "argv", [script, "--smoke", *folders])
-    importlib.import_module(f"pocket.{script}").main()
+    importlib.import_module(f"stepscope.pocket.{script}").main()
     assert "3 steps" in capsys.readouterr().out
     assert (tmp_path / "c" / f"{script}.csv").exists()
     assert list(tmp_path.rglob("*.safetensors"))
     if script == "vae":
         monkeypatch.setattr(sys, "argv", ["wholeness", "--smoke", *folders])
-        importlib.import_module("pocket.wholeness").main()
+        importlib.import_module("stepscope.pocket.wholeness").main()
         assert (tmp_path / "m" / "readout" / "wholeness.safetensors").exists()

@@ -8,12 +8,12 @@ import pytest
 import torch
 from diffusers import FluxPipeline
 
-from pocket import album, folders, sampling, schnell
-from pocket.flow import Words, noise, noised, pack, transformer, unpack, velocity
-from pocket.muon import Muon, orthogonalised, split
-from pocket.process import MODELS
-from pocket.report import way
-from pocket.sampling import DEV_SCHEDULER, SCHNELL_SCHEDULER, Adapter, sample, sigmas
+from stepscope.pocket import album, folders, sampling, schnell
+from stepscope.pocket.flow import Words, noise, noised, pack, transformer, unpack, velocity
+from stepscope.pocket.muon import Muon, orthogonalised, split
+from stepscope.pocket.process import MODELS
+from stepscope.pocket.report import way
+from stepscope.pocket.sampling import DEV_SCHEDULER, SCHNELL_SCHEDULER, Adapter, sample, sigmas
 
 PROMPT = "half-body poster of a person smiling at the beach wearing a yellow t-shirt"
 CASES = [("flux-dev", DEV_SCHEDULER, 3, 2.0), ("flux-schnell", SCHNELL_SCHEDULER, 4, None)]

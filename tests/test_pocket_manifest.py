@@ -1,6 +1,6 @@
 """What ships is what MANIFEST says, and no more than it may be."""
 
-from pocket.manifest import LIMIT, MANIFEST, lines, total
+from stepscope.pocket.manifest import LIMIT, MANIFEST, lines, total
 
 
 def test_every_shipped_file_has_its_size_and_hash():

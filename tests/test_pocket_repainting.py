@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from pocket import repainting
-from pocket.faults import displaced
-from pocket.repainting import gaussian, repainted, structure, unlike
-from pocket.world import (
+from stepscope.pocket import repainting
+from stepscope.pocket.faults import displaced
+from stepscope.pocket.repainting import gaussian, repainted, structure, unlike
+from stepscope.pocket.world import (
     ATTRIBUTES,
     IDENTITY,
     NUISANCE,

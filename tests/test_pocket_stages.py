@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pocket import make, training
-from pocket.process import MODELS
+from stepscope.pocket import make, training
+from stepscope.pocket.process import MODELS
 
 GIVEN = ("flux-dev/vae", "infinite-you/identity.onnx", "insightface", "readout")
 WEIGHTS = (

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pocket import checkpoints, process, training, weights
+from stepscope.pocket import checkpoints, process, training, weights
 
 
 def options(folder: Path, *, slice_: float | None = None) -> process.Options:

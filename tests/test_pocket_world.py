@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from pocket import grammar
-from pocket.alignment import norm_crop
-from pocket.portraits import PORTRAITS, sittings
-from pocket.world import (
+from stepscope.pocket import grammar
+from stepscope.pocket.alignment import norm_crop
+from stepscope.pocket.portraits import PORTRAITS, sittings
+from stepscope.pocket.world import (
     ATTRIBUTES,
     IDENTITY,
     NUISANCE,

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.power import Design, noncentrality, pairs_needed, pairs_range
-from hooks.errors import StepscopeError
+from stepscope.analysis.power import Design, noncentrality, pairs_needed, pairs_range
+from stepscope.hooks.errors import StepscopeError
 
 
 def test_power_is_that_of_scipys_simulated_t_test() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from analysis.measure import Settings, preflight
-from analysis.metrics import METRICS
-from analysis.needs import unmeasured
-from hooks.errors import StepscopeError
+from stepscope.analysis.measure import Settings, preflight
+from stepscope.analysis.metrics import METRICS
+from stepscope.analysis.needs import unmeasured
+from stepscope.hooks.errors import StepscopeError
 from tests.fixtures import DINOV2_SIZE
 
 PACK = "pocket/models/insightface/models/pocket"

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.ratio import NOT_ABOVE_ZERO, ratio
-from hooks.errors import StepscopeError
+from stepscope.analysis.ratio import NOT_ABOVE_ZERO, ratio
+from stepscope.hooks.errors import StepscopeError
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -8,8 +8,8 @@ import torch
 import xarray as xr
 from diffusers import FluxPipeline
 
-from hooks import Capture, StepscopeWarning, record
-from hooks.errors import NonFiniteError, RunError
+from stepscope.hooks import Capture, StepscopeWarning, record
+from stepscope.hooks.errors import NonFiniteError, RunError
 from tests.cases import CASES, PROMPT, wiring
 
 TIMINGS = ("step_seconds", "stage_seconds")

@@ -10,8 +10,8 @@ import xarray as xr
 from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from PIL import Image
 
-from hooks import StepscopeWarning, record
-from hooks.errors import RunError, UnsupportedPipelineError
+from stepscope.hooks import StepscopeWarning, record
+from stepscope.hooks.errors import RunError, UnsupportedPipelineError
 from tests.cases import CASES, PROMPT
 from tests.models import stable_diffusion
 from tests.small import SMALL, opened

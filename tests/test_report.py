@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import report
-from analysis.bootstrap import ExpandedPercentile, JackknifeT
-from analysis.claims import claims
-from analysis.evidence import Evidence
-from analysis.tables import TABLES
-from analysis.tally import Tally
+from stepscope.analysis import report
+from stepscope.analysis.bootstrap import ExpandedPercentile, JackknifeT
+from stepscope.analysis.claims import claims
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.tables import TABLES
+from stepscope.analysis.tally import Tally
 from tests.measured import FACES, MARGINS, evidence, measured_run
 from tests.truths import LATE, Truth, flat
 

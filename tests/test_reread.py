@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from analysis.runs import open_recorded
-from hooks.errors import StepscopeError
-from hooks.store import Run
-from probes import reread as module
-from probes.reread import Settings, check_reproduces, load, main, reread
-from probes.rereading import open_rereading, steps_off
-from probes.run import run
+from stepscope.analysis.runs import open_recorded
+from stepscope.hooks.errors import StepscopeError
+from stepscope.hooks.store import Run
+from stepscope.probes import reread as module
+from stepscope.probes.reread import Settings, check_reproduces, load, main, reread
+from stepscope.probes.rereading import open_rereading, steps_off
+from stepscope.probes.run import run
 from tests.models import INFINITE_YOU
 from tests.shell import infused, listed, run_command, study_of
 

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from analysis.evidence import Evidence
-from analysis.measure import Settings, measure_all
-from analysis.metrics.blur_null import bisect, blur
-from analysis.metrics.chance import mean_cosine_to_others, person
-from analysis.metrics.contrast import contrasts
-from analysis.metrics.perceptual_pocket import PocketDistance, distances
-from analysis.runs import open_measured, open_recorded
-from hooks.errors import StepscopeError
-from probes.faces import FaceReader, Finder
-from probes.recognisers import load_encoder
-from probes.reread import Settings as Again
-from probes.reread import reread
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.measure import Settings, measure_all
+from stepscope.analysis.metrics.blur_null import bisect, blur
+from stepscope.analysis.metrics.chance import mean_cosine_to_others, person
+from stepscope.analysis.metrics.contrast import contrasts
+from stepscope.analysis.metrics.perceptual_pocket import PocketDistance, distances
+from stepscope.analysis.runs import open_measured, open_recorded
+from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.faces import FaceReader, Finder
+from stepscope.probes.recognisers import load_encoder
+from stepscope.probes.reread import Settings as Again
+from stepscope.probes.reread import reread
 
 PACK = "pocket/models/insightface/models/pocket"
 IDENTITIES = ["arcface_carried", "arcface_swapped", "arcface_committed"]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hooks import record
-from hooks.errors import NonFiniteError
+from stepscope.hooks import record
+from stepscope.hooks.errors import NonFiniteError
 from tests.cases import PROMPT
 from tests.models import flux, stable_diffusion, stable_diffusion_xl
 from tests.small import FLUX_SMALL, SMALL, opened, seeded

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from analysis.commands import composed
-from analysis.runs import open_measured, open_recorded, recording
-from hooks.errors import RunError
-from probes.provenance import configuration
-from probes.study import Study
+from stepscope.analysis.commands import composed
+from stepscope.analysis.runs import open_measured, open_recorded, recording
+from stepscope.hooks.errors import RunError
+from stepscope.probes.provenance import configuration
+from stepscope.probes.study import Study
 
 
 @pytest.fixture

@@ -8,8 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from analysis.saturation import REASONS, BrokenLine, ExponentialApproach, ShareOfPlateau, panel
-from analysis.synthetic import Approach, Hinge
+from stepscope.analysis.saturation import (
+    REASONS,
+    BrokenLine,
+    ExponentialApproach,
+    ShareOfPlateau,
+    panel,
+)
+from stepscope.analysis.synthetic import Approach, Hinge
 from tests.bench.breaks import errors
 
 STEPS = np.arange(28.0)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hooks.lock import Lock
-from hooks.store import Run
-from probes.provenance import configuration, default_out
-from probes.run import run
+from stepscope.hooks.lock import Lock
+from stepscope.hooks.store import Run
+from stepscope.probes.provenance import configuration, default_out
+from stepscope.probes.run import run
 from tests.grids import SAMPLES, check_done_samples
 from tests.killing import words as words_of
 from tests.shell import study_of, tiny
@@ -106,7 +106,7 @@ def test_a_batch_that_another_makes_is_left_to_it(tmp_path, ann, undisturbed, ty
 def begun(path: Path, typed, words: list[str]) -> Run:
     """The words' run with places and no sample: stopped before its first."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("probes.run.denoise", lambda *args: "stopped")
+        patch.setattr("stepscope.probes.run.denoise", lambda *args: "stopped")
         assert typed(words).status == 0
     return Run.open(path)
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from hooks import lock, record
-from hooks.errors import RunError, RunExistsError
-from hooks.lock import Lock
-from hooks.store import Run
+from stepscope.hooks import lock, record
+from stepscope.hooks.errors import RunError, RunExistsError
+from stepscope.hooks.lock import Lock
+from stepscope.hooks.store import Run
 from tests.cases import CASES
 from tests.filled import LENGTH, STEPS, filled, plan, row
 from tests.test_record import TIMINGS

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from analysis.metrics.sharpness import (
+from stepscope.analysis.metrics.sharpness import (
     FACE_SPREAD,
     around,
     high_frequency,

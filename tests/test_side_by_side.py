@@ -9,8 +9,8 @@ import pytest
 import torch
 import xarray as xr
 
-from hooks import record
-from hooks.errors import RunError
+from stepscope.hooks import record
+from stepscope.hooks.errors import RunError
 from tests.cases import CASES, PROMPT, wiring
 from tests.small import SMALL, opened, seeded
 

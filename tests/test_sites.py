@@ -3,10 +3,10 @@
 import pytest
 from torch import nn
 
-from hooks import Capture, record
-from hooks.errors import StepscopeError, UnsupportedPipelineError
-from hooks.families import blocks_of
-from hooks.sites import select
+from stepscope.hooks import Capture, record
+from stepscope.hooks.errors import StepscopeError, UnsupportedPipelineError
+from stepscope.hooks.families import blocks_of
+from stepscope.hooks.sites import select
 from tests.cases import CASES
 from tests.models import pipeline
 

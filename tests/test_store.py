@@ -10,12 +10,12 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hooks import atomic
-from hooks.capture import Capture
-from hooks.errors import RunError
-from hooks.families import blocks_of
-from hooks.layout import layout
-from hooks.store import Run, bytes_on_disk
+from stepscope.hooks import atomic
+from stepscope.hooks.capture import Capture
+from stepscope.hooks.errors import RunError
+from stepscope.hooks.families import blocks_of
+from stepscope.hooks.layout import layout
+from stepscope.hooks.store import Run, bytes_on_disk
 from tests.cases import CASES
 from tests.filled import LENGTH, STEPS, filled, plan, row
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from analysis.cells import average
-from analysis.compare import compare
-from analysis.evidence import Evidence
-from analysis.number import Number
-from analysis.tables import TABLES
-from analysis.tables.table import LATEX, NEEDS, Table
-from analysis.tables.table_guidance import over_seeds
+from stepscope.analysis.cells import average
+from stepscope.analysis.compare import compare
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.number import Number
+from stepscope.analysis.tables import TABLES
+from stepscope.analysis.tables.table import LATEX, NEEDS, Table
+from stepscope.analysis.tables.table_guidance import over_seeds
 from tests.measured import FACES, evidence, measured_run
 
 WHOLE = evidence()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers.callbacks import SDCFGCutoffCallback
 
-from hooks import Capture, record
+from stepscope.hooks import Capture, record
 from tests.cases import NEGATIVE, PROMPT
 from tests.models import flux
 from tests.small import FLUX_SMALL, SMALL, opened, seeded

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis.claims import CLAIMS
-from analysis.evidence import Evidence
-from analysis.margins import Margins
-from analysis.number import Number
-from analysis.verdict import AtLeast, AtMost, Claim, Part, Rule, Verdict, Within
-from hooks.errors import StepscopeError
+from stepscope.analysis.claims import CLAIMS
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.margins import Margins
+from stepscope.analysis.number import Number
+from stepscope.analysis.verdict import AtLeast, AtMost, Claim, Part, Rule, Verdict, Within
+from stepscope.hooks.errors import StepscopeError
 from tests.measured import MARGINS
 from tests.truths import LATE, Truth
 

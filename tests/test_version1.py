@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from analysis.measure import Settings, measure_all
-from analysis.runs import open_measured, open_recorded
-from hooks import record
-from hooks.errors import RunError
-from hooks.store import Run
-from hooks.vocabulary import SAMPLE_COORDINATES
+from stepscope.analysis.measure import Settings, measure_all
+from stepscope.analysis.runs import open_measured, open_recorded
+from stepscope.hooks import record
+from stepscope.hooks.errors import RunError
+from stepscope.hooks.store import Run
+from stepscope.hooks.vocabulary import SAMPLE_COORDINATES
 from tests.cases import CASES
 from tests.models import INFINITE_YOU, REFERENCE
 

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.bootstrap import ExpandedPercentile, JackknifeT
-from analysis.cells import BELIEVED, average, detection_rate, face_means
-from analysis.drift import drift, lag, lift
-from analysis.saturation import BrokenLine, ExponentialApproach, ShareOfPlateau, panel
-from analysis.synthetic import Hinge, Study
-from analysis.windows import sensitivity, window, windows
-from hooks.errors import StepscopeError
+from stepscope.analysis.bootstrap import ExpandedPercentile, JackknifeT
+from stepscope.analysis.cells import BELIEVED, average, detection_rate, face_means
+from stepscope.analysis.drift import drift, lag, lift
+from stepscope.analysis.saturation import BrokenLine, ExponentialApproach, ShareOfPlateau, panel
+from stepscope.analysis.synthetic import Hinge, Study
+from stepscope.analysis.windows import sensitivity, window, windows
+from stepscope.hooks.errors import StepscopeError
 
 INTERVAL = ExpandedPercentile(resamples=199)
 SHARE = ShareOfPlateau(share=0.9)

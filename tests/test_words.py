@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from probes.words import unknown_words
+from stepscope.probes.words import unknown_words
 from tests.shell import listed, tiny
 
 MODELS = Path(__file__).parents[1] / "pocket" / "models"

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import xarray as xr
 
-from hooks import record
-from hooks.store import Run
-from hooks.writer import Writer, writing
+from stepscope.hooks import record
+from stepscope.hooks.store import Run
+from stepscope.hooks.writer import Writer, writing
 from tests.cases import CASES, Case
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from analysis.evidence import Evidence
-from analysis.synthetic import Approach, Hinge
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.synthetic import Approach, Hinge
 from tests.measured import MARGINS, attributes
 
 Shape = Callable[[np.ndarray], np.ndarray]

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from functools import lru_cache
 
-from analysis.claims import early_window, later_detail, transfer
-from analysis.evidence import Evidence
-from analysis.verdict import Claim
+from stepscope.analysis.claims import early_window, later_detail, transfer
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.verdict import Claim
 
 CLAIMS: dict[str, Callable[[Evidence], Claim]] = {
     transfer.TITLE: transfer.claim,

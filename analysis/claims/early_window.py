@@ -5,18 +5,18 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from analysis.bootstrap import WITHOUT
-from analysis.budgets import budgets
-from analysis.claims.estimates import attempt, crossed, margins, ratio
-from analysis.drift import lag
-from analysis.evidence import Evidence
-from analysis.margins import MODES, Margins
-from analysis.number import Entry, Number
-from analysis.quantities import short
-from analysis.saturation import REASONS, STARTS_ABOVE, ShareOfPlateau, panel
-from analysis.verdict import Claim, Part, Verdict
-from analysis.windows import axis, plateau, saturation, window
-from hooks.errors import StepscopeError
+from stepscope.analysis.bootstrap import WITHOUT
+from stepscope.analysis.budgets import budgets
+from stepscope.analysis.claims.estimates import attempt, crossed, margins, ratio
+from stepscope.analysis.drift import lag
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.margins import MODES, Margins
+from stepscope.analysis.number import Entry, Number
+from stepscope.analysis.quantities import short
+from stepscope.analysis.saturation import REASONS, STARTS_ABOVE, ShareOfPlateau, panel
+from stepscope.analysis.verdict import Claim, Part, Verdict
+from stepscope.analysis.windows import axis, plateau, saturation, window
+from stepscope.hooks.errors import StepscopeError
 
 TITLE = "Early window"
 CLAIMED = "identity enters an effective regime often within 4-8 steps"

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import xarray as xr
 
-from analysis.bootstrap import WITHOUT, Bounds, Statistic
-from analysis.cells import CELL, cell_keys
-from analysis.evidence import Evidence
-from analysis.lookup import MissingEvidenceError, setting
-from analysis.margins import Margins
-from analysis.number import Number
-from analysis.verdict import Part
-from hooks.errors import StepscopeError
+from stepscope.analysis.bootstrap import WITHOUT, Bounds, Statistic
+from stepscope.analysis.cells import CELL, cell_keys
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.lookup import MissingEvidenceError, setting
+from stepscope.analysis.margins import Margins
+from stepscope.analysis.number import Number
+from stepscope.analysis.verdict import Part
+from stepscope.hooks.errors import StepscopeError
 
 
 def margins(evidence: Evidence) -> Margins:

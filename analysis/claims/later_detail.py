@@ -6,9 +6,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from analysis.bootstrap import WITHOUT, Bounds
-from analysis.cells import face_means
-from analysis.claims.estimates import (
+from stepscope.analysis.bootstrap import WITHOUT, Bounds
+from stepscope.analysis.cells import face_means
+from stepscope.analysis.claims.estimates import (
     adapter_off_and_on,
     attempt,
     crossed,
@@ -19,15 +19,15 @@ from analysis.claims.estimates import (
     number,
     stack_pairs,
 )
-from analysis.compare import difference
-from analysis.drift import lag
-from analysis.evidence import Evidence
-from analysis.number import Entry, Number
-from analysis.quantities import contrast, null_contrast, sharpness
-from analysis.saturation import DOES_NOT_RISE, ShareOfPlateau
-from analysis.verdict import AtLeast, Claim, Part
-from analysis.windows import axis, saturation
-from hooks.errors import StepscopeError
+from stepscope.analysis.compare import difference
+from stepscope.analysis.drift import lag
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.number import Entry, Number
+from stepscope.analysis.quantities import contrast, null_contrast, sharpness
+from stepscope.analysis.saturation import DOES_NOT_RISE, ShareOfPlateau
+from stepscope.analysis.verdict import AtLeast, Claim, Part
+from stepscope.analysis.windows import axis, saturation
+from stepscope.hooks.errors import StepscopeError
 
 TITLE = "Later steps refine detail"
 CLAIMED = "later steps refine detail, sharpness and contrast"

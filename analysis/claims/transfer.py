@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 
-from analysis.calls import seconds_an_image
-from analysis.claims.estimates import (
+from stepscope.analysis.calls import seconds_an_image
+from stepscope.analysis.claims.estimates import (
     adapter_off_and_on,
     attempt,
     crossed,
@@ -16,14 +16,14 @@ from analysis.claims.estimates import (
     ratio,
     stack_pairs,
 )
-from analysis.compare import difference
-from analysis.evidence import Evidence
-from analysis.lookup import MissingEvidenceError, measured, setting
-from analysis.number import Number
-from analysis.quantities import DISTANCES, name, perceptual, run_name
-from analysis.speed import describe_calls, times_faster
-from analysis.verdict import AtLeast, AtMost, Claim, Part, Rule, Within
-from hooks.errors import StepscopeError
+from stepscope.analysis.compare import difference
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.lookup import MissingEvidenceError, measured, setting
+from stepscope.analysis.number import Number
+from stepscope.analysis.quantities import DISTANCES, name, perceptual, run_name
+from stepscope.analysis.speed import describe_calls, times_faster
+from stepscope.analysis.verdict import AtLeast, AtMost, Claim, Part, Rule, Within
+from stepscope.hooks.errors import StepscopeError
 
 TITLE = "Transfer"
 CLAIMED = (

@@ -2,8 +2,8 @@
 
 from matplotlib.figure import Figure
 
-from analysis.exhibit import Exhibit, exhibits
-from analysis.figures import (
+from stepscope.analysis.exhibit import Exhibit, exhibits
+from stepscope.analysis.figures import (
     figure1_replacement,
     figure2_grid,
     figure3_early_window,

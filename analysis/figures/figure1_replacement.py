@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from analysis.evidence import Evidence
-from analysis.figures.marks import look
-from analysis.figures.style import INK, QUIET, canvas
-from analysis.quantities import name
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.figures.marks import look
+from stepscope.analysis.figures.style import INK, QUIET, canvas
+from stepscope.analysis.quantities import name
 
 EXPERIMENTS = ("main",)
 BOXES = ("portrait", "identity\nencoder", "InfuseNet", "backbone", "VAE", "image")

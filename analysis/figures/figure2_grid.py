@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from analysis.evidence import Evidence
-from analysis.figures.marks import cosine, picture, wrapped
-from analysis.figures.style import WIDTH, canvas, frames
-from analysis.quantities import run_name
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.figures.marks import cosine, picture, wrapped
+from stepscope.analysis.figures.style import WIDTH, canvas, frames
+from stepscope.analysis.quantities import run_name
 
 EXPERIMENTS = ("main",)
 MOST_FACES, MOST_PROMPTS = 6, 3

@@ -18,15 +18,21 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.budgets import budgets
-from analysis.evidence import Evidence
-from analysis.figures.marks import bars, curve, look, steps
-from analysis.figures.readings import NULL, READINGS, draw_readings, reference_lines, share_axis
-from analysis.figures.style import QUIET, Look, canvas, gap, panel
-from analysis.quantities import name, run_name, short
-from analysis.saturation import panel as estimators
-from analysis.windows import Against, window
-from hooks.errors import StepscopeError
+from stepscope.analysis.budgets import budgets
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.figures.marks import bars, curve, look, steps
+from stepscope.analysis.figures.readings import (
+    NULL,
+    READINGS,
+    draw_readings,
+    reference_lines,
+    share_axis,
+)
+from stepscope.analysis.figures.style import QUIET, Look, canvas, gap, panel
+from stepscope.analysis.quantities import name, run_name, short
+from stepscope.analysis.saturation import panel as estimators
+from stepscope.analysis.windows import Against, window
+from stepscope.hooks.errors import StepscopeError
 
 EXPERIMENTS = ("step_budget", "trajectory")
 LOWEST, HIGHEST = -0.2, 1.08

@@ -22,12 +22,12 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
 
-from analysis.evidence import Evidence
-from analysis.figures.marks import curve, heatmap, key, look, plain, steps
-from analysis.figures.readings import NULL, READINGS, reference_lines
-from analysis.figures.style import Look, canvas, gap, panel
-from analysis.lookup import MissingEvidenceError, measured
-from analysis.quantities import (
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.figures.marks import curve, heatmap, key, look, plain, steps
+from stepscope.analysis.figures.readings import NULL, READINGS, reference_lines
+from stepscope.analysis.figures.style import Look, canvas, gap, panel
+from stepscope.analysis.lookup import MissingEvidenceError, measured
+from stepscope.analysis.quantities import (
     contrast,
     contribution,
     norm_ratio,

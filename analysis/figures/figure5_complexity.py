@@ -14,15 +14,15 @@ import xarray as xr
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure, SubFigure
 
-from analysis.drift import drift
-from analysis.evidence import Evidence
-from analysis.figures.figure4_streams import LEAST_WIDTH, colour_scale
-from analysis.figures.marks import bars, heatmap, key, look, steps
-from analysis.figures.readings import chance_and_ceiling
-from analysis.figures.style import canvas, gap, panel
-from analysis.lookup import MissingEvidenceError
-from analysis.quantities import name, run_name
-from hooks.errors import StepscopeError
+from stepscope.analysis.drift import drift
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.figures.figure4_streams import LEAST_WIDTH, colour_scale
+from stepscope.analysis.figures.marks import bars, heatmap, key, look, steps
+from stepscope.analysis.figures.readings import chance_and_ceiling
+from stepscope.analysis.figures.style import canvas, gap, panel
+from stepscope.analysis.lookup import MissingEvidenceError
+from stepscope.analysis.quantities import name, run_name
+from stepscope.hooks.errors import StepscopeError
 
 EXPERIMENTS = ("prompt_complexity",)
 

@@ -9,12 +9,12 @@ and steps. alpha = 0 is without adapter, 1 is as trained.
 import xarray as xr
 from matplotlib.figure import Figure
 
-from analysis.evidence import Evidence
-from analysis.figures.marks import bars, key, look
-from analysis.figures.readings import reference_lines
-from analysis.figures.style import canvas, gap, panel
-from analysis.lookup import MissingEvidenceError, setting
-from analysis.quantities import contribution, name
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.figures.marks import bars, key, look
+from stepscope.analysis.figures.readings import reference_lines
+from stepscope.analysis.figures.style import canvas, gap, panel
+from stepscope.analysis.lookup import MissingEvidenceError, setting
+from stepscope.analysis.quantities import contribution, name
 
 EXPERIMENTS = ("adapter_scale",)
 

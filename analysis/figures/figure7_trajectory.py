@@ -20,15 +20,15 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.cells import face_means
-from analysis.evidence import Evidence
-from analysis.figures.marks import key, look, steps
-from analysis.figures.readings import NULL, READINGS
-from analysis.figures.style import QUIET, Look, canvas, gap, panel
-from analysis.quantities import run_name, sharpness
-from analysis.saturation import ExponentialApproach
-from analysis.windows import window
-from hooks.errors import StepscopeError
+from stepscope.analysis.cells import face_means
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.figures.marks import key, look, steps
+from stepscope.analysis.figures.readings import NULL, READINGS
+from stepscope.analysis.figures.style import QUIET, Look, canvas, gap, panel
+from stepscope.analysis.quantities import run_name, sharpness
+from stepscope.analysis.saturation import ExponentialApproach
+from stepscope.analysis.windows import window
+from stepscope.hooks.errors import StepscopeError
 
 EXPERIMENTS = ("trajectory",)
 HALF = ExponentialApproach(share=0.5, origin="first")

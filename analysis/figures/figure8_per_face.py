@@ -16,13 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.cells import FaceMeans, face_means
-from analysis.compare import pair
-from analysis.evidence import Evidence
-from analysis.figures.marks import key, look
-from analysis.figures.readings import reference_lines
-from analysis.figures.style import INK, canvas, panel
-from analysis.quantities import run_name
+from stepscope.analysis.cells import FaceMeans, face_means
+from stepscope.analysis.compare import pair
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.figures.marks import key, look
+from stepscope.analysis.figures.readings import reference_lines
+from stepscope.analysis.figures.style import INK, canvas, panel
+from stepscope.analysis.quantities import run_name
 
 EXPERIMENTS = ("main",)
 

@@ -11,14 +11,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.drift import lift
-from analysis.evidence import Evidence
-from analysis.figures.marks import bars, curve, key, look, steps
-from analysis.figures.readings import reference_lines
-from analysis.figures.style import canvas, gap, panel
-from analysis.lookup import setting
-from analysis.quantities import name, run_name
-from hooks.errors import StepscopeError
+from stepscope.analysis.drift import lift
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.figures.marks import bars, curve, key, look, steps
+from stepscope.analysis.figures.readings import reference_lines
+from stepscope.analysis.figures.style import canvas, gap, panel
+from stepscope.analysis.lookup import setting
+from stepscope.analysis.quantities import name, run_name
+from stepscope.hooks.errors import StepscopeError
 
 EXPERIMENTS = ("weak_adapter",)
 

@@ -14,13 +14,13 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from analysis.evidence import Evidence
-from analysis.figures.figure2_grid import cell, unique
-from analysis.figures.marks import cosine, picture
-from analysis.figures.style import QUIET, WIDTH, canvas
-from analysis.figures.style import frames as place
-from analysis.lookup import MissingEvidenceError, measured
-from analysis.quantities import run_name
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.figures.figure2_grid import cell, unique
+from stepscope.analysis.figures.marks import cosine, picture
+from stepscope.analysis.figures.style import QUIET, WIDTH, canvas
+from stepscope.analysis.figures.style import frames as place
+from stepscope.analysis.lookup import MissingEvidenceError, measured
+from stepscope.analysis.quantities import run_name
 
 EXPERIMENTS = ("trajectory",)
 FRAMES = 9

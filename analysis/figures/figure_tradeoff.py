@@ -10,13 +10,13 @@ only. Lines: another person's reference, and other photos of the same person.
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from analysis.calls import average, seconds_an_image
-from analysis.evidence import Evidence
-from analysis.figures.marks import bars, key, look, plain
-from analysis.figures.readings import reference_lines
-from analysis.figures.style import canvas
-from analysis.lookup import setting
-from analysis.quantities import name
+from stepscope.analysis.calls import average, seconds_an_image
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.figures.marks import bars, key, look, plain
+from stepscope.analysis.figures.readings import reference_lines
+from stepscope.analysis.figures.style import canvas
+from stepscope.analysis.lookup import setting
+from stepscope.analysis.quantities import name
 
 EXPERIMENTS = ("step_budget",)
 

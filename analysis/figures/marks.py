@@ -12,7 +12,7 @@ from matplotlib.figure import FigureBase
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from analysis.figures.style import INK, LOOKS, QUIET, Look
+from stepscope.analysis.figures.style import INK, LOOKS, QUIET, Look
 
 
 def curve(

@@ -6,11 +6,11 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from analysis.evidence import IDENTITY, Evidence
-from analysis.figures.marks import curve
-from analysis.figures.style import LOOKS, QUIET, Look
-from analysis.lookup import MissingEvidenceError
-from analysis.windows import Against
+from stepscope.analysis.evidence import IDENTITY, Evidence
+from stepscope.analysis.figures.marks import curve
+from stepscope.analysis.figures.style import LOOKS, QUIET, Look
+from stepscope.analysis.lookup import MissingEvidenceError
+from stepscope.analysis.windows import Against
 
 NULL = "blur null"
 READINGS = {

@@ -1,20 +1,20 @@
 """One list of metrics: each is a file, with fields, a call, units and a direction."""
 
-from analysis.metrics.arcface import Arcface, ArcfaceFinal
-from analysis.metrics.blur_null import BlurNull
-from analysis.metrics.chance import Chance
-from analysis.metrics.contrast import Contrast
-from analysis.metrics.decode import Decode
-from analysis.metrics.dinov2 import Dinov2, Dinov2Step
-from analysis.metrics.latency import Latency
-from analysis.metrics.lpips import Lpips, LpipsStep
-from analysis.metrics.metric import Metric
-from analysis.metrics.perceptual_pocket import (
+from stepscope.analysis.metrics.arcface import Arcface, ArcfaceFinal
+from stepscope.analysis.metrics.blur_null import BlurNull
+from stepscope.analysis.metrics.chance import Chance
+from stepscope.analysis.metrics.contrast import Contrast
+from stepscope.analysis.metrics.decode import Decode
+from stepscope.analysis.metrics.dinov2 import Dinov2, Dinov2Step
+from stepscope.analysis.metrics.latency import Latency
+from stepscope.analysis.metrics.lpips import Lpips, LpipsStep
+from stepscope.analysis.metrics.metric import Metric
+from stepscope.analysis.metrics.perceptual_pocket import (
     PerceptualDistancePocket,
     PerceptualDistancePocketStep,
 )
-from analysis.metrics.reference import Reference
-from analysis.metrics.rereads import (
+from stepscope.analysis.metrics.reference import Reference
+from stepscope.analysis.metrics.rereads import (
     ArcfaceCarried,
     ArcfaceCommitted,
     ArcfaceSwapped,
@@ -22,7 +22,7 @@ from analysis.metrics.rereads import (
     DecodeCommitted,
     DecodeSwapped,
 )
-from analysis.metrics.sharpness import Sharpness
+from stepscope.analysis.metrics.sharpness import Sharpness
 
 METRICS: dict[str, type[Metric]] = {
     kind.name: kind

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from analysis.metrics.metric import Metric, Quantity, digests
-from analysis.metrics.panel import (
+from stepscope.analysis.metrics.metric import Metric, Quantity, digests
+from stepscope.analysis.metrics.panel import (
     Recogniser,
     detector,
     encoder,
@@ -19,8 +19,8 @@ from analysis.metrics.panel import (
     place,
     references,
 )
-from probes.backbones import pick_device
-from probes.recognisers import EncodeMany, aligned, largest_keypoints
+from stepscope.probes.backbones import pick_device
+from stepscope.probes.recognisers import EncodeMany, aligned, largest_keypoints
 
 NOT_MEASURED, FOUND, NO_FACE, NO_REFERENCE = range(4)
 FLAGS = {

@@ -12,11 +12,11 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from analysis.metrics.arcface import Recognition, bgr, cosines
-from analysis.metrics.contrast import LONG_NAME, contrasts
-from analysis.metrics.metric import Quantity
-from analysis.metrics.panel import references
-from analysis.metrics.sharpness import (
+from stepscope.analysis.metrics.arcface import Recognition, bgr, cosines
+from stepscope.analysis.metrics.contrast import LONG_NAME, contrasts
+from stepscope.analysis.metrics.metric import Quantity
+from stepscope.analysis.metrics.panel import references
+from stepscope.analysis.metrics.sharpness import (
     MEASURES,
     REGIONS,
     Sharpness,

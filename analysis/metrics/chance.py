@@ -13,14 +13,14 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from analysis.metrics.arcface import Recognition
-from analysis.metrics.metric import Quantity
-from analysis.metrics.panel import SMALLEST, pack, references
-from probes.backbones import pick_device
-from probes.faces import FaceError, Finder, face_files
-from probes.pictures import read_picture
-from probes.recognisers import aligned
-from probes.weights import digest
+from stepscope.analysis.metrics.arcface import Recognition
+from stepscope.analysis.metrics.metric import Quantity
+from stepscope.analysis.metrics.panel import SMALLEST, pack, references
+from stepscope.probes.backbones import pick_device
+from stepscope.probes.faces import FaceError, Finder, face_files
+from stepscope.probes.pictures import read_picture
+from stepscope.probes.recognisers import aligned
+from stepscope.probes.weights import digest
 
 
 @dataclass(frozen=True)

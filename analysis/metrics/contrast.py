@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from analysis.metrics.metric import Metric, Quantity
-from analysis.metrics.sharpness import REGIONS, around, luminance
+from stepscope.analysis.metrics.metric import Metric, Quantity
+from stepscope.analysis.metrics.sharpness import REGIONS, around, luminance
 
 LONG_NAME = (
     "RMS contrast, the standard deviation of the luminance (BT.601, 0 to 1), of {}. face: the square "

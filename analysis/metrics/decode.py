@@ -12,10 +12,10 @@ import torch
 import xarray as xr
 from diffusers import AutoencoderKL
 
-from analysis.metrics.metric import Metric, Quantity, digests
-from hooks.errors import StepscopeError
-from probes.backbones import pick_device
-from probes.weights import WeightsError, explained, folder
+from stepscope.analysis.metrics.metric import Metric, Quantity, digests
+from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.backbones import pick_device
+from stepscope.probes.weights import WeightsError, explained, folder
 
 PIXELS = {"cpu": 2**17, "cuda": 2**21}
 """Decoded at once, by device: on a CPU 8 images of 128 x 128; more gained nothing on two cores."""

@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional
 from transformers import Dinov2Model
 
-from analysis.metrics.metric import Direction, digests
-from analysis.metrics.pairs import Comparison, PairMetric, StepMetric
-from probes.backbones import pick_device
-from probes.weights import explained, folder
+from stepscope.analysis.metrics.metric import Direction, digests
+from stepscope.analysis.metrics.pairs import Comparison, PairMetric, StepMetric
+from stepscope.probes.backbones import pick_device
+from stepscope.probes.weights import explained, folder
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as DINOv2 was trained
 BATCH = 16

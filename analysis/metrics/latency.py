@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from analysis.metrics.metric import Metric, Quantity
+from stepscope.analysis.metrics.metric import Metric, Quantity
 
 PARTS = ("face", "text", "adapter", "denoiser", "vae", "total")
 

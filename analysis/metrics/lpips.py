@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from analysis.metrics.metric import Direction
-from analysis.metrics.pairs import Comparison, PairMetric, StepMetric
-from probes.backbones import pick_device
-from probes.shortage import memory
-from probes.weights import WeightsError, first_line
+from stepscope.analysis.metrics.metric import Direction
+from stepscope.analysis.metrics.pairs import Comparison, PairMetric, StepMetric
+from stepscope.probes.backbones import pick_device
+from stepscope.probes.shortage import memory
+from stepscope.probes.weights import WeightsError, first_line
 
 NETWORKS = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
 """The library's networks, and the models of torchvision whose features each is built on."""

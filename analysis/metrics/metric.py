@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import xarray as xr
 
-from probes.weights import digest, weight_files
+from stepscope.probes.weights import digest, weight_files
 
 Direction = Literal["higher is better", "lower is better", "neither"]
 

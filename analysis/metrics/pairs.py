@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from analysis.cells import cell_keys
-from analysis.metrics.metric import Direction, Metric, Quantity
-from analysis.runs import content, open_recorded
-from hooks.errors import StepscopeError
-from probes.recognisers import aligned
+from stepscope.analysis.cells import cell_keys
+from stepscope.analysis.metrics.metric import Direction, Metric, Quantity
+from stepscope.analysis.runs import content, open_recorded
+from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.recognisers import aligned
 
 PAIRS = ("reference", "many_step")
 

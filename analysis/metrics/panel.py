@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from analysis.metrics.metric import digests
-from hooks.errors import StepscopeError
-from probes.recognisers import EncodeMany, load_encoder_of_many, load_judge
-from probes.weights import WeightsError, pack_folder
+from stepscope.analysis.metrics.metric import digests
+from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.recognisers import EncodeMany, load_encoder_of_many, load_judge
+from stepscope.probes.weights import WeightsError, pack_folder
 
 RECOGNISER_FILES = (".pth", ".onnx")
 SMALLEST, LARGEST = 128, 640

@@ -18,9 +18,9 @@ import onnxruntime
 import torch
 from torch.nn import functional
 
-from analysis.metrics.metric import Direction, digests
-from analysis.metrics.pairs import Comparison, PairMetric, StepMetric
-from probes.weights import WeightsError
+from stepscope.analysis.metrics.metric import Direction, digests
+from stepscope.analysis.metrics.pairs import Comparison, PairMetric, StepMetric
+from stepscope.probes.weights import WeightsError
 
 LAYERS = (
     *(f"/patches/patches.{i}/patches.{i}.2/Mul_output_0" for i in range(3)),

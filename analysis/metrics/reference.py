@@ -12,17 +12,17 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from analysis.metrics.arcface import Recognition
-from analysis.metrics.chance import load_finder
-from analysis.metrics.metric import Quantity
-from analysis.metrics.panel import pack
-from hooks.errors import StepscopeError, nearest
-from probes.backbones import pick_device
-from probes.faces import face_files
-from probes.pictures import read_picture
-from probes.plan import EXTRA_SHAPES, EXTRAS
-from probes.recognisers import aligned
-from probes.weights import digest
+from stepscope.analysis.metrics.arcface import Recognition
+from stepscope.analysis.metrics.chance import load_finder
+from stepscope.analysis.metrics.metric import Quantity
+from stepscope.analysis.metrics.panel import pack
+from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.probes.backbones import pick_device
+from stepscope.probes.faces import face_files
+from stepscope.probes.pictures import read_picture
+from stepscope.probes.plan import EXTRA_SHAPES, EXTRAS
+from stepscope.probes.recognisers import aligned
+from stepscope.probes.weights import digest
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from analysis.metrics.arcface import (
+from stepscope.analysis.metrics.arcface import (
     ALIGNMENTS,
     NOT_MEASURED,
     Recognition,
@@ -17,10 +17,10 @@ from analysis.metrics.arcface import (
     flags,
     found_flags,
 )
-from analysis.metrics.decode import Decode, pictures
-from analysis.metrics.metric import Quantity
-from analysis.metrics.panel import references
-from analysis.rereads import was_reread
+from stepscope.analysis.metrics.decode import Decode, pictures
+from stepscope.analysis.metrics.metric import Quantity
+from stepscope.analysis.metrics.panel import references
+from stepscope.analysis.rereads import was_reread
 
 TOWARD = ("own", "other")
 PICTURE = ("row", "column", "rgb")

@@ -14,7 +14,7 @@ import xarray as xr
 from scipy import ndimage
 from torch.nn import functional
 
-from analysis.metrics.metric import Metric, Quantity
+from stepscope.analysis.metrics.metric import Metric, Quantity
 
 REGIONS = ("image", "face")
 MEASURES = ("laplacian", "tenengrad", "high_frequency")

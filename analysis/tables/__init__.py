@@ -1,7 +1,7 @@
 """One list of tables: each is a file, whose first lines are its caption."""
 
-from analysis.exhibit import Exhibit, exhibits
-from analysis.tables import (
+from stepscope.analysis.exhibit import Exhibit, exhibits
+from stepscope.analysis.tables import (
     table1_main,
     table2_per_prompt,
     table_confounders,
@@ -9,7 +9,7 @@ from analysis.tables import (
     table_numbers,
     table_verdicts,
 )
-from analysis.tables.table import Table
+from stepscope.analysis.tables.table import Table
 
 TABLES: dict[str, Exhibit[Table]] = exhibits(
     "build",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.number import Entry, Number
+from stepscope.analysis.number import Entry, Number
 
 
 @dataclass(frozen=True)

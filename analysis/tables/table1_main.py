@@ -17,15 +17,15 @@ from collections.abc import Callable, Iterator
 
 import xarray as xr
 
-from analysis.calls import average, seconds_an_image
-from analysis.evidence import Evidence
-from analysis.lookup import MissingEvidenceError, measured
-from analysis.number import ABSENT, ONE_FACE, Entry, Number
-from analysis.power import pairs_needed, pairs_range
-from analysis.quantities import DISTANCES, perceptual, run_name
-from analysis.speed import describe_calls, times_faster
-from analysis.tables.table import Table
-from hooks.errors import StepscopeError
+from stepscope.analysis.calls import average, seconds_an_image
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.lookup import MissingEvidenceError, measured
+from stepscope.analysis.number import ABSENT, ONE_FACE, Entry, Number
+from stepscope.analysis.power import pairs_needed, pairs_range
+from stepscope.analysis.quantities import DISTANCES, perceptual, run_name
+from stepscope.analysis.speed import describe_calls, times_faster
+from stepscope.analysis.tables.table import Table
+from stepscope.hooks.errors import StepscopeError
 
 EXPERIMENTS = ("main",)
 PAPERS_EFFECT = 0.028

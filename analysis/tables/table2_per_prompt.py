@@ -4,10 +4,10 @@ Similarity of the final image to the reference under the judge: mean over faces,
 clustered by face; difference: swapped minus baseline in the same face and seed.
 """
 
-from analysis.evidence import Evidence
-from analysis.number import ONE_FACE, Entry, Number
-from analysis.quantities import run_name
-from analysis.tables.table import Table
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.number import ONE_FACE, Entry, Number
+from stepscope.analysis.quantities import run_name
+from stepscope.analysis.tables.table import Table
 
 EXPERIMENTS = ("main",)
 

@@ -8,18 +8,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import xarray as xr
 
-from analysis.calls import seconds_an_image
-from analysis.cells import CELL
-from analysis.compare import pair
-from analysis.evidence import Evidence
-from analysis.figures.figure1_replacement import differences, frozen
-from analysis.lookup import measured, setting
-from analysis.metrics.pairs import PAIRS
-from analysis.number import Entry
-from analysis.quantities import DISTANCES, name
-from analysis.speed import describe_calls
-from analysis.tables.table import Table
-from hooks.errors import StepscopeError
+from stepscope.analysis.calls import seconds_an_image
+from stepscope.analysis.cells import CELL
+from stepscope.analysis.compare import pair
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.figures.figure1_replacement import differences, frozen
+from stepscope.analysis.lookup import measured, setting
+from stepscope.analysis.metrics.pairs import PAIRS
+from stepscope.analysis.number import Entry
+from stepscope.analysis.quantities import DISTANCES, name
+from stepscope.analysis.speed import describe_calls
+from stepscope.analysis.tables.table import Table
+from stepscope.hooks.errors import StepscopeError
 
 EXPERIMENTS = ("main", "trajectory", "step_budget", "guidance", "weak_adapter")
 COLUMNS = ("confounder", "controlled", "how, read from the runs", "what would control it")

@@ -11,14 +11,14 @@ cold first one.
 import numpy as np
 import xarray as xr
 
-from analysis.calls import average, seconds_an_image
-from analysis.compare import components
-from analysis.evidence import Evidence
-from analysis.lookup import setting
-from analysis.number import ABSENT, ONE_FACE, Entry, Number
-from analysis.quantities import name
-from analysis.tables.table import Table
-from hooks.errors import StepscopeError
+from stepscope.analysis.calls import average, seconds_an_image
+from stepscope.analysis.compare import components
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.lookup import setting
+from stepscope.analysis.number import ABSENT, ONE_FACE, Entry, Number
+from stepscope.analysis.quantities import name
+from stepscope.analysis.tables.table import Table
+from stepscope.hooks.errors import StepscopeError
 
 EXPERIMENTS = ("guidance",)
 COLUMNS = (

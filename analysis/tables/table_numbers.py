@@ -4,10 +4,10 @@ Positions count completed steps: 8 means after step 7, the eighth. "Before the f
 last" are ends of intervals outside the measured steps.
 """
 
-from analysis.claims import claims
-from analysis.evidence import Evidence
-from analysis.number import Entry
-from analysis.tables.table import Table
+from stepscope.analysis.claims import claims
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.number import Entry
+from stepscope.analysis.tables.table import Table
 
 EXPERIMENTS = ("main", "trajectory", "step_budget", "weak_adapter")
 

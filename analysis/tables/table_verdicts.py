@@ -6,12 +6,12 @@ column gives the interval of the first estimate over faces, prompts and seeds, w
 other prompts and seeds as well.
 """
 
-from analysis.claims import claims
-from analysis.claims.early_window import contradiction
-from analysis.evidence import Evidence
-from analysis.number import Entry
-from analysis.tables.table import Table
-from analysis.verdict import APPLIED, COMBINED, Part
+from stepscope.analysis.claims import claims
+from stepscope.analysis.claims.early_window import contradiction
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.number import Entry
+from stepscope.analysis.tables.table import Table
+from stepscope.analysis.verdict import APPLIED, COMBINED, Part
 
 EXPERIMENTS = ("main", "trajectory", "step_budget", "weak_adapter")
 COLUMNS = (

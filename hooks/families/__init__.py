@@ -2,11 +2,11 @@
 
 from torch import nn
 
-from hooks.errors import UnsupportedPipelineError
-from hooks.families.family import Branches, Family, Pass, Tokens
-from hooks.families.flux import FLUX, FLUX_CONTROLNET
-from hooks.families.unet import UNET, UNET_CONTROLNET, UNET_CONTROLNET_UNION
-from hooks.sites import Block
+from stepscope.hooks.errors import UnsupportedPipelineError
+from stepscope.hooks.families.family import Branches, Family, Pass, Tokens
+from stepscope.hooks.families.flux import FLUX, FLUX_CONTROLNET
+from stepscope.hooks.families.unet import UNET, UNET_CONTROLNET, UNET_CONTROLNET_UNION
+from stepscope.hooks.sites import Block
 
 __all__ = [
     "FAMILIES",

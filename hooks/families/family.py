@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from hooks.sites import Block
-from hooks.tally import Tally
+from stepscope.hooks.sites import Block
+from stepscope.hooks.tally import Tally
 
 
 class Tokens(NamedTuple):

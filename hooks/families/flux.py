@@ -13,10 +13,10 @@ from diffusers import FluxControlNetModel, FluxTransformer2DModel
 from einops import rearrange
 from torch import nn
 
-from hooks.families.arguments import argument
-from hooks.families.family import Family, Pass, Tokens
-from hooks.families.flux_wiring import FluxWiring
-from hooks.sites import Block, Site
+from stepscope.hooks.families.arguments import argument
+from stepscope.hooks.families.family import Family, Pass, Tokens
+from stepscope.hooks.families.flux_wiring import FluxWiring
+from stepscope.hooks.sites import Block, Site
 
 
 def _double_attention(output: Any, image_tokens: int) -> tuple[torch.Tensor, ...]:

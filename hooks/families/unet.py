@@ -10,11 +10,11 @@ from diffusers import ControlNetModel, ControlNetUnionModel, UNet2DConditionMode
 from diffusers.models.attention import BasicTransformerBlock
 from torch import nn
 
-from hooks.errors import UnsupportedPipelineError
-from hooks.families.arguments import argument
-from hooks.families.family import Branches, Family, Pass, Tokens
-from hooks.families.unet_wiring import UnetWiring
-from hooks.sites import Block, Site
+from stepscope.hooks.errors import UnsupportedPipelineError
+from stepscope.hooks.families.arguments import argument
+from stepscope.hooks.families.family import Branches, Family, Pass, Tokens
+from stepscope.hooks.families.unet_wiring import UnetWiring
+from stepscope.hooks.sites import Block, Site
 
 
 def _tensor(output: Any, image_tokens: int) -> tuple[torch.Tensor, ...]:

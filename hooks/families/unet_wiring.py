@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from hooks.sites import Block, Site
-from hooks.tally import Tally
+from stepscope.hooks.sites import Block, Site
+from stepscope.hooks.tally import Tally
 
 
 class UnetWiring:

@@ -1,7 +1,7 @@
 """A world of procedural portraits: identity, prompt attributes, nuisance -> image, keypoints."""
 
-from pocket.world.render import paint, render
-from pocket.world.vocabulary import (
+from stepscope.pocket.world.render import paint, render
+from stepscope.pocket.world.vocabulary import (
     ATTRIBUTES,
     IDENTITY,
     NUISANCE,

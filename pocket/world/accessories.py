@@ -2,11 +2,11 @@
 
 import torch
 
-from pocket.world.canvas import Canvas, Frame
-from pocket.world.hair import dome_radii
-from pocket.world.palette import colour, hsv
-from pocket.world.shapes import box, ellipse, parabola
-from pocket.world.sitter import FACE_TURN, Sitter
+from stepscope.pocket.world.canvas import Canvas, Frame
+from stepscope.pocket.world.hair import dome_radii
+from stepscope.pocket.world.palette import colour, hsv
+from stepscope.pocket.world.shapes import box, ellipse, parabola
+from stepscope.pocket.world.sitter import FACE_TURN, Sitter
 
 
 def nothing(canvas: Canvas, f: Frame, s: Sitter) -> None:

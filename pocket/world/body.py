@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from pocket.world.canvas import Canvas, Frame
-from pocket.world.palette import colour, hsv
-from pocket.world.shapes import box, ellipse, segment, smoothstep
-from pocket.world.sitter import Sitter
+from stepscope.pocket.world.canvas import Canvas, Frame
+from stepscope.pocket.world.palette import colour, hsv
+from stepscope.pocket.world.shapes import box, ellipse, segment, smoothstep
+from stepscope.pocket.world.sitter import Sitter
 
 
 def torso(f: Frame) -> Tensor:

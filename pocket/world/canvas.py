@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from pocket.world.shapes import Number
+from stepscope.pocket.world.shapes import Number
 
 # A soft edge spans this many pixels.
 EDGE = 1.3

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pocket.world.canvas import Canvas, Frame
-from pocket.world.palette import colour
-from pocket.world.shapes import ellipse, parabola, root
-from pocket.world.sitter import FACE_TURN, Sitter
+from stepscope.pocket.world.canvas import Canvas, Frame
+from stepscope.pocket.world.palette import colour
+from stepscope.pocket.world.shapes import ellipse, parabola, root
+from stepscope.pocket.world.sitter import FACE_TURN, Sitter
 
 
 @dataclass

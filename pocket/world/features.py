@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from pocket.world.canvas import Canvas, Frame
-from pocket.world.face import Skin
-from pocket.world.palette import colour
-from pocket.world.shapes import ellipse, parabola, segment
-from pocket.world.sitter import FACE_TURN, NOSE_TURN, Sitter
+from stepscope.pocket.world.canvas import Canvas, Frame
+from stepscope.pocket.world.face import Skin
+from stepscope.pocket.world.palette import colour
+from stepscope.pocket.world.shapes import ellipse, parabola, segment
+from stepscope.pocket.world.sitter import FACE_TURN, NOSE_TURN, Sitter
 
 
 def paint_nose(canvas: Canvas, skin: Skin, s: Sitter) -> None:

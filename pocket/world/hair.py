@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from pocket.world.canvas import Canvas, Frame
-from pocket.world.shapes import box, ellipse, segment
-from pocket.world.sitter import Sitter
+from stepscope.pocket.world.canvas import Canvas, Frame
+from stepscope.pocket.world.shapes import box, ellipse, segment
+from stepscope.pocket.world.sitter import Sitter
 
 
 def dome_radii(s: Sitter) -> tuple[Tensor, Tensor]:

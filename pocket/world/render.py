@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from pocket.world import accessories, body, face, features, hair, scenes, styles
-from pocket.world.canvas import Canvas, whole_frame
-from pocket.world.sitter import keypoints, pose, sit
-from pocket.world.vocabulary import ATTRIBUTES, NUISANCE, SIZE
+from stepscope.pocket.world import accessories, body, face, features, hair, scenes, styles
+from stepscope.pocket.world.canvas import Canvas, whole_frame
+from stepscope.pocket.world.sitter import keypoints, pose, sit
+from stepscope.pocket.world.vocabulary import ATTRIBUTES, NUISANCE, SIZE
 
 # Rows painted at once: bounds memory, and fills a GPU.
 CHUNK = 512

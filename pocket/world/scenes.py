@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pocket.world.canvas import Canvas, Frame, Rows
-from pocket.world.palette import colour, hsv
-from pocket.world.shapes import box, ellipse, root, segment
+from stepscope.pocket.world.canvas import Canvas, Frame, Rows
+from stepscope.pocket.world.palette import colour, hsv
+from stepscope.pocket.world.shapes import box, ellipse, root, segment
 
 # Backdrops are out of focus: edges this many pixels wide.
 SOFT = 2.5

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pocket.world.canvas import Rows
-from pocket.world.palette import CLOTH, HAIR, IRIS, SKIN, ramp
-from pocket.world.vocabulary import ATTRIBUTES, IDENTITY, NUISANCE
+from stepscope.pocket.world.canvas import Rows
+from stepscope.pocket.world.palette import CLOTH, HAIR, IRIS, SKIN, ramp
+from stepscope.pocket.world.vocabulary import ATTRIBUTES, IDENTITY, NUISANCE
 
 # The tint of each scene's light, in the order of ATTRIBUTES["scene"].
 TINT = (

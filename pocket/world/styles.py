@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pocket.world.palette import colour, luminance
-from pocket.world.shapes import root, smoothstep
+from stepscope.pocket.world.palette import colour, luminance
+from stepscope.pocket.world.shapes import root, smoothstep
 
 
 def outlines(image: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from analysis.breaks import After
-from analysis.saturation import BrokenLine
-from analysis.synthetic import Hinge
+from stepscope.analysis.breaks import After
+from stepscope.analysis.saturation import BrokenLine
+from stepscope.analysis.synthetic import Hinge
 from tests.bench.marks import put
 
 CURVES = 1500

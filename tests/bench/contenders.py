@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hooks import record
+from stepscope.hooks import record
 from tests.bench.narrow import TEXT_TOKENS
 
 Norms = list[Tensor]

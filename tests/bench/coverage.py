@@ -9,8 +9,8 @@ asked for stay in the file as they are.
 import argparse
 from pathlib import Path
 
-from analysis.coverage import CASES
-from analysis.coverage_case import Case, Percentile
+from stepscope.analysis.coverage import CASES
+from stepscope.analysis.coverage_case import Case, Percentile
 from tests.bench.marks import put
 
 FACES = (8, 12, 24)

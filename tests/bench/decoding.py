@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from analysis.measure import FRAMES, Settings, measure_all
-from hooks.vocabulary import SCHEMA_VERSION
+from stepscope.analysis.measure import FRAMES, Settings, measure_all
+from stepscope.hooks.vocabulary import SCHEMA_VERSION
 from tests.bench.marks import put
 from tests.bench.memory import high_water
 from tests.bench.narrow import small_vae

@@ -15,7 +15,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from scipy import stats
 
-from analysis.cells import detection_rate
+from stepscope.analysis.cells import detection_rate
 from tests.bench.marks import put
 
 STUDIES, TAIL = 4000, 0.975

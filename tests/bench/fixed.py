@@ -17,8 +17,8 @@ from unittest.mock import patch
 import torch
 from diffusers import FluxPipeline
 
-from hooks import record
-from hooks.recording import Recording
+from stepscope.hooks import record
+from stepscope.hooks.recording import Recording
 
 DEV = "pocket/models/flux-dev"
 

@@ -16,7 +16,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
-from hooks import Capture, record, verify
+from stepscope.hooks import Capture, record, verify
 from tests.bench.narrow import small_vae
 
 

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hooks import record
+from stepscope.hooks import record
 from tests.bench.narrow import call, pipeline
 
 CASES = ((4, 1), (8, 1), (16, 1), (32, 1), (4, 4), (4, 16))

@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec, ZstdCodec
 
-from hooks.chunks import Chunks
+from stepscope.hooks.chunks import Chunks
 
 _SHUFFLE, _BIT = BloscShuffle.shuffle, BloscShuffle.bitshuffle
 CODECS: dict[str, tuple[Any, ...]] = {
@@ -102,7 +102,7 @@ def opening(rounds: int, samples: int) -> str:
     """A line on how long xarray takes to open a run of that many samples."""
     import xarray as xr
 
-    from hooks import record
+    from stepscope.hooks import record
     from tests.bench.narrow import call, pipeline
 
     pipe, seconds = pipeline(), []
