@@ -7,12 +7,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.probes.composing import composed
 from stepscope.probes.provenance import default_out
 from stepscope.probes.readings import READINGS
 from stepscope.probes.study import Study, prompts_of
@@ -73,17 +71,6 @@ def expand(line: str) -> Iterator[list[str]]:
         else:
             choices.append([override.input_line or ""])
     yield from (list(one) for one in product(*choices))
-
-
-def composed(overrides: Sequence[str]) -> dict[str, Any]:
-    """The configuration that `python -m probes` would have, as plain values."""
-    if GlobalHydra.instance().is_initialized():
-        found = compose("config", overrides=list(overrides))
-    else:
-        with initialize_config_module("stepscope.conf", version_base="1.3"):
-            found = compose("config", overrides=list(overrides))
-    values: Any = OmegaConf.to_container(found, resolve=True, throw_on_missing=True)
-    return values
 
 
 def plan(

@@ -6,7 +6,7 @@ from typing import Any
 import xarray as xr
 
 from stepscope.analysis.metrics import METRICS
-from stepscope.analysis.runs import recording
+from stepscope.analysis.remake import recording
 from stepscope.hooks.errors import StepscopeError
 
 

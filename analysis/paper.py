@@ -12,7 +12,7 @@ import xarray as xr
 from hydra.core.hydra_config import HydraConfig
 
 from stepscope.analysis import report
-from stepscope.analysis.commands import Planned, composed, experiments, plan
+from stepscope.analysis.commands import Planned, experiments, plan
 from stepscope.analysis.cost import describe, label
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.exhibit import Exhibit
@@ -29,6 +29,7 @@ from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.hooks.labels import stored_seed
 from stepscope.hooks.paths import local_path
 from stepscope.probes.command import command, entry
+from stepscope.probes.composing import composed
 from stepscope.probes.faces import face_files
 from stepscope.probes.reread import Settings as Rereadings
 from stepscope.probes.reread import reread

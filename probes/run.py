@@ -138,7 +138,7 @@ def text_tokens(loaded: models.Models, prompts: Sequence[str]) -> dict[str, int]
 
 
 def extras(face: Face | None) -> dict[str, np.ndarray]:
-    """What probes add to a sample: see `plan.EXTRAS`."""
+    """What probes add to a sample: see `probes.face_variables`."""
     embedding, crop = (face.embedding, face.crop) if face is not None else (None, None)
     return {
         "face_embedding": np.full(512, np.nan, np.float32) if embedding is None else embedding,

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from stepscope.analysis.commands import composed
-from stepscope.analysis.runs import open_measured, open_recorded, recording
+from stepscope.analysis.remake import recording
+from stepscope.analysis.runs import open_measured, open_recorded
 from stepscope.hooks.errors import RunError
+from stepscope.probes.composing import composed
 from stepscope.probes.provenance import configuration
 from stepscope.probes.study import Study
 
