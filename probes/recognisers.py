@@ -3,7 +3,6 @@
 import contextlib
 import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
@@ -15,6 +14,7 @@ from insightface.utils.face_align import norm_crop
 from jaxtyping import Float, UInt8
 
 from stepscope.probes.irse50 import IRSE50
+from stepscope.probes.places import located
 from stepscope.probes.weights import WeightsError, explained, first_line, pack_folder
 
 Encode = Callable[[np.ndarray], np.ndarray]
@@ -57,7 +57,7 @@ def load_encoder_of_many(path: str, device: str, what: str) -> EncodeMany:
     Raises WeightsError, which begins with `what`, if the file is missing, of another kind, or does
     not load strictly.
     """
-    file = Path(path).expanduser()
+    file = located(path)
     if not file.is_file():
         raise WeightsError(f"{what}: no file {path!r}")
     if file.suffix == ".onnx":

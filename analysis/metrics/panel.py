@@ -11,6 +11,7 @@ import xarray as xr
 
 from stepscope.analysis.metrics.metric import digests
 from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.places import located
 from stepscope.probes.recognisers import EncodeMany, load_encoder_of_many, load_judge
 from stepscope.probes.weights import WeightsError, pack_folder
 
@@ -93,7 +94,7 @@ def pack(name: str, root: str) -> Path:
 
 def existing(path: str) -> Path:
     """A recogniser's file. Raises WeightsError."""
-    file = Path(path).expanduser()
+    file = located(path)
     if not file.is_file():
         raise WeightsError(f"recognisers: no file {path!r}")
     return file
