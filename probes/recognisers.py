@@ -32,7 +32,10 @@ def _load_pack(name: str, root: str, device: str, modules: list[str], what: str)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # insightface prints where it loads from
             return FaceAnalysis(
-                name, root=root, allowed_modules=modules, providers=_providers(device)
+                str(pack_folder(name, root) or name),
+                root=root,
+                allowed_modules=modules,
+                providers=_providers(device),
             )
     except Exception as error:  # onnxruntime's have no base class of their own
         if pack_folder(name, root) is not None and not isinstance(error, AssertionError):

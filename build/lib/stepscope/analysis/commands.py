@@ -1,0 +1,148 @@
+"""The study as command lines: each is expanded as Hydra's multirun does, and no cell is made twice."""
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.probes.composing import composed
+from stepscope.probes.provenance import default_out
+from stepscope.probes.readings import READINGS
+from stepscope.probes.study import Study, prompts_of
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment of the study.
+
+    faces: how many of the models' faces. every_step: its runs are measured along the run, not at
+    its end alone. lines: what one would give to `python -m probes -m experiment=<name>`. readings: how
+    `probes.reread` reads its runs again, and of which prompts, of all if none is named.
+    """
+
+    name: str
+    faces: int
+    every_step: bool
+    lines: tuple[str, ...]
+    readings: tuple[str, ...] = ()
+    reread_prompts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run that an experiment needs: its command and configuration, and where its cells lie.
+
+    path: the run that holds them; another experiment's where that one makes the same cells.
+    """
+
+    experiment: Experiment
+    command: str
+    study: Study
+    path: Path
+
+    @property
+    def cells(self) -> int:
+        """Number of samples."""
+        return max(1, len(self.study.faces)) * len(self.study.prompts) * len(self.study.seeds)
+
+    @property
+    def reread_prompts(self) -> tuple[str, ...]:
+        """The prompts of which samples are read again."""
+        return self.experiment.reread_prompts or tuple(prompts_of(self.study))
+
+    @property
+    def made_here(self) -> bool:
+        """Whether the run at `path` is this one, not a larger one that holds its cells."""
+        return str(self.path) == self.study.out
+
+
+def expand(line: str) -> Iterator[list[str]]:
+    """The overrides of each run of a line, `steps=1,2` giving two; quoted as in a shell."""
+    choices = []
+    for override in OverridesParser.create().parse_overrides(shlex.split(line)):
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            choices.append([override.input_line or ""])
+    yield from (list(one) for one in product(*choices))
+
+
+def plan(
+    experiments: Iterable[Experiment],
+    faces: Sequence[str],
+    overrides: Sequence[str],
+    folder: Path,
+    *,
+    dry: bool,
+) -> list[Planned]:
+    """Every run of the experiments, those that hold others' cells first among equals.
+
+    faces: the models' faces; overrides: of every run. Raises StepscopeError for too few faces,
+    unless `dry`, which then names them by number.
+    """
+    found = []
+    for experiment in experiments:
+        chosen = list(faces[: experiment.faces])
+        if len(chosen) < experiment.faces:
+            if faces or not dry:
+                raise StepscopeError(
+                    f"experiment {experiment.name!r} needs {experiment.faces} faces, models.faces has "
+                    f"{len(faces)}: name more, or set study.{experiment.name}.faces={len(faces)}"
+                )
+            chosen = [f"face {i + 1}" for i in range(experiment.faces)]
+        for line in experiment.lines:
+            for each in expand(line):
+                words = [f"experiment={experiment.name}", *overrides, *each]
+                study = Study.from_config({**composed(words), "faces": chosen})
+                out = folder / default_out(study).name
+                said = [*words, f"faces=[{','.join(chosen)}]", f"out={out}"]
+                command = f"python -m probes {shlex.join(said)}"
+                study = replace(study, out=str(out))
+                found.append(Planned(experiment, command, study, out))
+    return [replace(one, path=host(one, found)) for one in found]
+
+
+def host(one: Planned, others: Iterable[Planned]) -> Path:
+    """The largest run with the same settings whose grid holds this one's; itself if none is larger."""
+    holding = [other for other in others if holds(other.study, one.study)]
+    return Path(max(holding, key=lambda other: other.cells).study.out or "")
+
+
+def holds(larger: Study, smaller: Study) -> bool:
+    """Whether two studies differ in their grid alone, and every cell of one is in the other."""
+    grid = {word: getattr(smaller, word) for word in ("faces", "prompts", "seeds", "out")}
+    return replace(larger, **grid) == smaller and all(
+        set(getattr(smaller, word)) <= set(getattr(larger, word))
+        for word in ("faces", "prompts", "seeds")
+    )
+
+
+def experiments(study: Mapping[str, Any], names: Sequence[str] | None) -> list[Experiment]:
+    """The named experiments of a study, all if None. Raises StepscopeError for an unknown one."""
+    for name in names or ():
+        if name not in study:
+            raise StepscopeError(f"experiments: no {name!r}; {nearest(name, study)}")
+    for name, values in study.items():
+        for reading in values.get("readings") or ():
+            if reading not in READINGS:
+                raise StepscopeError(
+                    f"study.{name}.readings: no {reading!r}; {nearest(str(reading), READINGS)}"
+                )
+    return [
+        Experiment(
+            name,
+            values["faces"],
+            values["every_step"],
+            tuple(values["lines"]),
+            tuple(values.get("readings") or ()),
+            tuple(values.get("reread_prompts") or ()),
+        )
+        for name, values in study.items()
+        if names is None or name in names
+    ]

@@ -1,0 +1,76 @@
+"""What a study will take, before anything is run: hours and gigabytes, from measured seconds."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stepscope.analysis.commands import Planned
+from stepscope.probes.readings import default_steps_off
+
+
+def describe(planned: Sequence[Planned], models: Mapping[str, Any]) -> str:
+    """The plan as text: every run with its samples, seconds and bytes, and the sums.
+
+    models: the `machine` and on it the `seconds` of a sample, a step, a measured frame and a run's
+    start, and the `latent` (channels, factor), as in conf/models. Time and space of finished runs
+    are counted too; a run that several experiments read is counted once.
+    """
+    lines, seconds, space = [], 0.0, 0.0
+    every_step = {one.path for one in planned if one.experiment.every_step}
+    made: dict[Path, int] = {}
+    for one in planned:
+        if not one.made_here or one.path in made:
+            lines.append(f"  {label(one)}  in {one.path.name}")
+            continue
+        took = run_seconds(one, models["seconds"], every_step=one.path in every_step)
+        took += sum(reread_seconds(o, models["seconds"]) for o in planned if o.path == one.path)
+        size = run_bytes(one, models["latent"])
+        seconds, space = seconds + took, space + size
+        made[one.path] = one.cells
+        state = ", begun" if Path(one.path).exists() else ""
+        lines.append(f"  {label(one)}  {took / 60:6.1f} min {size / 1e9:7.2f} GB{state}")
+    lines.append(
+        f"{len(made)} runs, {sum(made.values())} samples: about {seconds / 3600:.2f} hours on "
+        f"{models['machine']}, and {space / 1e9:.2f} GB before compression"
+    )
+    return "\n".join(lines)
+
+
+def label(one: Planned) -> str:
+    """Experiment, backbone, settings and samples in columns."""
+    study = one.study
+    scale = f"α {study.adapter.scale:g}" if study.adapter is not None else "no adapter"
+    guidance = "" if study.guidance is None else f", guidance {study.guidance:g}"
+    cfg = f", true CFG {study.true_cfg:g}" if study.true_cfg > 1 else ""
+    what = f"{study.backbone.name}, {study.steps} step{'s' * (study.steps > 1)}, {scale}{guidance}{cfg}"
+    return f"{one.experiment.name:<18} {what:<52} {one.cells:>4} samples"
+
+
+def run_seconds(one: Planned, seconds: Mapping[str, float], *, every_step: bool) -> float:
+    """Loading, making and measuring a run, in seconds."""
+    study = one.study
+    steps = study.steps * study.branches
+    frames = study.steps + 1 if every_step else 1
+    each = seconds["sample"] + steps * seconds["step"] + frames * seconds["frame"]
+    return seconds["run"] + one.cells * each
+
+
+def reread_seconds(one: Planned, seconds: Mapping[str, float]) -> float:
+    """Evaluations of the denoiser and measured frames of what is read again of a run, in seconds."""
+    study, readings = one.study, one.experiment.readings
+    steps, off = study.steps, default_steps_off(study.steps)
+    along = sum(reading != "committed" for reading in readings)
+    evaluations, frames = along * steps, along * steps
+    if "committed" in readings:
+        evaluations, frames = evaluations + sum(steps - k for k in off), frames + len(off) + 1
+    samples = len(study.faces) * len(one.reread_prompts) * len(study.seeds)
+    each = evaluations * study.branches * seconds["step"] + frames * seconds["frame"]
+    return samples * each
+
+
+def run_bytes(one: Planned, latent: Mapping[str, int]) -> float:
+    """Latents and estimates in float32, decoded images in uint8; norms are small beside them."""
+    study = one.study
+    pixels = study.height * study.width
+    latents = latent["channels"] * pixels / latent["factor"] ** 2 * 4
+    return one.cells * ((2 * study.steps + 1) * latents + (study.steps + 1) * pixels * 3)

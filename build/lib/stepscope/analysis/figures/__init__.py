@@ -1,0 +1,33 @@
+"""One list of figures: each is a file, whose first lines are its caption."""
+
+from matplotlib.figure import Figure
+
+from stepscope.analysis.exhibit import Exhibit, exhibits
+from stepscope.analysis.figures import (
+    figure1_replacement,
+    figure2_grid,
+    figure3_early_window,
+    figure4_streams,
+    figure5_complexity,
+    figure6_adapter_scale,
+    figure7_trajectory,
+    figure8_per_face,
+    figure9_weak_adapter,
+    figure_filmstrip,
+    figure_tradeoff,
+)
+
+FIGURES: dict[str, Exhibit[Figure]] = exhibits(
+    "draw",
+    figure1_replacement,
+    figure2_grid,
+    figure3_early_window,
+    figure4_streams,
+    figure5_complexity,
+    figure6_adapter_scale,
+    figure7_trajectory,
+    figure8_per_face,
+    figure9_weak_adapter,
+    figure_tradeoff,
+    figure_filmstrip,
+)

@@ -1,0 +1,216 @@
+"""Measure runs: each metric writes to the run's `analysis` group, sample by sample, once for its inputs.
+
+Recorded variables are never changed; the run's metadata names the group, so that readers see it. Each
+metric also writes `measured_<metric>` (sample): 0 where a sample is not measured, else a fingerprint of
+the variables, settings and models that it was measured with. It is written after the values, so that an
+interrupted measurement continues and never looks finished. A step that did not run, because a call was
+interrupted, is not measured.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from stepscope.analysis.group import create, discard, laid_out, unmark, write
+from stepscope.analysis.metrics import METRICS, Metric
+from stepscope.analysis.metrics.metric import Quantity, fingerprint
+from stepscope.analysis.metrics.perceptual_pocket import PocketDistance
+from stepscope.analysis.needs import check_variables, require, resolve_settings, satisfied
+from stepscope.analysis.runs import MARK, content, measurements, open_recorded, reading
+from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.hooks.paths import run_path
+from stepscope.hooks.store import publish_measured
+
+Say = Callable[[str], None]
+FRAMES = 64  # most images read at once, unless one sample has more
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Parameters of all metrics; each field is documented by the metric that has it."""
+
+    recognisers: Sequence[str] | None = None
+    det_size: int | None = None
+    root: str = "~/.insightface"
+    vae: str | None = None
+    image_size: int | None = None
+    face_size: int | None = None
+    lpips: str = "alex"
+    dinov2: str = "facebook/dinov2-base"
+    dinov2_size: int = 224
+    many_step: str | None = None
+    perceptual: str = PocketDistance.perceptual
+    photos: Sequence[str] = ()
+    references: Mapping[str, str] | Sequence[str] = ()
+    device: str = "auto"
+
+
+def measure_all(
+    runs: Sequence[str | Path],
+    metrics: Sequence[str],
+    settings: Settings | None = None,
+    say: Say = lambda text: None,
+    *,
+    leave_out: bool = False,
+) -> list[str]:
+    """Measure runs with the named metrics and those that they read; models are loaded once.
+
+    Samples that were measured with the same inputs are skipped. Raises StepscopeError, before anything is
+    measured, for an unknown metric, an unfinished run, a run that lacks a variable that a metric reads,
+    and for models and libraries that are not on this machine.
+
+    leave_out: leave such a metric out of that run instead, with one line that gives the remedy.
+    Returns the names, of those asked for, by which every run is measured.
+    """
+    check_names(metrics)
+    planned = []
+    for path in map(run_path, runs):
+        recorded = open_recorded(path)
+        planned.append((path, recorded, ordered(metrics, recorded, settings or Settings())))
+    kept = [
+        satisfied(path, recorded, wanted, say) if leave_out else require(path, recorded, wanted)
+        for path, recorded, wanted in planned
+    ]
+    for (path, recorded, _), wanted in zip(planned, kept, strict=True):
+        for metric in wanted:
+            measure(path, recorded, metric, say)
+        publish_measured(path)  # a run that was measured before its document named the group
+    everywhere = set.intersection(*({metric.name for metric in one} for one in kept), set(metrics))
+    return [name for name in metrics if name in everywhere]
+
+
+def preflight(metrics: Sequence[str], settings: Settings | None = None) -> None:
+    """Check, before any run is made, that the named metrics can be measured on this machine.
+
+    Raises one StepscopeError with all missing libraries, weights and files, and how to get them.
+    `measure_all` checks what depends on the run, such as its VAE and recognisers. Completely measured
+    metrics need no check, see `needs.unmeasured`.
+    """
+    check_names(metrics)
+    lacking: dict[str, list[str]] = {}
+    for name in metrics:
+        try:
+            build_metric(METRICS[name], settings or Settings()).preflight()
+        except StepscopeError as error:
+            lacking.setdefault(str(error), []).append(name)
+    if lacking:
+        problems = [f"metrics=[{','.join(names)}]: {error}" for error, names in lacking.items()]
+        raise StepscopeError("; ".join(problems))
+
+
+def check_names(metrics: Sequence[str]) -> None:
+    """Raise StepscopeError, with the nearest name, for an unknown metric."""
+    for name in metrics:
+        if name not in METRICS:
+            raise StepscopeError(f"metrics: no {name!r}; {nearest(name, METRICS)}")
+
+
+def ordered(names: Sequence[str], run: xr.Dataset, settings: Settings) -> list[Metric]:
+    """The named metrics, each after those whose variables it reads."""
+    every = {name: build_metric(kind, settings) for name, kind in METRICS.items()}
+    wanted: set[str] = set()
+
+    def want(name: str) -> None:
+        wanted.add(name)
+        for variable in every[name].reads:
+            for other, metric in every.items():
+                mine = other != name and variable not in run and variable in metric.quantities(run)
+                if mine and other not in wanted:
+                    want(other)
+
+    for name in names:
+        want(name)
+    return [metric for name, metric in every.items() if name in wanted]
+
+
+def build_metric(kind: type[Metric], settings: Settings) -> Metric:
+    """A metric with the settings that it has fields for."""
+    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{f.name: getattr(settings, f.name) for f in fields(settings) if f.name in names})
+
+
+def measure(path: Path, recorded: xr.Dataset, metric: Metric, say: Say) -> None:
+    """Measure the samples of a run that are not measured, or whose inputs changed.
+
+    recorded: the run's recorded variables. Raises RunError for a variable that the run lacks.
+    """
+    group = measurements(path)
+    run = recorded.assign({n: v for n, v in group.data_vars.items() if n not in recorded.variables})
+    quantities = metric.quantities(run)
+    check_variables(path, metric, {*map(str, run), *quantities})
+    settings = resolve_settings(path, run, group, metric)
+    if settings is None:
+        say(f"{path}: {metric.name} was measured before; its models are not on this machine")
+        return
+    marks = input_marks(path, recorded, group, metric, fingerprint([metric.name, settings]))
+    coordinates = {
+        "sample": ("sample", run["sample"].values),
+        "step": ("step", run["step"].values),
+        **metric.coordinates(run),
+    }
+    if not laid_out(group, metric, quantities, coordinates, settings):
+        discard(path, group, metric, coordinates)
+        create(path, run, metric, coordinates, settings)
+        group = measurements(path)
+    left = np.flatnonzero(group[MARK + metric.name].values != marks)
+    if not len(left):
+        return
+    if metric.whole:
+        left = np.arange(len(marks))
+    say(f"{path}: {metric.name}, {len(left)} of {len(marks)} samples")
+    unmark(path, group, metric, left)
+    most = len(left) if metric.whole else max(1, FRAMES // run.sizes["step"])
+    for rows in blocks(left, most):
+        names = [name for name in metric.reads if name in run]
+        with reading(path, run.attrs):
+            samples = run[names].isel(sample=slice(rows[0], rows[-1] + 1)).load()
+        values, ran = metric(samples), steps_run(recorded)[rows]
+        kept = {
+            n: (("sample", *q.dims), mask_steps(values[n], q, ran)) for n, q in quantities.items()
+        }
+        write(path, rows, kept)
+        write(path, rows, {MARK + metric.name: (("sample",), marks[rows])})
+
+
+def input_marks(
+    path: Path, recorded: xr.Dataset, group: xr.Dataset, metric: Metric, key: int
+) -> np.ndarray:
+    """The fingerprint (sample,) of the content that the metric reads of each sample, and of `key`."""
+    own = [name for name in metric.reads if name in recorded]
+    others = {group[n].attrs["metric"] for n in metric.reads if n in group and n not in recorded}
+    before = sorted(MARK + name for name in others - {metric.name})
+    ran, steps = steps_run(recorded), recorded.sizes["step"]
+
+    def mark(i: int) -> int:
+        read = [[content(path, n, i) for n in own], [int(group[m][i]) for m in before]]
+        return fingerprint([key, *read, *([int(ran[i])] if ran[i] < steps else [])])
+
+    return np.array([mark(i) for i in range(recorded.sizes["sample"])], dtype=np.int64)
+
+
+def steps_run(run: xr.Dataset) -> np.ndarray:
+    """Number of steps (sample,) that ran; all steps where it is unknown."""
+    ran = run["steps_run"].values
+    return np.where(ran < 0, run.sizes["step"], ran)
+
+
+def mask_steps(values: np.ndarray, quantity: Quantity, ran: np.ndarray) -> np.ndarray:
+    """Values (sample, ...) of the first `ran` steps of each sample; later steps are NaN, or 0 in a flag.
+
+    ran: (sample,). Values without steps and images are returned unchanged.
+    """
+    if "step" not in quantity.dims or quantity.dtype == "uint8":
+        return values
+    axis = 1 + quantity.dims.index("step")
+    step = np.arange(values.shape[axis]).reshape(-1, *[1] * (values.ndim - axis - 1))
+    kept = step < ran.reshape(-1, *[1] * (values.ndim - 1))
+    return np.where(kept, values, values.dtype.type(0 if quantity.dtype == "int8" else np.nan))
+
+
+def blocks(rows: np.ndarray, most: int) -> Iterator[np.ndarray]:
+    """Split ascending rows into contiguous blocks of at most `most` rows."""
+    for stretch in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1):
+        yield from np.split(stretch, range(most, len(stretch), most))

@@ -1,0 +1,53 @@
+"""One list of metrics: each is a file, with fields, a call, units and a direction."""
+
+from stepscope.analysis.metrics.arcface import Arcface, ArcfaceFinal
+from stepscope.analysis.metrics.blur_null import BlurNull
+from stepscope.analysis.metrics.chance import Chance
+from stepscope.analysis.metrics.contrast import Contrast
+from stepscope.analysis.metrics.decode import Decode
+from stepscope.analysis.metrics.dinov2 import Dinov2, Dinov2Step
+from stepscope.analysis.metrics.latency import Latency
+from stepscope.analysis.metrics.lpips import Lpips, LpipsStep
+from stepscope.analysis.metrics.metric import Metric
+from stepscope.analysis.metrics.perceptual_pocket import (
+    PerceptualDistancePocket,
+    PerceptualDistancePocketStep,
+)
+from stepscope.analysis.metrics.reference import Reference
+from stepscope.analysis.metrics.rereads import (
+    ArcfaceCarried,
+    ArcfaceCommitted,
+    ArcfaceSwapped,
+    DecodeCarried,
+    DecodeCommitted,
+    DecodeSwapped,
+)
+from stepscope.analysis.metrics.sharpness import Sharpness
+
+METRICS: dict[str, type[Metric]] = {
+    kind.name: kind
+    for kind in (
+        Decode,
+        Reference,
+        ArcfaceFinal,
+        Arcface,
+        Chance,
+        Sharpness,
+        Contrast,
+        BlurNull,
+        DecodeCarried,
+        DecodeSwapped,
+        DecodeCommitted,
+        ArcfaceCarried,
+        ArcfaceSwapped,
+        ArcfaceCommitted,
+        Lpips,
+        LpipsStep,
+        PerceptualDistancePocket,
+        PerceptualDistancePocketStep,
+        Dinov2,
+        Dinov2Step,
+        Latency,
+    )
+}
+"""In an order in which each comes after those whose variables it reads."""

@@ -1,0 +1,206 @@
+"""The clean estimate x0 of every step as an image, through the backbone's VAE alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import diffusers
+import numpy as np
+import torch
+import xarray as xr
+from diffusers import AutoencoderKL
+
+from stepscope.analysis.metrics.metric import Metric, Quantity, digests
+from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.backbones import pick_device
+from stepscope.probes.places import located
+from stepscope.probes.weights import WeightsError, explained, folder
+
+PIXELS = {"cpu": 2**17, "cuda": 2**21}
+"""Decoded at once, by device: on a CPU 8 images of 128 x 128; more gained nothing on two cores."""
+
+
+VAE = ["vae/config.json", "vae/diffusion_pytorch_model.safetensors"]
+"""Of a hub repository, what the pipeline downloaded too: no half precision, nothing of other libraries."""
+
+
+@dataclass(frozen=True)
+class Decode(Metric):
+    """Images of x0 at every step, and of the final latents where the run kept no image.
+
+    vae: folder of a VAE or of a model that has one, None for the run's own. device: as in `probes`.
+    """
+
+    vae: str | None = None
+    device: str = "auto"
+    name: ClassVar[str] = "decode"
+    reads: ClassVar[tuple[str, ...]] = ("x0", "final_latents", "image")
+    revision: ClassVar[int] = 2
+
+    def preflight(self) -> None:
+        if self.vae is not None:
+            vae_folder(self.vae, {})
+
+    def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
+        picture = ("row", "column", "rgb")
+        told = "decoded by the backbone's VAE, 0 to 255"
+        found = {
+            "decoded": Quantity(
+                ("step", *picture),
+                "uint8",
+                "1",
+                f"clean estimate x0 at the step, {told}; black where the step did not run",
+            )
+        }
+        if "image" not in run or run["image"].attrs.get("metric") == self.name:
+            found["image"] = Quantity(picture, "uint8", "1", f"final latents, {told}")
+        return found
+
+    def coordinates(self, run: xr.Dataset) -> dict[str, tuple[str, Any]]:
+        found: dict[str, tuple[str, Any]] = {"rgb": ("rgb", ["red", "green", "blue"])}
+        if "image" in self.quantities(run):
+            factor = 2 ** (len(run.attrs["vae"]["block_out_channels"]) - 1)
+            for axis, latent in (("row", "y"), ("column", "x")):
+                found[axis] = (axis, np.arange(run.sizes[latent] * factor))
+        return found
+
+    def settings(self, run: xr.Dataset) -> dict[str, Any]:
+        """Raises WeightsError where the VAE is not the one whose hash the run recorded."""
+        path = vae_folder(self.vae, run.attrs)
+        found = digests(path)
+        recorded = {
+            name.removeprefix("backbone/vae/"): value
+            for name, value in run.attrs.get("weights", {}).items()
+            if name.startswith("backbone/vae/")
+        }
+        if self.vae is None and recorded and recorded != found:
+            raise WeightsError(f"vae: {path} is not the one that made the run, its hash differs")
+        return {"vae": found, "dtype": vae_dtype(run.attrs)}
+
+    def load(self, run: xr.Dataset) -> None:
+        self.autoencoder(run.attrs)
+
+    def autoencoder(self, about: Mapping[str, Any]) -> Any:
+        """The VAE for a run with these attributes, loaded once."""
+        place = str(vae_folder(self.vae, about))
+        return load_vae(place, vae_dtype(about), pick_device(self.device))
+
+    def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
+        vae = self.autoencoder(samples.attrs)
+        x0, final = samples["x0"].values, samples["final_latents"].values
+        if "image" not in self.quantities(samples):
+            last = samples["image"].values
+            values = [
+                one(vae, z, end, image) for z, end, image in zip(x0, final, last, strict=True)
+            ]
+            return {"decoded": np.stack(values)}
+        last = pictures(vae, final)
+        values = [one(vae, z, end, image) for z, end, image in zip(x0, final, last, strict=True)]
+        return {"decoded": np.stack(values), "image": last}
+
+
+def one(vae: Any, x0: np.ndarray, final: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """One sample's images (step, row, column, rgb); steps whose x0 is the final latents are its image."""
+    same = np.array([np.array_equal(z, final) for z in x0])
+    decoded = np.empty((len(x0), *image.shape), np.uint8)
+    decoded[same] = image
+    if not same.all():
+        decoded[~same] = pictures(vae, x0[~same])
+    return decoded
+
+
+@torch.inference_mode()
+def pictures(vae: Any, latents: np.ndarray) -> np.ndarray:
+    """Images (n, row, column, rgb) uint8 of latents (n, channel, y, x) in the scheduler's scale.
+
+    The VAE's output goes from [-1, 1] to [0, 1] as in diffusers' VaeImageProcessor. Latents that are
+    not there (NaN: a step that did not run) are black. Raises StepscopeError where the VAE makes what
+    is not finite of latents that are.
+    """
+    weight = next(vae.parameters())
+    scale = 2 ** (len(vae.config.block_out_channels) - 1)
+    most = PIXELS.get(weight.device.type, PIXELS["cpu"])
+    batch = max(1, most // (latents.shape[-1] * latents.shape[-2] * scale**2))
+    there = np.isfinite(latents).all((1, 2, 3))
+    made = np.zeros(
+        (len(latents), latents.shape[-2] * scale, latents.shape[-1] * scale, 3), np.uint8
+    )
+    for start in range(0, int(there.sum()), batch):
+        rows = np.flatnonzero(there)[start : start + batch]
+        z = unscaled(vae.config, torch.from_numpy(latents[rows]).to(weight))
+        decoded = vae.decode(z, return_dict=False)[0]
+        if not decoded.isfinite().all():
+            raise StepscopeError(
+                f"the VAE overflows in the {str(weight.dtype).removeprefix('torch.')} that the run used: "
+                "name one that does not, vae=FOLDER"
+            )
+        pixels = (decoded * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float()
+        made[rows] = (pixels * 255).round().to(torch.uint8).cpu().numpy()
+    return made
+
+
+def unscaled(config: Mapping[str, Any], latents: torch.Tensor) -> torch.Tensor:
+    """Latents (n, channel, y, x) in the VAE's own scale, from the scheduler's.
+
+    As FluxPipeline.__call__ and StableDiffusionXLPipeline.__call__ end.
+    """
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is not None and std is not None:
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(latents) for v in (mean, std))
+        return latents * std / config["scaling_factor"] + mean
+    return latents / config["scaling_factor"] + (config.get("shift_factor") or 0.0)
+
+
+def vae_folder(given: str | None, about: Mapping[str, Any]) -> Path:
+    """Where the run's VAE is. Raises StepscopeError for a run that names no backbone."""
+    if given is not None:
+        path = located(given)
+        for place in (path / "vae", path):
+            if (place / "config.json").is_file():
+                return place
+        raise WeightsError(f"vae: no folder with a config.json at {given!r}")
+    backbone = about.get("configuration", {}).get("backbone")
+    if backbone is None and about.get("loaded_from"):
+        backbone = {"path": about["loaded_from"], "name": about["loaded_from"]}
+    if backbone is None:
+        raise StepscopeError(
+            "the run does not say which model made it: name its VAE or its model, vae=FOLDER"
+        )
+    path = folder(backbone["path"], f"backbone {backbone['name']}", VAE) / "vae"
+    if not path.is_dir():
+        raise WeightsError(
+            f"backbone {backbone['name']}: {str(path)!r} is not a folder; name vae=FOLDER"
+        )
+    return path
+
+
+def vae_dtype(about: Mapping[str, Any]) -> str:
+    """What the run's pipeline decoded in, so that the images are those that it would have made.
+
+    The VAE's own; where a run does not say it, its backbone's, or its denoiser's unless that is a
+    storage format (float8, packed integers). Pipelines of the XL family decode in float32 where the
+    VAE is in float16 and asks for it (`force_upcast`); the others, FLUX's too, do not look.
+    """
+    backbone = about.get("configuration", {}).get("backbone", {})
+    name = about.get("vae_dtype") or backbone.get("dtype") or about["dtype"]
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point or dtype.itemsize < 2:
+        return "float32"
+    asks = about.get("vae", {}).get("force_upcast", True)  # AutoencoderKL's default
+    return "float32" if name == "float16" and asks and upcasts(about.get("pipeline", "")) else name
+
+
+def upcasts(pipeline: str) -> bool:
+    """Whether a pipeline of diffusers, by its class's name, looks at `force_upcast`; any other does."""
+    kind = getattr(diffusers, pipeline, None)
+    return kind is None or hasattr(kind, "upcast_vae")
+
+
+@cache
+def load_vae(path: str, dtype: str, device: str) -> Any:
+    """The autoencoder of a folder."""
+    with explained(path, "vae"):
+        vae: Any = AutoencoderKL.from_pretrained(path, dtype=getattr(torch, dtype))
+    return vae.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)

@@ -1,0 +1,216 @@
+"""`python -m analysis.paper`: run every experiment, measure, draw all figures and tables, and report."""
+
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import stepscope.probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
+
+import xarray as xr
+from hydra.core.hydra_config import HydraConfig
+
+from stepscope.analysis import report
+from stepscope.analysis.commands import Planned, experiments, plan
+from stepscope.analysis.cost import describe, label
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.exhibit import Exhibit
+from stepscope.analysis.figures import FIGURES
+from stepscope.analysis.figures.style import save, styled
+from stepscope.analysis.margins import Margins
+from stepscope.analysis.measure import Settings, measure_all, preflight
+from stepscope.analysis.needs import unmeasured
+from stepscope.analysis.report import Item
+from stepscope.analysis.runs import open_measured
+from stepscope.analysis.tables import TABLES
+from stepscope.analysis.tables.table import Table
+from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.hooks.labels import stored_seed
+from stepscope.hooks.paths import local_path
+from stepscope.probes.command import command, entry
+from stepscope.probes.composing import composed
+from stepscope.probes.faces import face_files
+from stepscope.probes.reread import Settings as Rereadings
+from stepscope.probes.reread import reread
+from stepscope.probes.run import run
+from stepscope.probes.study import prompts_of
+
+Say = Callable[[str], None]
+KINDS: Mapping[str, Mapping[str, Exhibit]] = {"figures": FIGURES, "tables": TABLES}
+
+
+def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
+    """Do what the configuration `conf/paper.yaml` says; returns the report's path, None without.
+
+    What is finished is left as it is: runs, and measurements whose inputs are the same. Raises
+    StepscopeError for what the user can mend.
+    """
+    models, out = config["models"], local_path(config["out"], "out")
+    for word, known in KINDS.items():
+        for name in config[word] or ():
+            if name not in known:
+                raise StepscopeError(f"{word}: no {name!r}; {nearest(name, known)}")
+    margins = Margins.named(config["verdict"])
+    wanted = experiments(config["study"], config["experiments"])
+    planned = plan(wanted, models["faces"], models["overrides"], out / "runs", dry=config["dry"])
+    say(describe(planned, models))
+    if config["dry"]:
+        return None
+    measured, settings = wanted_metrics(planned, config), Settings(photos=tuple(models["photos"]))
+    left = (name for path, names in measured.items() for name in unmeasured(path, names))
+    preflight(list(dict.fromkeys(left)), settings)
+    record_runs(planned, say)
+    reread_runs(planned, say)
+    measure_runs(measured, settings, say)
+    evidence = load_evidence(planned, models, margins)
+    items = make_items(config, evidence, planned, say)
+    made = f"{sum(not item.missing for item in items)} of {len(items)} figures and tables"
+    if not config["report"]:
+        say(f"{out}: {made}")
+        return None
+    path = report.write(out / "report.html", evidence, items, title=f"stepscope: {out.name}")
+    say(f"{path}: {made}")
+    return path
+
+
+def record_runs(planned: Sequence[Planned], say: Say) -> None:
+    """Record every run that is not another's part; finished ones are skipped by `probes` itself."""
+    own = {one.path: one for one in reversed(planned) if one.made_here}
+    for i, one in enumerate(reversed(own.values())):
+        say(f"run {i + 1} of {len(own)}: {label(one)}")
+        run(one.study, say=lambda text: None)
+
+
+def reread_runs(planned: Sequence[Planned], say: Say) -> None:
+    """Read runs again with the adapter off or with another face, where an experiment asks for it."""
+    for one in planned:
+        if one.experiment.readings:
+            settings = Rereadings(
+                one.experiment.readings,
+                prompts=one.reread_prompts,
+                faces=tuple(face_files(one.study.faces)),
+            )
+            reread(one.path, settings, say)
+
+
+def wanted_metrics(
+    planned: Sequence[Planned], config: Mapping[str, Any]
+) -> dict[Path, tuple[str, ...]]:
+    """Names of the metrics of each run: along its steps where an experiment asks for it."""
+    measured, wanted = config["measured"], dict[Path, dict[str, None]]()
+    for one in planned:
+        names = wanted.setdefault(one.path, {})
+        names |= dict.fromkeys((*measured["at_the_end"], *config["models"]["metrics"]))
+        if one.experiment.every_step:
+            names |= dict.fromkeys(measured["every_step"])
+        if one.experiment.readings:
+            names |= dict.fromkeys(measured["read_again"])
+            names |= dict.fromkeys(f"arcface_{reading}" for reading in one.experiment.readings)
+    return {path: tuple(names) for path, names in sorted(wanted.items())}
+
+
+def measure_runs(measured: Mapping[Path, Sequence[str]], settings: Settings, say: Say) -> None:
+    """Measure each run by its metrics; what is measured with the same inputs is left as it is."""
+    for k, (path, names) in enumerate(measured.items()):
+        say(f"measuring run {k + 1} of {len(measured)}: {path.name}")
+        measure_all([path], names, settings)
+
+
+def load_evidence(
+    planned: Sequence[Planned], models: Mapping[str, Any], margins: Margins | None = None
+) -> Evidence:
+    """Every experiment's measured runs, each cut to the experiment's own grid."""
+    runs: dict[str, list[xr.Dataset]] = {}
+    for one in planned:
+        measured = open_measured(one.path).assign_attrs(path=str(one.path))
+        runs.setdefault(one.experiment.name, []).append(restrict(measured, one))
+    levels = composed(["experiment=prompt_complexity", *backbone(models)]).get("complexity", {})
+    return Evidence(
+        runs,
+        baseline=models["baseline"],
+        swapped=models["swapped"],
+        levels=levels,
+        margins=margins,
+    )
+
+
+def backbone(models: Mapping[str, Any]) -> list[str]:
+    """The override without which no configuration composes."""
+    return [f"backbone={models['baseline']}"]
+
+
+def restrict(measured: xr.Dataset, one: Planned) -> xr.Dataset:
+    """The samples of a planned run among those of the run that holds them."""
+    grid = {
+        "face": list(face_files(one.study.faces)),
+        "prompt": prompts_of(one.study),
+        "seed": [stored_seed(seed) for seed in one.study.seeds],
+    }
+    keep = measured["sample"].notnull().values
+    for word, values in grid.items():
+        keep &= measured[word].isin(values).values
+    return measured.isel(sample=keep)
+
+
+def make_items(
+    config: Mapping[str, Any], evidence: Evidence, planned: Sequence[Planned], say: Say
+) -> list[Item]:
+    """Make and save every figure and table; one that lacks something says what."""
+    items = []
+    for kind, known in KINDS.items():
+        folder = local_path(config["out"], "out") / kind
+        for name in known if config[kind] is None else config[kind]:
+            exhibit = known[name]
+            about = describe_item(config, kind, exhibit, planned)
+            try:
+                with styled():
+                    made = exhibit.make(evidence)
+                    items.append(Item(**about, **save_item(made, folder, name)))
+            except StepscopeError as error:
+                items.append(Item(**about, missing=str(error)))
+                say(f"{name}: not made, {error}")
+    return items
+
+
+def save_item(made: Any, folder: Path, name: str) -> dict[str, Any]:
+    """Write a figure as PDF and PNG, a table as CSV, Markdown and LaTeX; what an item shows of it."""
+    if isinstance(made, Table):
+        made.save(folder, name)
+        return {"table": made}
+    return {"image": save(made, folder, name)[1]}
+
+
+def describe_item(
+    config: Mapping[str, Any], kind: str, exhibit: Exhibit, planned: Iterable[Planned]
+) -> dict[str, Any]:
+    """What the report says of an item besides showing it."""
+    name = exhibit.name
+    behind = [one for one in planned if one.experiment.name in exhibit.experiments]
+    needs = dict.fromkeys(one.experiment.name for one in behind)
+    (other,) = KINDS.keys() - {kind}
+    alone = [f"{kind}=[{name}]", f"{other}=[]", f"experiments=[{','.join(needs)}]", "report=false"]
+    drawn = sorted({one.study.backbone.name for one in behind})
+    grid = {(len(o.study.faces), len(o.study.prompts), len(o.study.seeds)) for o in behind}
+    cells = "; ".join(f"{f} faces x {p} prompts x {s} seeds" for f, p, s in sorted(grid))
+    return {
+        "name": name,
+        "caption": f"{exhibit.caption}\n\nDrawn by {', '.join(drawn)} ({cells}).",
+        "command": f"{config['command']} {shlex.join([*overrides(), *alone])}",
+        "commands": [one.command for one in behind],
+        "runs": list(dict.fromkeys(one.path.name for one in behind)),
+    }
+
+
+def overrides() -> list[str]:
+    """The words of this command that say which study it is, and not which of its figures are made."""
+    if not HydraConfig.initialized():
+        return []
+    chosen = (*KINDS, "experiments", "report", "dry")
+    return [word for word in HydraConfig.get().overrides.task if word.split("=")[0] not in chosen]
+
+
+main = entry("paper", paper)
+
+if __name__ == "__main__":
+    sys.exit(command(main))

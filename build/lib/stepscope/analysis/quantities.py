@@ -1,0 +1,68 @@
+"""Quantities of a measured run that figures, tables and verdicts share, and their printed names."""
+
+import xarray as xr
+
+from stepscope.analysis.lookup import measured, setting
+from stepscope.analysis.saturation import Estimator, ExponentialApproach, ShareOfPlateau
+
+
+def name(backbone: str) -> str:
+    """A backbone's printed name: `pocket dev` for `pocket_dev`."""
+    return backbone.replace("_", " ")
+
+
+def run_name(run: xr.Dataset) -> str:
+    """Backbone and step count, e.g. `pocket dev, 28 steps`."""
+    steps = setting(run, "steps")
+    return f"{name(setting(run, 'backbone'))}, {steps} step{'s' if steps > 1 else ''}"
+
+
+def short(estimator: Estimator) -> str:
+    """An estimator's name on an axis, e.g. `90% of plateau`."""
+    if isinstance(estimator, ShareOfPlateau):
+        return f"{estimator.share:.0%} of plateau"
+    if isinstance(estimator, ExponentialApproach):
+        return f"{estimator.share:.0%} of a saturating fit"
+    return f"broken line, {estimator.after} end"
+
+
+def norm_ratio(run: xr.Dataset, stream: str = "text") -> xr.DataArray:
+    """Ratio (sample, step, block) of a stream's attention-output norm to the image's; our definition.
+
+    stream: `text`, which under schema 1 includes padding, or `padding`.
+    """
+    norms = measured(run, "attention_norm").sel(branch="positive")
+    ratio = norms.sel(stream=stream, drop=True) / norms.sel(stream="image", drop=True)
+    return ratio.assign_attrs(units="1", long_name=f"{stream} over image attention-output norm")
+
+
+def contribution(run: xr.Dataset) -> xr.DataArray:
+    """|alpha r| / |h| (sample, step, block) of the positive branch, without unit."""
+    return measured(run, "contribution").sel(branch="positive", drop=True)
+
+
+def sharpness(run: xr.Dataset) -> xr.DataArray:
+    """Variance of the Laplacian (sample, step) of the face in x0."""
+    return measured(run, "sharpness").sel(region="face", measure="laplacian", drop=True)
+
+
+def contrast(run: xr.Dataset) -> xr.DataArray:
+    """RMS contrast (sample, step) of the face in x0, 0 to 1."""
+    return measured(run, "contrast").sel(region="face", drop=True)
+
+
+def null_contrast(run: xr.Dataset) -> xr.DataArray:
+    """The same (sample, step) of the blur null: the final image, blurred to the sharpness of x0."""
+    return measured(run, "null_contrast").sel(region="face", drop=True)
+
+
+DISTANCES = {
+    "lpips": "LPIPS",
+    "perceptual_distance_pocket": "perceptual distance of the pocket recogniser",
+}
+"""Printed names of perceptual distances, by variable; the paper's is first."""
+
+
+def perceptual(run: xr.Dataset) -> str:
+    """The variable of the perceptual distance that a run has; `lpips` where it has none."""
+    return next((name for name in DISTANCES if name in run), "lpips")

@@ -1,0 +1,172 @@
+"""Runs as analysis reads them: checked, with one line that says what is missing and what mends it."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from stepscope.analysis.remake import again, recording
+from stepscope.analysis.rereads import containing_group, join_readings
+from stepscope.hooks.chunks import Chunks
+from stepscope.hooks.documents import MEASURED, Documents
+from stepscope.hooks.errors import RunError, StepscopeError
+from stepscope.hooks.labels import ABSENT, KNOWN
+from stepscope.hooks.paths import run_path
+from stepscope.hooks.vocabulary import READABLE, SAMPLE_COORDINATES, described
+
+GROUP = MEASURED
+MARK = "measured_"
+"""Prefix of the variables with each sample's fingerprint of a metric's inputs; 0 is not measured."""
+PICTURES = {"row", "y", "token_y", "crop_row"}
+"""Axes of the variables that are loaded only when they are used."""
+
+
+def open_recorded(path: str | Path) -> xr.Dataset:
+    """A finished run as it was recorded, nothing read yet.
+
+    A sample coordinate that an older schema does not have is there with what stands for not known.
+    Raises RunError for what is not a run, is unfinished, damaged, or of a schema that is not read.
+    """
+    path = run_path(path)
+    about = attributes(path)
+    with reading(path, about):
+        run = xr.open_zarr(path, chunks=None, consolidated=True)
+        done = run["done"].values
+    if not done.all():
+        raise RunError(
+            f"{path} is unfinished, {int(done.sum())} of {len(done)} samples are done; "
+            f"the command that made it continues: {recording(about, path)}"
+        )
+    for name, document in Documents(path).arrays.items():
+        lost = Chunks(path / name, document).missing()
+        if lost:
+            labels = (*SAMPLE_COORDINATES, "sample", "done")
+            recorded = run[name].dims[:1] == ("sample",) and name not in labels
+            recorded = recorded and "label" not in run[name].attrs
+            cure = f"The command that made it makes those samples again: {recording(about, path)}"
+            raise RunError(
+                f"{path} is damaged: {name} lacks {lost} of its files. "
+                f"{cure if recorded and 'configuration' in about else again(about, path)}"
+            )
+    return join_readings(path, run.assign_coords(unknown(run)))
+
+
+def open_run(path: str | Path) -> xr.Dataset:
+    """A finished run, with what was measured of it beside what was recorded.
+
+    Needs neither torch nor diffusers. Images, latents and maps stay on disk until they are asked for. A
+    metric of which a sample is not measured yet is left out. Raises RunError for what is not a run, is
+    unfinished, damaged, or of a schema that is not read.
+    """
+    path = run_path(path)
+    attributes(path)
+    marks = [name for name in measurements(path).variables if str(name).startswith(MARK)]
+    return open_measured(path) if marks else open_recorded(path)
+
+
+def unknown(run: xr.Dataset) -> dict[str, xr.Variable]:
+    """The sample coordinates that a run of an older schema does not have, as not known."""
+    return {
+        name: xr.Variable(
+            declared.dims,
+            KNOWN[name].stored([ABSENT] * run.sizes["sample"]),
+            {"units": declared.units, **described(name, declared.long_name)},
+        )
+        for name, declared in SAMPLE_COORDINATES.items()
+        if name not in run.variables
+    }
+
+
+def open_measured(path: str | Path) -> xr.Dataset:
+    """A finished run and what was measured of it, in one dataset with the run's attributes.
+
+    Images, latents and maps stay on disk until they are asked for; all else is read, and so proved
+    undamaged. A metric of which a sample is not measured is left out. Raises RunError as
+    `open_recorded` does, and where nothing was measured.
+    """
+    path = run_path(path)
+    run = open_recorded(path)
+    found = measurements(path)
+    names = [name for name in found.variables if str(name).startswith(MARK)]
+    complete = [str(name).removeprefix(MARK) for name in names if found[name].values.all()]
+    of = {name: found[name].attrs.get("metric") for name in found.data_vars}
+    kept = [name for name, by in of.items() if by in complete and not str(name).startswith(MARK)]
+    if not kept or found.sizes["sample"] != run.sizes["sample"]:
+        raise RunError(f"{path} is not measured: python -m analysis runs=[{path}]")
+    joined = run.assign(found[kept].drop_vars(list(run.coords), errors="ignore").variables)
+    joined = joined.set_coords([name for name in ("conditioning",) if name in joined])
+    with reading(path, run.attrs):
+        for values in joined.variables.values():
+            if not PICTURES & set(values.dims):
+                values.load()
+    return joined
+
+
+def measurements(path: Path) -> xr.Dataset:
+    """The run's group of measurements as it stands, empty if there is none."""
+    if not (path / GROUP / "zarr.json").exists():
+        return xr.Dataset()
+    try:
+        found = xr.open_zarr(path, group=GROUP, chunks=None, consolidated=False)
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        raise RunError(
+            f"{path}: its measurements cannot be read ({_first(error)}): remove {path / GROUP}, "
+            f"then python -m analysis runs=[{path}]"
+        ) from error
+    return found.set_coords([name for name in ("conditioning",) if name in found])
+
+
+def attributes(path: Path) -> dict[str, Any]:
+    """The run's attributes. Raises RunError for what is not a run, or of another schema."""
+    if not path.exists():
+        raise RunError(f"no run {str(path)!r}: python -m probes ... out={path} makes one")
+    file = path / "zarr.json"
+    if not file.is_file():
+        raise RunError(
+            f"{path} is not a run, it has no zarr.json: a run is what python -m probes makes"
+        )
+    try:
+        about = json.loads(file.read_text())["attributes"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path} is damaged, its zarr.json cannot be read: remove it and record it again"
+        ) from error
+    version = about.get("schema_version")
+    if version is None:
+        raise RunError(f"{path} is a Zarr store, but no run: it has no schema_version")
+    if version not in READABLE:
+        age = "older" if version < min(READABLE) else "newer"
+        raise RunError(
+            f"{path} is of an {age} schema, version {version}; this stepscope reads "
+            f"{' and '.join(map(str, READABLE))}. {again(about, path)}"
+        )
+    return about
+
+
+@contextmanager
+def reading(path: Path, about: Mapping[str, Any]) -> Iterator[None]:
+    """Turn what xarray and Zarr raise on damaged files into one line."""
+    try:
+        yield
+    except StepscopeError:
+        raise
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        raise RunError(f"{path} is damaged: {_first(error)}. {again(about, path)}") from error
+
+
+def content(path: Path, name: str, sample: int) -> str:
+    """Hash of one sample of a variable as recorded or read again, of its files: a chunk is one sample's."""
+    folder = containing_group(path, name) / name
+    array = Chunks(folder, json.loads((folder / "zarr.json").read_bytes()))
+    found = hashlib.sha256()
+    for file in array.files(sample):
+        found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

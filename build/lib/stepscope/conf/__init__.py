@@ -1,0 +1,1 @@
+"""Nouns: every choice of a run has a name here. YAML alone."""

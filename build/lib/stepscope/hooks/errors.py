@@ -1,0 +1,42 @@
+"""Errors that a user can act on: one line that quotes their words and says the nearest thing that works."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class StepscopeError(Exception):
+    """A mistake or a shortage that the user can mend; its message is the whole story."""
+
+
+class UnsupportedPipelineError(StepscopeError):
+    """The pipeline, its scheduler or its compiled state cannot be recorded truthfully."""
+
+
+class RunError(StepscopeError):
+    """The Zarr run on disk is not the one that was asked for, or is damaged."""
+
+
+class RunExistsError(RunError):
+    """Something stands where a new run was to be made."""
+
+
+class UnsupportedPathError(StepscopeError):
+    """A path that is an address of another store, such as a bucket, or of no known home folder."""
+
+
+class NonFiniteError(StepscopeError):
+    """A latent or a norm became infinite or NaN."""
+
+
+class StepscopeWarning(UserWarning):
+    """Something was not recorded, and the pipeline's own work goes on."""
+
+
+def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
+    """The known words closest to `word`, as a phrase for an error message."""
+    words = list(known)
+    close = difflib.get_close_matches(word, words, n=count, cutoff=0.4)
+    if close:
+        return "did you mean " + " or ".join(repr(w) for w in close) + "?"
+    shown = ", ".join(words[:8]) + (", …" if len(words) > 8 else "")
+    return f"known: {shown}"

@@ -1,0 +1,108 @@
+"""The shape of a run: every variable and coordinate that will be stored, with its size in bytes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from stepscope.hooks.capture import Capture
+from stepscope.hooks.sites import Block
+from stepscope.hooks.vocabulary import STAGES, VARIABLES, Variable
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Variables with the shape of one sample, and the coordinates of their axes.
+
+    variables: name -> (declaration, shape). For a variable along `sample` the shape is one
+        sample's, without that axis.
+    coordinates: name -> (axis, values).
+    """
+
+    variables: dict[str, tuple[Variable, tuple[int, ...]]]
+    coordinates: dict[str, tuple[str, np.ndarray]] = field(repr=False)
+
+    def bytes_per_sample(self) -> dict[str, int]:
+        """Uncompressed bytes of each variable along `sample`, for one sample."""
+        return {
+            name: prod(shape) * np.dtype(declared.dtype).itemsize
+            for name, (declared, shape) in self.variables.items()
+            if declared.dims[0] == "sample"
+        }
+
+
+def layout(
+    blocks: Sequence[Block],
+    adapter_blocks: Sequence[Block],
+    capture: Capture,
+    *,
+    streams: Sequence[str],
+    steps: int,
+    branches: Sequence[str],
+    latent: tuple[int, ...],
+    image: tuple[int, ...] | None,
+    grid: tuple[int, int],
+    full: dict[str, tuple[int, ...]],
+) -> Layout:
+    """The layout of a run.
+
+    streams: those of `STREAMS` that occur in the run, in that order. branches: likewise.
+    latent: (channel, y, x) of the unpacked latents. image: (row, column) in pixels, None if the
+    call returns latents. grid: (token_y, token_x) of the image tokens. full: the sites whose whole
+    tensors are kept, each with its (token, channel).
+    """
+    sizes = {
+        **dict(zip(("channel", "y", "x"), latent, strict=True)),
+        **dict(zip(("token_y", "token_x"), grid, strict=True)),
+        **dict(zip(("row", "column"), image or (0, 0), strict=True)),
+        "step": steps,
+        "branch": len(branches),
+        "block": len(blocks),
+        "adapter_block": len(adapter_blocks),
+        "stream": len(streams),
+        "stage": len(STAGES),
+        "rgb": 3,
+    }
+    left_out = set() if image else {"image"}
+    if not adapter_blocks:
+        left_out |= {"adapter_attention_norm", "contribution"}
+    if blocks and blocks[0].kind not in ("double", "single"):
+        left_out.add("contribution")  # a U-Net's ControlNet adds to skip connections, not to blocks
+    if not capture.velocity:
+        left_out.add("velocity")
+    if capture.level != "tokens":
+        left_out |= {"attention_token_norm", "residual_token_norm"}
+
+    variables: dict[str, tuple[Variable, tuple[int, ...]]] = {}
+    for name, declared in VARIABLES.items():
+        if name not in left_out:
+            dims = [d for d in declared.dims if d != "sample"]
+            variables[name] = declared, tuple(sizes[d] for d in dims)
+    for site, (token, channel) in full.items():
+        shape = steps, len(branches), token, channel
+        variables[site] = full_variable(site, token, channel), shape
+
+    coordinates: dict[str, tuple[str, np.ndarray]] = {
+        "step": ("step", np.arange(steps)),
+        "branch": ("branch", np.array(branches)),
+        "stream": ("stream", np.array(streams)),
+        "stage": ("stage", np.array(STAGES)),
+        "block": ("block", np.array([b.name for b in blocks])),
+        "block_kind": ("block", np.array([b.kind for b in blocks])),
+        "block_index": ("block", np.array([b.index for b in blocks])),
+        "rgb": ("rgb", np.array(["red", "green", "blue"])),
+    }
+    if adapter_blocks:
+        coordinates["adapter_block"] = ("adapter_block", np.array([b.name for b in adapter_blocks]))
+    return Layout(variables, coordinates)
+
+
+def full_variable(site: str, token: int, channel: int) -> Variable:
+    """The declaration of a whole tensor; its token and channel axes are named by their sizes.
+
+    Streams and U-Net levels differ in size, and one Zarr group has one size for an axis name.
+    bfloat16 activations are stored as float32 (Zarr has no bfloat16), exactly.
+    """
+    dims = ("sample", "step", "branch", f"token_{token}", f"hidden_channel_{channel}")
+    return Variable(dims, "float32", "1", f"whole output tensor at {site}, padding included")

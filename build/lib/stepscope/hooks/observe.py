@@ -1,0 +1,245 @@
+"""Forward hooks on a network's sites, and the tapes they write to."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
+
+from stepscope.hooks.clock import Clock
+from stepscope.hooks.errors import UnsupportedPipelineError
+from stepscope.hooks.families import Family, Tokens
+from stepscope.hooks.families.arguments import argument
+from stepscope.hooks.massive import Channels
+from stepscope.hooks.sites import QUANTITIES, Block, Site
+from stepscope.hooks.tape import Place, Tape, norm_into, token_norm_into
+from stepscope.hooks.texts import Texts
+
+PASS_STREAMS = ("image", "reference", "text", "padding", "image_prompt")
+"""The streams of a pass; inside an adapter the text may be a face."""
+
+MEASURES = ("attention", "residual", "residual_without_massive", "massive_share")
+"""What there is a number of, for every block and stream."""
+
+
+@dataclass
+class Pass:
+    """One forward pass: its tokens, the rows of its batch, and how many tokens of text are real.
+
+    lengths: of each row, None where not known. counts: tokens of every slot of attention and
+    residual, where they are the same for all rows. output: what the network returned, if kept.
+    """
+
+    tokens: Tokens
+    rows: int
+    lengths: tuple[int, ...] | None
+    counts: list[int]
+    output: torch.Tensor | None = None
+
+
+class Observer:
+    """Reads the sites of a network's blocks while a clock runs.
+
+    family: of the network. blocks: its blocks and, of each, the sites to read. massive: how many of
+        the largest channels to leave out of the residual stream's second norm.
+    texts: knows how long the text of an embedding is. maps: keep a norm for each image token too.
+    whole: names of sites whose tensors are kept as they are. keep_output: keep the network's own.
+    may_skip: the network may return without running its blocks (an adapter outside its window).
+
+    passes: what was seen, by place. norms: tape with slots (measure, block, stream).
+    maps: tape with slots (quantity, block). tensors: site name -> {place: tensor on the host}.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        blocks: Sequence[Block],
+        *,
+        massive: int = 0,
+        texts: Texts | None = None,
+        maps: bool = False,
+        whole: Sequence[str] = (),
+        keep_output: bool = False,
+        may_skip: bool = False,
+    ) -> None:
+        self.family, self.blocks = family, list(blocks)
+        self.norms = Tape(len(MEASURES) * len(blocks) * len(PASS_STREAMS))
+        self.maps = Tape(len(QUANTITIES) * len(blocks)) if maps else None
+        self.passes: dict[Place, Pass] = {}
+        self.tensors: dict[str, dict[Place, torch.Tensor]] = {name: {} for name in whole}
+        self._channels = Channels(massive)
+        self._texts, self._keep_output, self._may_skip = texts, keep_output, may_skip
+        self._sites = sum(len(block.sites) for block in blocks)
+        self._fired = 0
+        self._now = Pass(Tokens(0, 0, (0, 0), 0), 0, None, [])
+
+    def rewind(self) -> None:
+        """Start a pipeline call: nothing has been seen."""
+        self.norms.rewind()
+        if self.maps is not None:
+            self.maps.rewind()
+        self.passes = {}
+        self.tensors = {name: {} for name in self.tensors}
+
+    def attach(self, clock: Clock, network: nn.Module) -> list[RemovableHandle]:
+        """Lay the hooks; the caller removes the handles."""
+        handles = [
+            network.register_forward_pre_hook(self._before(clock), with_kwargs=True),
+            network.register_forward_hook(self._after(clock)),
+        ]
+        for index, block in enumerate(self.blocks):
+            for site in block.sites:
+                hook = self._site_hook(clock, index, block, site)
+                handles.append(site.module.register_forward_hook(hook, with_kwargs=True))
+        return handles
+
+    def _before(self, clock: Clock) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+            if not clock.running:
+                return
+            place = clock.step, clock.nth
+            tokens = self.family.tokens(args, kwargs)
+            latents: torch.Tensor = args[0] if args else next(iter(kwargs.values()))
+            rows = latents.shape[0]
+            self._now = Pass(tokens, rows, self._lengths(args, kwargs, rows), self._now.counts)
+            self._now.counts = [1] * (len(QUANTITIES) * len(self.blocks) * len(PASS_STREAMS))
+            self.passes[place] = self._now
+            self.norms.turn(place, (rows,), clock.steps, latents.device)
+            if self.maps is not None:
+                self.maps.turn(place, (rows, tokens.image), clock.steps, latents.device)
+            self._fired = 0
+
+        return hook
+
+    def _lengths(self, args: Any, kwargs: Mapping[str, Any], rows: int) -> tuple[int, ...] | None:
+        """Real tokens of the text of each row; None if they are not known."""
+        if self._texts is None:
+            return None
+        known = self._texts.of(argument(args, kwargs, 1, "encoder_hidden_states")).lengths
+        if known is None:
+            return None
+        return tuple(known[i * len(known) // rows] for i in range(rows))  # repeats stand together
+
+    def _after(self, clock: Clock) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if not clock.running:
+                return
+            skipped = self._may_skip and self._fired == 0 and _is_nothing(output)
+            if self._fired != self._sites and not skipped:
+                raise UnsupportedPipelineError(
+                    f"{self._fired} of {self._sites} hooks in {type(module).__name__} fired in step "
+                    f"{clock.step}: its blocks were compiled, replaced or skipped after recording began"
+                )
+            if skipped:
+                del self.passes[clock.step, clock.nth]
+                return
+            self._write_residuals()
+            if self._keep_output:
+                self._now.output = output[0] if isinstance(output, tuple) else output.sample
+
+        return hook
+
+    def _write_residuals(self) -> None:
+        """The three numbers of every residual stream of the pass, from the norms of its channels."""
+        every = len(self.blocks) * len(PASS_STREAMS)
+        for rows, values in self._channels.reduce():
+            for measure, numbers in enumerate(values, 1):
+                if numbers.shape[-1] == self._now.rows:
+                    self.norms.write([measure * every + slot for slot, _ in rows], numbers)
+                    continue
+                for (slot, first), number in zip(rows, numbers, strict=True):
+                    row = self.norms.row[measure * every + slot]
+                    row[first : first + len(number)] = number
+
+    def _site_hook(self, clock: Clock, index: int, block: Block, site: Site) -> Callable[..., None]:
+        """The one hook of the hot path: it reduces each stream into its slot."""
+        quantity = QUANTITIES.index(site.quantity)
+        first = index * len(PASS_STREAMS)
+        every = len(self.blocks) * len(PASS_STREAMS)
+        names = [f"{block.name}.{site.quantity}.{stream}" for stream in site.streams]
+        whole = [name in self.tensors for name in names]
+        with_map = self.maps is not None and site.streams[0] == "image"
+
+        def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+            if not clock.running:
+                return
+            self._fired += 1
+            if site.split is not None:
+                streams = site.split(module, args, kwargs, output)
+            else:
+                streams = site.read(output, self._image_and_reference)
+            for place, (name, stream) in enumerate(zip(site.streams, streams, strict=False)):
+                if whole[place]:
+                    self.tensors[names[place]][clock.step, clock.nth] = _to_host(stream)
+                for kind, begin, part in self._parts(name, stream):
+                    slot = first + kind
+                    if begin == 0:
+                        self._now.counts[quantity * every + slot] = part.shape[1]
+                    if quantity == 0:
+                        row = self.norms.row[slot]
+                        norm_into(row if len(part) == len(row) else row[begin : begin + 1], part)
+                    else:
+                        self._channels.read(slot, begin, part)
+                    if with_map and kind == 0:
+                        self._read_map(quantity * len(self.blocks) + index, part)
+
+        return hook
+
+    @property
+    def _image_and_reference(self) -> int:
+        return self._now.tokens.image + self._now.tokens.reference
+
+    def _parts(self, name: str, stream: torch.Tensor) -> list[tuple[int, int, torch.Tensor]]:
+        """What a stream of a module is made of: (place in PASS_STREAMS, first row, tensor)."""
+        now = self._now
+        if name == "image" and now.tokens.reference:
+            image, reference = stream.split([now.tokens.image, now.tokens.reference], dim=1)
+            return [(0, 0, image), (1, 0, reference)]
+        if name != "text":
+            return [(PASS_STREAMS.index(name), 0, stream)]
+        if self.family.text_encoder is None or self.family.context != "text":
+            return [(2, 0, stream)]
+        if now.lengths is None:  # nothing tells text from padding
+            return []
+        # A FLUX ControlNet Union puts a token of its mode before the text.
+        text = stream[:, stream.shape[1] - now.tokens.context :]
+        if len(set(now.lengths)) == 1:
+            pieces = [(0, text, now.lengths[0])]
+        else:
+            pieces = [(i, text[i : i + 1], n) for i, n in enumerate(now.lengths)]
+        found = [(2, i, piece[:, :n]) for i, piece, n in pieces if n]
+        return found + [(3, i, piece[:, n:]) for i, piece, n in pieces if n < piece.shape[1]]
+
+    def _read_map(self, slot: int, stream: torch.Tensor) -> None:
+        assert self.maps is not None
+        row = self.maps.row[slot]
+        if stream.shape[1] == row.shape[1]:
+            token_norm_into(row, stream)
+            return
+        # A deeper level of a U-Net: its coarser map is repeated onto the finest grid.
+        grid = self._now.tokens.grid
+        norms = torch.linalg.vector_norm(stream.detach(), 2, -1, dtype=torch.float32)
+        coarse = norms.unflatten(1, _coarse_grid(grid, stream.shape[1]))
+        row.copy_(F.interpolate(coarse[:, None], size=grid, mode="nearest").flatten(1))
+
+
+def _is_nothing(output: Any) -> bool:
+    """Whether an adapter returned without running: nothing where its residuals would be."""
+    return isinstance(output, tuple) and all(part is None for part in output)
+
+
+def _coarse_grid(grid: tuple[int, int], tokens: int) -> tuple[int, int]:
+    """The (y, x) grid of the U-Net level with that many tokens: a level halves, rounding up."""
+    y, x = grid
+    while y * x > tokens:
+        y, x = -(-y // 2), -(-x // 2)
+    return y, x
+
+
+def _to_host(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy on the host in the tensor's own dtype; from a GPU without waiting for it."""
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    return host.copy_(tensor.detach(), non_blocking=True)

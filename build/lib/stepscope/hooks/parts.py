@@ -1,0 +1,59 @@
+"""Who watches a pipeline: an observer of its denoiser and, if it has one, of its ControlNet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stepscope.hooks.capture import Capture
+from stepscope.hooks.clock import denoiser_of
+from stepscope.hooks.contribution import Residuals
+from stepscope.hooks.families import Family, blocks_of, family_of
+from stepscope.hooks.observe import Observer
+from stepscope.hooks.sites import Block, select
+from stepscope.hooks.texts import Texts
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Who watched the call: the denoiser's observer and, with an adapter, its observer and residuals."""
+
+    family: Family
+    denoiser: Observer
+    adapter: Observer | None
+    residuals: Residuals | None
+
+
+def observers(pipe: Any, capture: Capture, texts: Texts) -> Parts:
+    """Observers for a pipeline's denoiser and, if it has one, its ControlNet; not yet attached.
+
+    Raises StepscopeError if `capture.sites` names a site that the denoiser does not have.
+    """
+    family = family_of(denoiser_of(pipe))
+    blocks = blocks_of(denoiser_of(pipe))
+    denoiser = Observer(
+        family,
+        blocks,
+        massive=capture.massive,
+        texts=texts,
+        maps=capture.level == "tokens",
+        whole=select(capture.sites, blocks),
+        keep_output=capture.velocity,
+    )
+    network = getattr(pipe, "controlnet", None)
+    if network is None:
+        return Parts(family, denoiser, None, None)
+    kinds = [block.kind for block in blocks]
+    residuals = None
+    if family.adds_residuals:
+        residuals = Residuals(kinds.count("double"), kinds.count("single"))
+    inside = _attentions_only(blocks_of(network))
+    adapter = Observer(family_of(network), inside, texts=texts, may_skip=True)
+    return Parts(family, denoiser, adapter, residuals)
+
+
+def _attentions_only(blocks: Sequence[Block]) -> list[Block]:
+    """The blocks with their attention sites alone: what is read inside an adapter's network."""
+    return [
+        replace(block, sites=tuple(s for s in block.sites if s.quantity == "attention"))
+        for block in blocks
+    ]

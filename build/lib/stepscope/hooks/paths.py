@@ -1,0 +1,44 @@
+"""Paths as a user types them: the home folder by its sign, and what is no path of this machine."""
+
+import os
+import re
+from pathlib import Path
+
+from stepscope.hooks.errors import RunError, UnsupportedPathError
+
+# At least two letters: `C:/` is a drive. `pathlib` has made one slash of two. Filesystems that stand on
+# one another are named `simplecache::s3://`.
+_SCHEME = re.compile(r"([A-Za-z][\w+.-]+):(:[\w+.-]+:)*/")
+
+
+def local_path(text: str | os.PathLike[str], what: str = "path") -> Path:
+    """The path on this machine, `~` and `~user` expanded.
+
+    what: what the path is of, for the message. Raises UnsupportedPathError for an address of another
+    store (`s3://…`, `gs://…`, `http://…`, `memory://…`), and for the home of a user that is not known.
+    """
+    words = os.fspath(text)
+    scheme = _SCHEME.match(words)
+    if scheme:
+        raise UnsupportedPathError(
+            f"{what} {words!r}: {scheme[1]} is not supported yet, name a path of this machine"
+        )
+    try:
+        return Path(words).expanduser()
+    except RuntimeError as error:  # `~ada`, and there is no such user
+        raise UnsupportedPathError(f"{what} {words!r}: {error}") from error
+
+
+def run_path(text: str | os.PathLike[str]) -> Path:
+    """Where a run lies, or will. Raises UnsupportedPathError as `local_path` does."""
+    return local_path(text, "run")
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise RunError if nothing can be written at the path, in words that name what stands in the way."""
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if not there.is_dir():
+        raise RunError(f"{path} cannot be written: {there} is a file")
+    # a filesystem that is read-only says so to root too
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunError(f"{path} cannot be written: {there} is read-only")

@@ -1,0 +1,34 @@
+"""What a pipeline call returned: images, or latents."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def first_output(output: Any) -> Any:
+    """The images or latents of a pipeline's output: its first field, or the first of a tuple."""
+    if isinstance(output, tuple):
+        return output[0]
+    return getattr(output, "images", None)
+
+
+def images_of(output: Any, output_type: str) -> np.ndarray | None:
+    """(sample, row, column, rgb) of 0 to 255; None where latents were returned.
+
+    Values are rounded as diffusers does (VaeImageProcessor.numpy_to_pil).
+    """
+    given = first_output(output)
+    if given is None or output_type == "latent":
+        return None
+    if isinstance(given, list):
+        return np.stack([np.asarray(image.convert("RGB")) for image in given])
+    if isinstance(given, torch.Tensor):
+        given = given.detach().float().cpu().permute(0, 2, 3, 1).numpy()
+    return (np.clip(given, 0, 1) * 255).round().astype(np.uint8)
+
+
+def latents_of(output: Any, output_type: str) -> torch.Tensor | None:
+    """The latents that were returned; None where images were."""
+    given = first_output(output)
+    return given if output_type == "latent" and isinstance(given, torch.Tensor) else None

@@ -1,0 +1,68 @@
+"""Names for the places in a denoiser that can be read: `double.07.attention.image`."""
+
+import fnmatch
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from stepscope.hooks.errors import StepscopeError, nearest
+
+QUANTITIES = ("attention", "residual")
+
+Read = Callable[[Any, int], tuple[torch.Tensor, ...]]
+"""From a module's output and the number of image tokens to its streams, each (batch, token, channel)."""
+
+Split = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any], Any], tuple[torch.Tensor, ...]]
+"""From a module, what it was called with and what it returned, to its streams."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One module whose output holds the streams of a quantity (attention or residual).
+
+    read: may return fewer streams than `streams` names, and leaves out the last ones (an
+        IP-Adapter's output is there only while one is loaded).
+    split: instead of `read`, for an output that only another run of the module takes apart.
+    """
+
+    quantity: str
+    streams: tuple[str, ...]
+    module: nn.Module
+    read: Read
+    split: Split | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """A transformer block of the denoiser: its name, kind and index within the kind, and its sites."""
+
+    name: str
+    kind: str
+    index: int
+    module: nn.Module
+    sites: tuple[Site, ...]
+
+    def site_names(self) -> Iterator[str]:
+        """`<block>.<quantity>.<stream>` for every stream whose whole tensor can be kept."""
+        for site in self.sites:
+            for stream in site.streams:
+                if stream != "image_prompt":
+                    yield f"{self.name}.{site.quantity}.{stream}"
+
+
+def select(patterns: Iterable[str], blocks: Iterable[Block]) -> list[str]:
+    """Site names that match any of the shell-style patterns, in order of execution.
+
+    Raises StepscopeError for a pattern that matches nothing, with the closest names.
+    """
+    names = [name for block in blocks for name in block.site_names()]
+    chosen: set[str] = set()
+    for pattern in patterns:
+        matched = fnmatch.filter(names, pattern)
+        if not matched:
+            raise StepscopeError(f"no site matches {pattern!r}; {nearest(pattern, names)}")
+        chosen.update(matched)
+    return [name for name in names if name in chosen]

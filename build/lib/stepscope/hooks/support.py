@@ -1,0 +1,127 @@
+"""Which pipelines can be recorded truthfully, and why each other one cannot.
+
+Asked before anything is run, when recording begins and again at each call: what makes numbers false may
+come in between.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from stepscope.hooks.clock import denoiser_of
+from stepscope.hooks.errors import UnsupportedPipelineError
+from stepscope.hooks.estimate import SCHEDULERS, refusal
+from stepscope.hooks.families import PIPELINES, Branches, Family, blocks_of, family_of
+from stepscope.hooks.patch import is_laid
+
+# Hooks of diffusers (diffusers/hooks/*.py) under which a block still computes what it returns.
+_HARMLESS = (
+    "layerwise_casting",
+    "peft_autocast_disable",
+    "group_offloading",
+    "layer_execution_tracker",
+    "lazy_prefetch_group_offloading",
+)
+
+
+def refuse(pipe: Any) -> None:
+    """Raise UnsupportedPipelineError, with the cause, for a pipeline whose record would not be true."""
+    try:
+        _refuse(pipe)
+    except UnsupportedPipelineError as error:
+        name = type(pipe).__name__
+        told = str(error)
+        raise UnsupportedPipelineError(
+            told if name in told else f"cannot record {name}: {told}"
+        ) from error
+
+
+def _refuse(pipe: Any) -> None:
+    denoiser = denoiser_of(pipe)
+    networks = {part: getattr(pipe, part, None) for part in ("transformer", "unet", "controlnet")}
+    networks = {part: model for part, model in networks.items() if isinstance(model, nn.Module)}
+    for part, model in networks.items():
+        _refuse_compiled(part, model)
+    family = family_of(denoiser)
+    if not blocks_of(denoiser):
+        raise UnsupportedPipelineError(
+            f"its {type(denoiser).__name__} has no transformer blocks (BasicTransformerBlock) to read"
+        )
+    branches_of(pipe, family)
+    _refuse_network(pipe)
+    for part, model in networks.items():
+        _refuse_parallel(part, model)
+        _refuse_caches(part, model)
+    if not isinstance(pipe.scheduler, tuple(SCHEDULERS)):
+        raise UnsupportedPipelineError(refusal(pipe.scheduler))
+
+
+def branches_of(pipe: Any, family: Family) -> Branches:
+    """What the passes of a pipeline's denoising loop are, by the class that defines its `__call__`.
+
+    Raises UnsupportedPipelineError for a loop that is not known.
+    """
+    # the object may have a subclass of ours (hooks.patch.of_class), which is no loop of its own
+    loops = [k for k in type(pipe).__mro__ if "__call__" in vars(k) and not is_laid(k)]
+    name = loops[0].__name__ if loops else type(pipe).__name__
+    of_diffusers = bool(loops) and loops[0].__module__.startswith("diffusers.")
+    if name in family.refused:
+        raise UnsupportedPipelineError(f"cannot record {name}: {family.refused[name]}")
+    if loops and loops[0] in PIPELINES:
+        return PIPELINES[loops[0]]
+    if not of_diffusers or name not in family.pipelines:
+        raise UnsupportedPipelineError(
+            f"cannot record {type(pipe).__name__}: it has a denoising loop of its own "
+            f"({name}.__call__), and nothing tells which of the denoiser's passes are the prompt's. "
+            "hooks.register_pipeline tells it"
+        )
+    return family.pipelines[name]
+
+
+def _refuse_network(pipe: Any) -> None:
+    network = getattr(pipe, "controlnet", None)
+    if network is None:
+        return
+    if hasattr(network, "nets"):
+        raise UnsupportedPipelineError(
+            f"what each network of its {type(network).__name__} adds is not told apart. Give the "
+            "pipeline one ControlNet"
+        )
+    family_of(network)
+
+
+def _refuse_compiled(part: str, model: nn.Module) -> None:
+    """Dynamo guards no hooks of modules that it compiled earlier (`skip_nnmodule_hook_guards`).
+
+    What was compiled before recording would run without them.
+    """
+    for name, module in model.named_modules():
+        whole = isinstance(module, torch._dynamo.OptimizedModule)
+        if whole or module._compiled_call_impl is not None:
+            where = f"{part}.{name}" if name else part
+            raise UnsupportedPipelineError(
+                f"pipe.{where} was compiled before recording, so hooks inside it would stay "
+                "silent: record the pipeline before compiling it"
+            )
+
+
+def _refuse_parallel(part: str, model: nn.Module) -> None:
+    if getattr(model, "_parallel_config", None) is not None:
+        raise UnsupportedPipelineError(
+            f"pipe.{part} runs in parallel (enable_parallelism): each process has a part of the tokens "
+            "or channels, and a norm over a part is no norm of the whole"
+        )
+
+
+def _refuse_caches(part: str, model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        registry = getattr(module, "_diffusers_hook", None)
+        found = [h for h in getattr(registry, "hooks", {}) if h not in _HARMLESS]
+        if found:
+            where = f"{part}.{name}" if name else part
+            raise UnsupportedPipelineError(
+                f"pipe.{where} has diffusers' hook {found[0]!r}: under it blocks hand on values of "
+                f"earlier steps, or are skipped, and would be recorded as if computed. "
+                f"pipe.{part}.disable_cache() turns a cache off"
+            )

@@ -1,0 +1,182 @@
+"""Prove on the user's own models and versions that what the hooks read means what the table says."""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from stepscope.hooks.capture import Capture
+from stepscope.hooks.clock import Listener, Tick, denoiser_of, listening
+from stepscope.hooks.families import family_of
+from stepscope.hooks.recorder import record
+from stepscope.hooks.tally import Tally
+from stepscope.hooks.witness import Witness
+
+NORM_TOLERANCE = 1e-3  # float32 sums over millions of entries, against float64
+GUIDANCE_TOLERANCE = 0.05  # half-precision outputs, subtracted
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One claim that was checked: whether it holds, and what was measured."""
+
+    claim: str
+    holds: bool
+    detail: str
+
+
+def verify(pipe: Any, call: Callable[[], Any]) -> list[Finding]:
+    """Check a pipeline in two runs of `call`, without and with recording.
+
+    call: runs the pipeline with fixed seeds and returns its images as an array; few steps are
+        enough. Raises UnsupportedPipelineError for a pipeline that cannot be recorded.
+    """
+    denoiser = denoiser_of(pipe)
+    plain = np.asarray(call())
+    told, capture = _Told(pipe), Capture(velocity=True)
+    witness = Witness(denoiser, told.lengths, capture.massive)
+    told.on_tick = witness.begin_step
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        path = Path(folder) / "check.zarr"
+        stack.enter_context(record(pipe, path, capture))
+        stack.enter_context(listening(pipe, Listener(begin=told.begin, tick=told.tick)))
+        for handle in witness.attach():
+            stack.callback(handle.remove)
+        recorded = np.asarray(call())
+        stack.close()
+        run = xr.open_zarr(path).load()
+    # What a block hands on is compared with what the next gets: equal up to one rounding.
+    eps = torch.finfo(next(p.dtype for p in denoiser.parameters() if p.is_floating_point())).eps
+    findings = _wiring(witness, 4 * max(eps, torch.finfo(torch.float32).eps))
+    findings.append(_computed(witness))
+    findings.append(_norms(witness, run))
+    if run.sizes["branch"] > 1:
+        findings.append(_guidance(run, told.outputs, family_of(denoiser), witness))
+    differ = int((plain != recorded).sum())
+    findings.append(
+        Finding(
+            "recording on and off give the same bytes",
+            plain.tobytes() == recorded.tobytes(),
+            f"{differ} of {plain.size} numbers differ",
+        )
+    )
+    return findings
+
+
+class _Told:
+    """What a pipeline says of itself beside its denoiser: its prompts, and its guided outputs."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe, self.outputs = pipe, []
+        self.on_tick: Callable[[], None] = lambda: None
+        self._arguments: Mapping[str, Any] = {}
+
+    def begin(self, arguments: Mapping[str, Any]) -> None:
+        self._arguments = arguments
+
+    def tick(self, tick: Tick) -> None:
+        self.outputs.append(tick.output)
+        self.on_tick()
+
+    def lengths(self, nth: int, rows: int) -> Sequence[int] | None:
+        """Real tokens of each row's text, by the mask of the tokenizer itself; None for embeddings."""
+        name = "prompt" if nth == 0 else "negative_prompt"
+        text = self._arguments.get(f"{name}_2") or self._arguments.get(name)
+        if text is None:
+            return None
+        texts = [text] if isinstance(text, str) else list(text)
+        longest = self._arguments["max_sequence_length"]
+        made = self.pipe.tokenizer_2(
+            texts, padding="max_length", max_length=longest, truncation=True
+        )
+        counts = [sum(mask) for mask in made["attention_mask"]]
+        return [counts[i * len(counts) // rows] for i in range(rows)]
+
+
+def _wiring(witness: Witness, tolerance: float) -> list[Finding]:
+    found = []
+    if witness.wiring is not None and witness.wiring.chain.count:
+        claim = "a block's output plus the adapter's residual is the next block's input"
+        found.append(_exact(claim, witness.wiring.chain, tolerance))
+    if witness.wiring is not None:
+        claim = "attention outputs split into the streams that they are named for"
+        found.append(_exact(claim, witness.wiring.streams, tolerance))
+    return found
+
+
+def _exact(claim: str, tally: Tally, tolerance: float) -> Finding:
+    holds = tally.count > 0 and tally.worst <= tolerance
+    return Finding(claim, holds, f"{tally.count} comparisons, largest difference {tally.worst:.2g}")
+
+
+def _computed(witness: Witness) -> Finding:
+    """No attention hands on a value of an earlier step (diffusers' caches do)."""
+    idle = witness.idle
+    first = next(iter(idle), "")
+    detail = f"{len(idle)} did not, the first {first}" if idle else "all did, at every step"
+    return Finding("every attention computed what it returned", not idle, detail)
+
+
+def _norms(witness: Witness, run: xr.Dataset) -> Finding:
+    """Stored norms of the first step against float64 ones of the raw tensors, as a multiset of branches.
+
+    Which branch is which is what guidance tells; here each pass's rows must be some branch's.
+    """
+    worst, count = 0.0, 0
+    samples = run.sizes["sample"]
+    branches = [str(b) for b in run.branch.values]
+    for (_, name, block, stream), rows in witness.norms.items():
+        if stream not in run.stream.values:
+            continue
+        seen = run[name].sel(stream=stream).isel(step=0, block=block)  # (sample, branch)
+        for part in rows.reshape(-1, samples).numpy():
+            apart = [float(np.abs(seen.sel(branch=b) - part).max()) for b in branches]
+            scale = max(float(np.abs(part).max()), 1e-12)
+            worst = max(worst, np.nanmin(apart) / scale if np.isfinite(apart).any() else np.inf)
+            count += 1
+    detail = f"{count} norms and shares, largest relative difference {worst:.2g}"
+    return Finding(
+        "stored norms are those of the raw tensors", bool(worst <= NORM_TOLERANCE), detail
+    )
+
+
+def _guidance(
+    run: xr.Dataset, outputs: Sequence[torch.Tensor], family: Any, witness: Witness
+) -> Finding:
+    """The scheduler's input as a combination of the branches as they are named.
+
+    Guidance goes towards the positive branch and away from the others: its weight is above 1, and
+    theirs add up to less than 0. Were two branches exchanged, so would their weights be.
+    """
+    branches = [str(b) for b in run.branch.values]
+    weights, left = [], 0.0
+    for step, output in enumerate(outputs):
+        guided = family.unpack(output, witness._now).float().cpu().numpy()
+        for sample in range(len(guided)):
+            of = run.velocity[sample, step].values.reshape(len(branches), -1).astype(float)
+            ran = np.isfinite(of).all(-1)
+            if ran.sum() < 2:
+                continue
+            target = guided[sample].reshape(-1).astype(float)
+            solved, *_ = np.linalg.lstsq(of[ran].T, target, rcond=None)
+            left = max(
+                left, float(np.abs(of[ran].T @ solved - target).max() / np.abs(target).max())
+            )
+            weights.append(dict(zip(np.array(branches)[ran], solved, strict=True)))
+    positive = [w["positive"] for w in weights]
+    others = [sum(v for b, v in w.items() if b != "positive") for w in weights]
+    apart = bool(weights) and min(positive) > 1 and max(others) < 0
+    holds = bool(apart and left <= GUIDANCE_TOLERANCE)
+    low, high = min(positive, default=np.nan), max(positive, default=np.nan)
+    return Finding(
+        "the branches are what they are named",
+        holds,
+        f"guidance recovered from the outputs: {low:.4g} times the positive branch to {high:.4g}, "
+        f"{left:.2g} of the output not explained",
+    )

@@ -1,0 +1,220 @@
+"""The words of a run: its axes, and every variable with its dimensions, unit and meaning, declared once."""
+
+from dataclasses import dataclass
+
+AXES = {
+    "sample": "one generated image: a face, a prompt and a seed",
+    "step": "denoising step, in order of time; 0 starts from noise",
+    "branch": "what a forward pass is conditioned on: positive, negative, perturbed, image_only",
+    "block": "transformer block of the denoiser, in order of execution",
+    "adapter_block": "transformer block of the adapter's own network, in order of execution",
+    "stream": "which tokens: image, reference, text, padding, image_prompt, identity",
+    "stage": "part of the pipeline that is timed",
+    "channel": "latent channel",
+    "y": "latent row, from the top",
+    "x": "latent column, from the left",
+    "token_y": "row of the image token's place in the token grid, from the top",
+    "token_x": "column of the image token's place in the token grid, from the left",
+    "row": "image row in pixels, from the top",
+    "column": "image column in pixels, from the left",
+    "rgb": "colour channel",
+}
+"""Axis words; the same in array dimensions, einops patterns and figures."""
+
+STREAMS = ("image", "reference", "text", "padding", "image_prompt", "identity")
+"""Tokens of the noisy image; of reference images behind them; of the text, without and of its padding;
+what an IP-Adapter adds; and of the face inside an identity adapter. A run has those that occur in it."""
+
+BRANCHES = ("positive", "negative", "perturbed", "image_only")
+"""The prompt; the negative prompt; a perturbed copy (PAG, SAG); InstructPix2Pix without the text."""
+
+STAGES = ("face", "text", "adapter", "denoiser", "vae")
+SCHEMA_VERSION = 2
+READABLE = (1, 2)
+"""Schema versions that analysis reads; only the newest is written and added to."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One recorded quantity: its dimensions, numpy dtype, unit and meaning (`description` on disk)."""
+
+    dims: tuple[str, ...]
+    dtype: str
+    units: str
+    long_name: str
+
+
+def described(name: str, meaning: str) -> dict[str, str]:
+    """Attributes of a variable on disk: its name in words, which plots label axes with, and its meaning."""
+    return {"long_name": name.replace("_", " "), "description": meaning}
+
+
+_NORM = (
+    "root mean square over tokens of the L2 norm over channels of {}, reduced in float32: "
+    "sqrt(mean_t |h_t|^2)"
+)
+_ATTENTION = (
+    "the attention module's output, before its gate (gate_msa, c_gate_msa) is applied: of double-stream "
+    "blocks after the output projection, of single-stream blocks before it (proj_out). U-Net: image is "
+    "self-attention, text and image_prompt are the two parts of cross-attention"
+)
+_RESIDUAL = "the residual stream after the block, before an adapter's residual is added"
+_CHANNELS = (
+    "the few largest channels of the residual stream (their number: attribute capture, massive)"
+)
+_TOKENS = "L2 norm over channels, per image token, of {}"
+
+VARIABLES: dict[str, Variable] = {
+    "latents": Variable(
+        ("sample", "step", "channel", "y", "x"),
+        "float32",
+        "1",
+        "noisy latents x_t before the step, unpacked, in the scheduler's scale",
+    ),
+    "final_latents": Variable(
+        ("sample", "channel", "y", "x"),
+        "float32",
+        "1",
+        "latents that the pipeline decoded or returned, unpacked: after the last step and its callback",
+    ),
+    "velocity": Variable(
+        ("sample", "step", "branch", "channel", "y", "x"),
+        "float32",
+        "1",
+        "raw output of the denoiser (velocity for FLUX; the scheduler's prediction type for a U-Net)",
+    ),
+    "x0": Variable(
+        ("sample", "step", "channel", "y", "x"),
+        "float32",
+        "1",
+        "estimate of the clean latents at the step, after guidance (FLUX: x_t - sigma v)",
+    ),
+    "attention_norm": Variable(
+        ("sample", "step", "branch", "block", "stream"), "float32", "1", _NORM.format(_ATTENTION)
+    ),
+    "residual_norm": Variable(
+        ("sample", "step", "branch", "block", "stream"), "float32", "1", _NORM.format(_RESIDUAL)
+    ),
+    "residual_norm_without_massive": Variable(
+        ("sample", "step", "branch", "block", "stream"),
+        "float32",
+        "1",
+        f"residual_norm without {_CHANNELS}",
+    ),
+    "massive_share": Variable(
+        ("sample", "step", "branch", "block", "stream"),
+        "float32",
+        "1",
+        f"share of the squared residual norm that is held by {_CHANNELS}",
+    ),
+    "adapter_attention_norm": Variable(
+        ("sample", "step", "adapter_block", "stream"),
+        "float32",
+        "1",
+        _NORM.format("the attention output inside the adapter's own blocks, before its gate")
+        + "; NaN where the adapter was not run",
+    ),
+    "contribution": Variable(
+        ("sample", "step", "branch", "block"),
+        "float32",
+        "1",
+        "|alpha r| / |h|: norm of what the adapter adds to the image tokens after the block, over the "
+        "norm of what it is added to; 0 where it adds nothing",
+    ),
+    "attention_token_norm": Variable(
+        ("sample", "step", "branch", "block", "token_y", "token_x"),
+        "float32",
+        "1",
+        _TOKENS.format(_ATTENTION),
+    ),
+    "residual_token_norm": Variable(
+        ("sample", "step", "branch", "block", "token_y", "token_x"),
+        "float32",
+        "1",
+        _TOKENS.format(_RESIDUAL),
+    ),
+    "step_seconds": Variable(
+        ("sample", "step"),
+        "float64",
+        "s",
+        "wall time of the step of the batch that the sample was in (its size: coordinate batch_size)",
+    ),
+    "stage_seconds": Variable(
+        ("sample", "stage"),
+        "float64",
+        "s",
+        "wall time of each stage of the batch that the sample was in; NaN where not measured",
+    ),
+    "image": Variable(
+        ("sample", "row", "column", "rgb"),
+        "uint8",
+        "1",
+        "image that the pipeline returned, 0 to 255",
+    ),
+    "sigma": Variable(
+        ("step",), "float32", "1", "noise level at the start of the step, as the scheduler has it"
+    ),
+    "timestep": Variable(
+        ("step",), "float32", "1", "timestep at the start of the step, as the scheduler has it"
+    ),
+    "done": Variable(
+        ("sample",), "bool", "1", "written last: every other variable of the sample is complete"
+    ),
+}
+"""Every variable that a run may hold; what is stored of them is said by `Capture`."""
+
+STEP_COORDINATES = ("sigma", "timestep")
+"""Variables of steps alone, written with the first sample."""
+
+SAMPLE_COORDINATES: dict[str, Variable] = {
+    "face": Variable(("sample",), "str", "1", "the face that conditions the sample"),
+    "prompt": Variable(("sample",), "str", "1", "the text that conditions the sample"),
+    "negative_prompt": Variable(
+        ("sample",), "str", "1", "the text of the negative branch; empty without one"
+    ),
+    "seed": Variable(
+        ("sample",),
+        "int64",
+        "1",
+        "seed of the initial noise, as torch takes it: from 2^63 on in two's complement, seed - 2^64; "
+        "-1 where no seed alone made it",
+    ),
+    "generator": Variable(
+        ("sample",),
+        "str",
+        "1",
+        "what drew the initial noise: `seed 7`, or the hash of a generator's state; empty where not known",
+    ),
+    "batch_size": Variable(
+        ("sample",), "int64", "1", "number of samples denoised together; -1 where not known"
+    ),
+    "call": Variable(
+        ("sample",),
+        "int64",
+        "1",
+        "the pipeline call that made the sample: the index of the first sample of that call",
+    ),
+    "steps_run": Variable(
+        ("sample",),
+        "int64",
+        "1",
+        "denoising steps that were run, fewer than `step` has where the call was interrupted; -1 where "
+        "not known",
+    ),
+    "text_tokens": Variable(
+        ("sample",),
+        "int64",
+        "1",
+        "tokens of the prompt without padding; -1 where not known (given as embeddings): text is NaN",
+    ),
+    "arguments": Variable(
+        ("sample",),
+        "str",
+        "1",
+        "arguments of the pipeline call as JSON, images and tensors by kind and shape",
+    ),
+    "adapters": Variable(
+        ("sample",), "str", "1", "active LoRA and IP-Adapters with scales and fingerprints, as JSON"
+    ),
+}
+"""Coordinates of samples in every run; a label's further keys are added to them: `hooks.labels`."""

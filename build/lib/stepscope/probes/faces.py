@@ -1,0 +1,163 @@
+"""Faces: from an image or a `.npy` to the embedding that conditions.
+
+Follows InfiniteYou (pipelines/pipeline_infu_flux.py): detection at 640, then 320, then 160 pixels,
+the largest face wins, aligned to 112 x 112 by its five keypoints, embedded and L2-normalised.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.pictures import SUFFIXES, read_picture
+from stepscope.probes.places import located
+from stepscope.probes.recognisers import Encode, aligned, load_detector, load_encoder
+
+DETECTION_SIZES = (640, 320, 160)
+
+
+class FaceError(StepscopeError):
+    """A face that is not there, has no name of its own, or is not found in its image."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face: its name in the run, embedding, and where it was found.
+
+    embedding: unit norm. crop: aligned RGB, None for a `.npy`. found: see `Finder.find`, for the
+    run's provenance. seconds: finding and embedding it.
+    """
+
+    name: str
+    embedding: Float[np.ndarray, "512"]
+    crop: UInt8[np.ndarray, "112 112 3"] | None
+    found: dict[str, Any]
+    seconds: float
+
+
+def face_files(names: Sequence[str], word: str = "faces") -> dict[str, Path]:
+    """Files by the name that they have in a run: the stem, or the whole path where stems collide.
+
+    names: images, `.npy` files, or folders, of which every image is taken that is not hidden. word: the
+    setting that names them. Raises FaceError for what does not exist, folders without images and names
+    that are not Unicode.
+    """
+    paths: list[Path] = []
+    for name in names:
+        path = located(name)
+        if path.is_dir():
+            inside = [f for f in sorted(path.iterdir()) if _is_image(f)]
+            if not inside:
+                raise FaceError(f"{word}: folder {name!r} holds no image ({', '.join(SUFFIXES)})")
+            paths += inside
+        elif path.is_file():
+            paths.append(path)
+        else:
+            raise FaceError(f"{word}: no file or folder {name!r}")
+    for path in paths:
+        if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+            raise FaceError(f"{word}: the name of {str(path)!r} is not UTF-8: rename it")
+    stems = [path.stem for path in paths]
+    named = {p.stem if stems.count(p.stem) == 1 else str(p): p for p in paths}
+    if len(named) != len(paths):
+        raise FaceError(f"{word}={list(names)} names one file twice")
+    return named
+
+
+def _is_image(path: Path) -> bool:
+    """By its name; macOS lays a hidden `._name.jpg`, which is no image, beside what it copies."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def read_embedding(name: str, path: Path) -> Face:
+    """A face given as its embedding: `.npy` of shape (512,), normalised as InfiniteYou does."""
+    try:
+        embedding = np.load(path).astype(np.float32)
+    except (OSError, ValueError, EOFError) as error:
+        raise FaceError(f"{str(path)!r} cannot be read as an embedding of numbers") from error
+    if embedding.shape != (512,) or not np.isfinite(embedding).all() or not embedding.any():
+        raise FaceError(f"{path} is not a finite embedding of shape (512,): {embedding.shape}")
+    norm = np.linalg.norm(embedding)
+    if abs(norm - 1) > 1e-6:  # one that is normalised keeps its bits
+        embedding = embedding / norm
+    return Face(name, embedding, None, {"source": "embedding"}, 0.0)
+
+
+class Finder:
+    """Finds the largest face; loads the detector, an insightface pack, at the first image.
+
+    pack: by name under `root`, or by folder.
+    """
+
+    def __init__(self, pack: str, root: str, device: str) -> None:
+        self._pack, self._root, self._device = pack, root, device
+        self._detector: Any = None
+
+    def load(self) -> None:
+        """Load the detector now, so that finding has its own time. Raises WeightsError."""
+        if self._detector is None:
+            self._detector = load_detector(self._pack, self._root, self._device)
+
+    def find(
+        self, image: UInt8[np.ndarray, "row column 3"], source: str
+    ) -> tuple[Float[np.ndarray, "5 2"], dict[str, Any]]:
+        """Keypoints (x, y) of the largest face of a BGR image, and where it was found, as JSON values.
+
+        Pixels are those of `image`, of which `picture` is (width, height). Raises FaceError, which
+        names `source`, if there is no face, and WeightsError.
+        """
+        self.load()
+        face, size = largest_face(self._detector, image, source)
+        return face.kps, {
+            "box": face.bbox.tolist(),
+            "keypoints": face.kps.tolist(),
+            "score": float(face.det_score),
+            "picture": [image.shape[1], image.shape[0]],
+            "detection_size": size,
+            "detector": Path(self._detector.det_model.model_file).name,
+        }
+
+
+class FaceReader:
+    """Finds and embeds faces; loads the encoder at the first image.
+
+    encoder: see `load_encoder`.
+    """
+
+    def __init__(self, finder: Finder, encoder: str, device: str) -> None:
+        self._finder, self._encoder, self._device = finder, encoder, device
+        self._encode: Encode | None = None
+
+    def read(self, name: str, path: Path) -> Face:
+        """The face in an image or a `.npy`. Raises FaceError, PictureError or WeightsError."""
+        if path.suffix.lower() == ".npy":
+            return read_embedding(name, path)
+        image = np.asarray(read_picture(path, "face"))[:, :, ::-1].copy()
+        self._finder.load()
+        if self._encode is None:
+            self._encode = load_encoder(self._encoder, self._device)
+        start = time.perf_counter()
+        keypoints, found = self._finder.find(image, str(path))
+        crop = aligned(image, keypoints)
+        embedding = self._encode(crop)
+        seconds = time.perf_counter() - start
+        return Face(name, embedding, crop[:, :, ::-1].copy(), found, seconds)
+
+
+def largest_face(detector: Any, image: np.ndarray, source: str) -> tuple[Any, int]:
+    """The largest face by box area and the detection size that found it, tried from large to small."""
+    short, long = sorted(image.shape[:2])
+    for size in DETECTION_SIZES:
+        if size * short < long:  # no pixel would be left of the shorter side
+            continue
+        detector.prepare(ctx_id=0, det_size=(size, size))
+        faces = detector.get(image)
+        if faces:
+            return max(faces, key=lambda f: np.prod(f.bbox[2:] - f.bbox[:2])), size
+    tried = ", ".join(map(str, DETECTION_SIZES))
+    raise FaceError(f"no face found in {source} (detection sizes tried: {tried})")

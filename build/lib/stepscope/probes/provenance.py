@@ -1,0 +1,85 @@
+"""What identifies a probe run: its configuration, faces, and the hash of every weight file."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from stepscope.hooks.fingerprint import of_models
+from stepscope.hooks.provenance import provenance
+from stepscope.probes.faces import Face
+from stepscope.probes.identity import identity
+from stepscope.probes.places import located
+from stepscope.probes.study import Study
+from stepscope.probes.weights import digest
+
+# Settings that do not decide what is recorded.
+_ELSEWHERE = ("out", "dry")
+
+
+def configuration(study: Study) -> dict[str, Any]:
+    """The resolved configuration as JSON values: everything that decides what is recorded.
+
+    Which of several like devices does not: processes on cuda:0 and cuda:1 may share one run.
+    """
+    values = asdict(study)
+    for name in _ELSEWHERE:
+        values.pop(name)
+    values["device"] = values["device"].partition(":")[0]
+    return json.loads(json.dumps(values))
+
+
+def default_out(study: Study) -> Path:
+    """`runs/<backbone>-<adapter>-<steps>-<hash of the configuration>.zarr`."""
+    text = json.dumps(configuration(study), sort_keys=True)
+    adapter = study.adapter.name if study.adapter is not None else "none"
+    tail = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return Path("runs") / f"{study.backbone.name}-{adapter}-{study.steps}-{tail}.zarr"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], under: str = "") -> dict[str, str]:
+    """Each setting that differs, by its full key: `old -> new`."""
+    found = {}
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found |= differences(a, b, f"{under}{key}.")
+        elif a != b:
+            found[f"{under}{key}"] = f"{json.dumps(a)} -> {json.dumps(b)}"
+    return found
+
+
+def attributes(
+    study: Study,
+    pipe: Any,
+    faces: Iterable[Face],
+    files: Mapping[str, Path],
+    control: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Attributes of a probe's run: `hooks.provenance`, and what probes know besides.
+
+    files: of the faces, by name; control: where the face of the control image's photo was found.
+    """
+    faces = list(faces)
+    return {
+        **provenance(pipe, study.capture, of_models(pipe)),
+        "configuration": configuration(study),
+        "backbone": study.backbone.name,
+        "adapter": study.adapter.name if study.adapter is not None else "none",
+        **identity(study, [*(face.found for face in faces), control]),
+        "faces": {
+            face.name: {"file_sha256": digest(files[face.name]), **face.found} for face in faces
+        },
+        "control_image": dict(control),
+        "inputs": inputs(study),
+        "conditioning_encoder": study.adapter.encoder if study.adapter is not None else "",
+    }
+
+
+def inputs(study: Study) -> dict[str, str]:
+    """SHA-256 of the files that the configuration names besides faces and models, where they are here."""
+    named = {"control_image": study.control_image, "initial_latents": study.initial_latents}
+    files = {key: located(path) for key, path in named.items() if path is not None}
+    return {key: digest(file) for key, file in files.items() if file.is_file()}

@@ -1,0 +1,123 @@
+"""Call a pipeline at a run's stored latents: evaluate each of them once, or continue from one of them.
+
+Both call the pipeline as the run did and only redirect its scheduler, so that timesteps, prompts, branches
+and guidance are the run's; the adapter's input may differ.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from stepscope.hooks.errors import UnsupportedPipelineError
+from stepscope.hooks.estimate import clean_estimate, levels
+from stepscope.hooks.patch import replaced
+from stepscope.probes import grid
+from stepscope.probes.models import Models
+
+OnStep = Callable[[], None]
+
+
+@dataclass
+class SchedulerTrace:
+    """The scheduler's packed inputs at each step, and the latents after the last step."""
+
+    index: list[int] = field(default_factory=list)
+    timestep: list[Tensor] = field(default_factory=list)
+    output: list[Tensor] = field(default_factory=list)
+    before: list[Tensor] = field(default_factory=list)
+    after: Tensor | None = None
+
+
+def evaluate_latents(
+    loaded: Models,
+    batch: Sequence[grid.Cell],
+    stored: Float[np.ndarray, "sample step channel y x"],
+    on_step: OnStep = lambda: None,
+) -> tuple[Float[np.ndarray, "sample step channel y x"], Float[np.ndarray, "sample channel y x"]]:
+    """x0 from one evaluation at each of a run's stored latents, and the latents after the last step.
+
+    loaded: the run's models, with the adapter's setting for these evaluations. batch: the cells, whose
+    faces the adapter receives. stored: x_t before each step. on_step: called after each step. The latents
+    after the last step follow from the evaluation at the last stored x_t.
+
+    Raises UnsupportedPipelineError for a scheduler whose steps depend on earlier ones.
+    """
+    scheduler = require_memoryless(loaded.pipe.scheduler)
+    packed = [grid.pack(torch.from_numpy(x)) for x in np.moveaxis(stored, 1, 0)]
+    trace = SchedulerTrace()
+
+    def redirect(
+        original: Callable[..., Any], output: Any, timestep: Any, sample: Any, **more: Any
+    ):
+        (after,) = original(output, timestep, sample, **more)
+        at = scheduler.step_index  # moved on by the step just taken
+        trace.index.append(at - 1)
+        trace.timestep.append(torch.as_tensor(timestep).float().cpu())
+        trace.output.append(output)
+        trace.before.append(sample)
+        trace.after = after
+        return (packed[at].to(sample) if at < len(packed) else after,)
+
+    with replaced(scheduler, "step", redirect):
+        run_pipeline(loaded, batch, stored[:, 0], on_step)
+    level = levels(scheduler, trace.index, torch.stack(trace.timestep))
+    x0 = clean_estimate(scheduler, level, torch.stack(trace.before), torch.stack(trace.output))
+    assert trace.after is not None
+    both = rearrange(x0, "step sample t c -> sample step t c"), trace.after
+    return tuple(unpack(x, stored.shape[-2:]) for x in both)  # pyright: ignore[reportReturnType]
+
+
+def resume_from(
+    loaded: Models,
+    batch: Sequence[grid.Cell],
+    stored: Float[np.ndarray, "sample channel y x"],
+    step: int,
+    on_step: OnStep = lambda: None,
+) -> Float[np.ndarray, "sample channel y x"]:
+    """Final latents of a run that continues from its stored latents x_t before `step`.
+
+    loaded, batch, on_step: as in `evaluate_latents`. Raises UnsupportedPipelineError likewise.
+    """
+    scheduler = require_memoryless(loaded.pipe.scheduler)
+
+    def cut(original: Callable[..., None], *args: Any, **more: Any) -> None:
+        original(*args, **more)
+        scheduler.timesteps, scheduler.sigmas = scheduler.timesteps[step:], scheduler.sigmas[step:]
+
+    with replaced(scheduler, "set_timesteps", cut):
+        final = run_pipeline(loaded, batch, stored, on_step)
+    return unpack(final, stored.shape[-2:])
+
+
+def run_pipeline(
+    loaded: Models, batch: Sequence[grid.Cell], start: np.ndarray, on_step: OnStep
+) -> Tensor:
+    """The pipeline's packed final latents, from `start` (sample, channel, y, x) instead of noise."""
+    cells = [replace(cell, index=i) for i, cell in enumerate(batch)]
+    with loaded.ready() as call:
+        latents = {"output_type": "latent"}
+        return replace(loaded, latents=start).sample(cells, {**call, **latents}, on_step)  # pyright: ignore[reportReturnType]
+
+
+def require_memoryless(scheduler: Any) -> Any:
+    """The scheduler. Raises UnsupportedPipelineError where its steps depend on earlier ones."""
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        return scheduler
+    raise UnsupportedPipelineError(
+        f"a run with {type(scheduler).__name__} cannot continue from stored latents: its steps may depend "
+        "on earlier ones; known: FlowMatchEulerDiscreteScheduler"
+    )
+
+
+def unpack(latents: Tensor, sides: Sequence[int]) -> Float[np.ndarray, "*batch channel y x"]:
+    """The inverse of `grid.pack`, in float32."""
+    y, x = sides
+    pattern = "... (y x) (c p q) -> ... c (y p) (x q)"
+    return rearrange(latents.float().cpu(), pattern, y=y // 2, x=x // 2, p=2, q=2).numpy()

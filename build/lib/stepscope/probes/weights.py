@@ -1,0 +1,136 @@
+"""Where weights come from, what identifies them, and what to do when they are not to be had."""
+
+import glob
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from huggingface_hub import errors as hub
+from huggingface_hub import snapshot_download
+from torch import nn
+
+from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.places import located
+from stepscope.probes.shortage import memory
+
+WEIGHT_FILES = (".safetensors", ".bin", ".pth", ".pt", ".onnx")
+SETTING_FILES = (".json", ".txt", ".model")  # what else decides: schedule, sizes, tokenizers
+
+
+class WeightsError(StepscopeError):
+    """Weights that are missing, gated or unreadable."""
+
+
+@contextmanager
+def explained(path: str, what: str) -> Iterator[None]:
+    """Turn what loading raises into one line: what to accept, log in to, download, or what is damaged."""
+    try:
+        yield
+    except StepscopeError:
+        raise
+    except Exception as error:  # safetensors, tokenizers and onnxruntime have classes of their own
+        # diffusers raises its own error from the hub's
+        told = _by_the_hub(error, path) or _by_the_hub(error.__cause__, path)
+        if told is None and (
+            memory(error) or (isinstance(error, OSError) and error.errno is not None)
+        ):
+            raise
+        told = told or f"cannot be read: {first_line(error)}"
+        raise WeightsError(f"{what} {path!r} {told}") from error
+
+
+def _by_the_hub(error: BaseException | None, path: str) -> str | None:
+    """What is to be done about an error of the hub; None for any other error."""
+    if isinstance(error, hub.GatedRepoError):
+        page = f"its page on the hub ({path})"
+        return f"is gated: accept its licence on {page}, then `hf auth login`"
+    if isinstance(error, hub.RepositoryNotFoundError):
+        return (
+            "is neither a local folder nor a public model of the hub; a private or gated one needs a "
+            "token: `hf auth login`"
+        )
+    if isinstance(error, (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled)):
+        return (
+            "is not on this machine and the hub was not reached: download it with "
+            f"`hf download {path}` where there is a network, or name a local folder"
+        )
+    return None
+
+
+def refuse_incomplete(model: nn.Module) -> None:
+    """Raise ValueError for parameters that no file had: diffusers leaves them without values."""
+    lost = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if lost:
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise ValueError(f"{type(model).__name__} lacks {lost[0]}{more}")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first; its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def local_folder(path: str, what: str) -> Path | None:
+    """The folder, None where `path` is a hub id. Raises WeightsError for what is neither."""
+    local = located(path)
+    if local.is_dir():
+        return local
+    if local.is_absolute() or path.startswith(".") or len(local.parts) != 2:
+        raise WeightsError(f"{what}: no folder {path!r}")
+    return None
+
+
+def folder(path: str, what: str, patterns: list[str], *, download: bool = True) -> Path:
+    """A local folder as it is, or the snapshot of a hub repository with the files of these patterns.
+
+    Raises WeightsError with what to do if it is not there (nor to be downloaded), or gated.
+    """
+    local = local_folder(path, what)
+    if local is not None:
+        return local
+    with explained(path, what):
+        return Path(snapshot_download(path, allow_patterns=patterns, local_files_only=not download))
+
+
+def pack_folder(name: str, root: str) -> Path | None:
+    """Where an insightface pack's `.onnx` files lie: `name`, or `<root>/models/<name>`, or None."""
+    places = (located(name), located(root) / "models" / name)
+    return next((place for place in places if any(place.glob("*.onnx"))), None)
+
+
+def weight_files(path: str | Path, kinds: tuple[str, ...] = WEIGHT_FILES) -> dict[str, Path]:
+    """Every weight file of a folder (or the file itself) by its path within."""
+    path = located(path)
+    if path.is_file():
+        return {path.name: path}
+    # pathlib does not enter linked folders, and a distilled backbone may link to what it shares
+    inside = (Path(f) for f in glob.glob(f"{glob.escape(str(path))}/**", recursive=True))
+    found = (f for f in sorted(inside) if f.suffix in kinds and f.is_file())
+    return {f.relative_to(path).as_posix(): f for f in found}
+
+
+def stamp(path: Path) -> str:
+    """A file's place, size and time of change: while they stay, so does what it holds.
+
+    The place is a digest: a run travels, and tells nobody how its maker's folders are called.
+    """
+    stat = path.stat()
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    return f"at {place}, {stat.st_size} bytes, {stat.st_mtime_ns} ns"
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file; the hub's cache already names its blobs so. Reads a file once a process."""
+    real = path.resolve()
+    if re.fullmatch(r"[0-9a-f]{64}", real.name):
+        return real.name
+    return _sha256(real, stamp(real))
+
+
+@cache
+def _sha256(path: Path, stamp: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
