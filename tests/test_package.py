@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -79,15 +80,20 @@ def installed(tmp_path_factory) -> Path:
     """The Python of an environment that has the wheel, and torch and the rest of its own."""
     folder = tmp_path_factory.mktemp("installed")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, ROOT]
+    source = folder / "source"  # a build leaves its own folder beside the source
+    others = shutil.ignore_patterns(
+        ".*", "tests", "outputs", "runs", "notebooks", "figures", "logs"
+    )
+    shutil.copytree(ROOT, source, symlinks=True, ignore=others)
+    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, source]
     subprocess.run(wheel, check=True, capture_output=True)
     venv.create(folder / "env", symlinks=True)
     (site,) = (folder / "env").glob("lib/python*/site-packages")
     (made,) = folder.glob("stepscope-*.whl")
     into = [*pip, "install", "--no-deps", "--no-compile", "--target", site, made]
     subprocess.run(into, check=True, capture_output=True)
-    others = [path for path in sys.path if path.endswith("site-packages")]
-    (site / "others.pth").write_text("\n".join(others))  # what an environment has before
+    there = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "there.pth").write_text("\n".join(there))  # what an environment has before
     return folder / "env" / "bin" / "python"
 
 

@@ -1,1 +1,0 @@
-"""Nouns: every choice of a run has a name here. YAML alone."""
