@@ -1,8 +1,8 @@
 """GPU memory of recording FLUX.1 with InfuseNet, by setting: `python -m tests.bench.gpu_memory`.
 
 Random weights of FLUX.1-dev's transformer (11.9 B parameters), InfuseNet (2.95 B), T5-XXL's encoder (4.7 B)
-and the VAE, in bfloat16. Prompts are given as embeddings, so that the text encoder takes its place and does no work. The
-peak is torch's, from the pipeline's loading to the returned image.
+and the VAE, in bfloat16. Prompts are given as embeddings, so that the text encoder takes its place and does
+no work. The peak is torch's, from the pipeline's loading to the returned image.
 """
 
 import argparse
