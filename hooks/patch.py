@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from torch import nn
+
 _LAID = "_stepscope_laid"
 
 
@@ -82,6 +84,17 @@ def _unlaid(self: Any, protocol: Any) -> Any:
     if isinstance(state, dict):
         state = {name: value for name, value in state.items() if not hasattr(value, _LAID)}
     return make, given, state, *rest
+
+
+def of_this(network: nn.Module, hook: Callable[..., None]) -> Callable[..., None]:
+    """The hook for this network alone. `copy.deepcopy` of a network takes its hooks along, and of a bound
+    method all that it is bound to."""
+
+    def told(module: nn.Module, *seen: Any) -> None:
+        if module is network:
+            hook(module, *seen)
+
+    return told
 
 
 def is_laid(kind: type) -> bool:
