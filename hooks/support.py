@@ -118,17 +118,17 @@ def _refuse_network(pipe: Any) -> None:
 
 
 def _refuse_compiled(part: str, model: nn.Module) -> None:
-    """Dynamo guards no hooks of modules that it compiled earlier (`skip_nnmodule_hook_guards`).
+    """Dynamo guards no hooks of modules that it compiled (`skip_nnmodule_hook_guards`).
 
-    What was compiled before recording would run without them.
+    What was compiled before recording would run without them; what is compiled meanwhile may.
     """
     for name, module in model.named_modules():
         whole = isinstance(module, torch._dynamo.OptimizedModule)
         if whole or module._compiled_call_impl is not None:
             where = f"{part}.{name}" if name else part
             raise UnsupportedPipelineError(
-                f"pipe.{where} was compiled before recording, so hooks inside it would stay "
-                "silent: record the pipeline before compiling it"
+                f"pipe.{where} is compiled, and hooks inside it may stay silent: record a pipeline that is "
+                "not, and compile it after the `with`"
             )
 
 

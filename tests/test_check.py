@@ -216,7 +216,7 @@ def test_compiled_pipeline_is_refused(spoilt):
     case = CASES["flux"]
     pipe = spoilt(case)
     pipe.transformer.transformer_blocks[0].compile(backend="eager")
-    with pytest.raises(UnsupportedPipelineError, match="was compiled before recording"):
+    with pytest.raises(UnsupportedPipelineError, match="is compiled, and hooks inside"):
         verify(pipe, images(case, pipe))
 
 
