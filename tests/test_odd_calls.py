@@ -243,16 +243,16 @@ def test_a_copy_made_while_recording_is_a_pipeline_of_its_own(sd, tmp_path):
 
 
 def test_a_pipeline_that_is_recorded_is_not_pickled_and_one_that_was_is(tmp_path):
-    pipe: Any = stable_diffusion()
+    pipe = stable_diffusion()
     with record(pipe, tmp_path / "run.zarr"):
         pipe(PROMPT, **SMALL)
         with pytest.raises(
             UnsupportedPipelineError, match="StableDiffusionPipeline under `record`"
         ):
             pickle.dumps(pipe)
-    other: Any = pickle.loads(pickle.dumps(pipe))
-    assert type(other) is diffusers.StableDiffusionPipeline
-    images = [one(PROMPT, generator=seeded(0), **SMALL).images for one in (pipe, other)]
+    both: list[Any] = [pipe, pickle.loads(pickle.dumps(pipe))]
+    assert type(both[1]) is diffusers.StableDiffusionPipeline
+    images = [one(PROMPT, generator=seeded(0), **SMALL).images for one in both]
     np.testing.assert_array_equal(images[0], images[1])
 
 
