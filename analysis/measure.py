@@ -14,7 +14,16 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from stepscope.analysis.group import create, discard, laid_out, unmark, write
+from stepscope.analysis.group import (
+    complete,
+    create,
+    discard,
+    laid_out,
+    repeat,
+    truths,
+    unmark,
+    write,
+)
 from stepscope.analysis.metrics import METRICS, Metric
 from stepscope.analysis.metrics.metric import Quantity, fingerprint
 from stepscope.analysis.metrics.perceptual_pocket import PocketDistance
@@ -77,6 +86,7 @@ def measure_all(
     for (path, recorded, _), wanted in zip(planned, kept, strict=True):
         for metric in wanted:
             measure(path, recorded, metric, say)
+        repeat(path, recorded)
         publish_measured(path)  # a run that was measured before its document named the group
     everywhere = set.intersection(*({metric.name for metric in one} for one in kept), set(metrics))
     return [name for name in metrics if name in everywhere]
@@ -155,6 +165,8 @@ def measure(path: Path, recorded: xr.Dataset, metric: Metric, say: Say) -> None:
         discard(path, group, metric, coordinates)
         create(path, run, metric, coordinates, settings)
         group = measurements(path)
+    elif any(name not in group for name in quantities):  # measured by an older version
+        complete(path, run, group, metric)
     left = np.flatnonzero(group[MARK + metric.name].values != marks)
     if not len(left):
         return
@@ -168,6 +180,7 @@ def measure(path: Path, recorded: xr.Dataset, metric: Metric, say: Say) -> None:
         with reading(path, run.attrs):
             samples = run[names].isel(sample=slice(rows[0], rows[-1] + 1)).load()
         values, ran = metric(samples), steps_run(recorded)[rows]
+        values |= truths(quantities, values)
         kept = {
             n: (("sample", *q.dims), mask_steps(values[n], q, ran)) for n, q in quantities.items()
         }
@@ -198,7 +211,7 @@ def steps_run(run: xr.Dataset) -> np.ndarray:
 
 
 def mask_steps(values: np.ndarray, quantity: Quantity, ran: np.ndarray) -> np.ndarray:
-    """Values (sample, ...) of the first `ran` steps of each sample; later steps are NaN, or 0 in a flag.
+    """Values (sample, ...) of the first `ran` steps of each sample; later ones NaN, 0 in a flag, or false.
 
     ran: (sample,). Values without steps and images are returned unchanged.
     """
@@ -207,7 +220,8 @@ def mask_steps(values: np.ndarray, quantity: Quantity, ran: np.ndarray) -> np.nd
     axis = 1 + quantity.dims.index("step")
     step = np.arange(values.shape[axis]).reshape(-1, *[1] * (values.ndim - axis - 1))
     kept = step < ran.reshape(-1, *[1] * (values.ndim - 1))
-    return np.where(kept, values, values.dtype.type(0 if quantity.dtype == "int8" else np.nan))
+    missing = np.nan if quantity.dtype.startswith("float") else 0
+    return np.where(kept, values, values.dtype.type(missing))
 
 
 def blocks(rows: np.ndarray, most: int) -> Iterator[np.ndarray]:
