@@ -4,6 +4,7 @@ The only module that knows Zarr-Python. Chunks carry a CRC-32C checksum: a flipp
 when read.
 """
 
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ _TEXT = (ZstdCodec(level=3), Crc32cCodec())
 # A chunk of nothing but NaN is written too, so that a file that was lost can be told from it.
 _KEEP_EMPTY = {"array.write_empty_chunks": True}
 _FEW = 64  # labels are few and small: at least so many are one chunk
+_FILTERS = threading.RLock()
 _LARGE = 2**27  # bytes of one sample's array past which a chunk is one step: Blosc ends at 2 GiB
 
 
@@ -178,8 +180,11 @@ def _create_coordinate(group: Any, name: str, axis: str, values: np.ndarray) -> 
 
 @contextmanager
 def fixed_width() -> Iterator[None]:
-    """Where words of fixed width are written: their data type is Zarr-Python's, and warned of as such."""
-    with warnings.catch_warnings():
+    """Where words of fixed width are written: their data type is Zarr-Python's, and warned of as such.
+
+    One thread at a time: each would put back the other's filters.
+    """
+    with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore", UnstableSpecificationWarning)
         yield
 

@@ -95,6 +95,10 @@ def test_a_run_that_grows_keeps_it_and_measures_only_what_is_new(path):
     group = xr.open_zarr(path, group="analysis").load()
     xr.testing.assert_identical(group.isel(sample=[0, 1]), old)
     assert group["sample"].values.tolist() == [0, 1, 2, 3]
+    run = xr.open_zarr(path).load()
+    for name in ("face", "prompt", "seed", "sigma"):
+        xr.testing.assert_identical(group.coords[name].variable, run[name].variable)
+    assert len(set(group.seed.values.tolist())) == 4
     assert not group.measured_latency.values[2:].any()
     assert np.isnan(group.latency_seconds.values[2:]).all()
     with pytest.raises(RunError, match="is not measured"):
