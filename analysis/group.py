@@ -166,8 +166,12 @@ def repeat(path: Path, run: xr.Dataset) -> None:
 
 def repeated(run: xr.Dataset, sizes: Mapping[Any, int]) -> dict[str, xr.Variable]:
     """The coordinates that the group has of the run's, and of pictures, for axes of these sizes."""
-    own = {name: run[name].variable for name in REPEATED if set(run[name].dims) <= sizes.keys()}
-    found = {n: xr.Variable(v.dims, v.values, v.attrs) for n, v in own.items()}
+    own = {name: run[name].variable for name in REPEATED if name in run.coords}
+    found = {
+        name: xr.Variable(values.dims, values.values, values.attrs)
+        for name, values in own.items()
+        if set(values.dims) <= sizes.keys()
+    }
     for axis in UPRIGHT:
         if axis in sizes:
             about = {"units": "1", **described(axis, MEANINGS[axis])}
