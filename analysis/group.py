@@ -113,10 +113,16 @@ def create(
     axes = {
         name: before[name].variable  # in the type that it has
         if name in before
-        else (axis, np.asarray(values), {"units": "1", **described(name, MEANINGS[name])})
+        else _axis(name, axis, values)
         for name, (axis, values) in coordinates.items()
     }
     _add(path, run, xr.Dataset(variables, axes), chunks)
+
+
+def _axis(name: str, axis: str, values: Any) -> tuple[str, np.ndarray, dict[str, str]]:
+    array = np.asarray(values)
+    unit = {} if array.dtype.kind == "U" else {"units": "1"}
+    return axis, array, unit | described(name, MEANINGS[name])
 
 
 def _about(name: str, quantity: Quantity, metric: Metric, provenance: Any) -> dict[str, Any]:

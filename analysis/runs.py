@@ -65,7 +65,7 @@ def unknown(run: xr.Dataset) -> dict[str, xr.Variable]:
         name: xr.Variable(
             declared.dims,
             KNOWN[name].stored([ABSENT] * run.sizes["sample"]),
-            {"units": declared.units, **described(name, declared.long_name)},
+            declared.unit() | described(name, declared.long_name),
         )
         for name, declared in SAMPLE_COORDINATES.items()
         if name not in run.variables

@@ -125,7 +125,7 @@ def _declared(column: Column, name: str = "") -> tuple[Variable, dict[str, Any]]
 
 
 def _about(name: str, declared: Variable) -> dict[str, Any]:
-    return {"units": declared.units, **described(name, declared.long_name)}
+    return declared.unit() | described(name, declared.long_name)
 
 
 def _create(
@@ -172,7 +172,7 @@ def _create_coordinate(group: Any, name: str, axis: str, values: np.ndarray) -> 
         dtype=values.dtype,
         dimension_names=(axis,),
         compressors=_TEXT if text else _NUMBERS,
-        attributes={"units": "1", **described(name, meaning)},
+        attributes=({} if text else {"units": "1"}) | described(name, meaning),
     )
     if len(values):
         array[:] = values

@@ -60,6 +60,10 @@ class Variable:
     units: str
     long_name: str
 
+    def unit(self) -> dict[str, str]:
+        """The attribute `units`; text has none, and plots would write one behind its name."""
+        return {} if self.dtype == "str" else {"units": self.units}
+
 
 def described(name: str, meaning: str) -> dict[str, str]:
     """Attributes of a variable on disk: its name in words, which plots label axes with, and its meaning."""

@@ -109,6 +109,7 @@ def test_the_five_lines_of_the_readme_draw_identity_against_sigma(
     assert axes.get_xlabel() == "sigma [1]"
     legend = axes.get_legend()
     assert legend is not None
+    assert legend.get_title().get_text() == "face"
     assert [text.get_text() for text in legend.get_texts()] == sorted(run.face.values.tolist())
     for line, face in zip(axes.get_lines(), sorted(run.face.values.tolist()), strict=True):
         own = run.similarity.sel(recogniser="pocket", alignment="fixed")
@@ -197,3 +198,5 @@ def test_long_names_are_short_and_definitions_are_beside_them(group, measured_po
         if not 0 < len(about["long_name"].split()) <= WORDS or not about["description"]
     ]
     assert wrong == []
+    unit = {name for name, values in group.variables.items() if "units" in values.attrs}
+    assert unit == {n for n, values in group.variables.items() if values.dtype.kind not in "UT"}
