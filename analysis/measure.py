@@ -14,7 +14,16 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from stepscope.analysis.group import create, discard, laid_out, unmark, write
+from stepscope.analysis.group import (
+    complete,
+    create,
+    discard,
+    laid_out,
+    repeat,
+    truths,
+    unmark,
+    write,
+)
 from stepscope.analysis.metrics import METRICS, Metric
 from stepscope.analysis.metrics.metric import Quantity, fingerprint
 from stepscope.analysis.metrics.perceptual_pocket import PocketDistance
@@ -90,6 +99,7 @@ def measure_all(
             )
         for metric in wanted:
             measure(path, recorded, metric, say)
+        repeat(path, recorded)
         publish_measured(path)  # a run that was measured before its document named the group
     everywhere = set.intersection(*({metric.name for metric in one} for one in kept), set(metrics))
     return [name for name in metrics if name in everywhere]
@@ -168,6 +178,8 @@ def measure(path: Path, recorded: xr.Dataset, metric: Metric, say: Say) -> None:
         discard(path, group, metric, coordinates)
         create(path, run, metric, coordinates, settings)
         group = measurements(path)
+    elif any(name not in group for name in quantities):  # measured by an older version
+        complete(path, run, group, metric)
     left = np.flatnonzero(group[MARK + metric.name].values != marks)
     if not len(left):
         return
@@ -181,6 +193,7 @@ def measure(path: Path, recorded: xr.Dataset, metric: Metric, say: Say) -> None:
         with reading(path, run.attrs):
             samples = run[names].isel(sample=slice(rows[0], rows[-1] + 1)).load()
             values, seen = metric(samples), recorded.isel(sample=rows)
+            values |= truths(quantities, values)
             kept = {
                 n: (("sample", *q.dims), mask(metric, samples, seen, values[n], q))
                 for n, q in quantities.items()
@@ -232,7 +245,9 @@ def mask(
         axis = 1 + quantity.dims.index("step")
         there = there.reshape(len(values), *[1] * (axis - 1), -1)
     there = there.reshape(*there.shape, *[1] * (values.ndim - there.ndim))
-    return np.where(there, values, values.dtype.type(0 if quantity.dtype == "int8" else np.nan))
+    return np.where(
+        there, values, values.dtype.type(np.nan if quantity.dtype.startswith("float") else 0)
+    )
 
 
 def blocks(rows: np.ndarray, most: int) -> Iterator[np.ndarray]:

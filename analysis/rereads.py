@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from stepscope.hooks.attributes import unpacked
 from stepscope.hooks.chunks import Chunks
 from stepscope.hooks.documents import FILE
 from stepscope.hooks.errors import RunError
@@ -34,7 +35,8 @@ def join_readings(path: Path, run: xr.Dataset) -> xr.Dataset:
         if not (folder / FILE).is_file():
             continue
         group = xr.open_zarr(folder, chunks=None, consolidated=True)
-        requested = group.attrs.get("samples")
+        about = unpacked(group.attrs)
+        requested = about.get("samples")
         if not requested:  # killed while the group was created
             continue
         complete = group["done"].values[requested].all()
@@ -46,7 +48,7 @@ def join_readings(path: Path, run: xr.Dataset) -> xr.Dataset:
                 f"{path} is damaged: {lost[0]} of its reading lacks {len(lost)} of its files. Remove "
                 f"{folder}, then run {reread_command(path, reading)}"
             )
-        attrs = {key: group.attrs[key] for key in ATTRIBUTES if key in group.attrs}
+        attrs = {key: about[key] for key in ATTRIBUTES if key in about}
         for name in names:
             variable = group[name].variable
             variable.attrs.update(attrs)

@@ -11,6 +11,7 @@ import xarray as xr
 
 from stepscope.analysis.remake import again, recording
 from stepscope.analysis.rereads import containing_group, join_readings
+from stepscope.hooks.attributes import unpacked
 from stepscope.hooks.chunks import Chunks
 from stepscope.hooks.documents import MEASURED, Documents
 from stepscope.hooks.errors import RunError, StepscopeError
@@ -28,13 +29,15 @@ PICTURES = {"row", "y", "token_y", "crop_row"}
 def open_recorded(path: str | Path) -> xr.Dataset:
     """A finished run as it was recorded, nothing read yet.
 
-    A sample coordinate that an older schema does not have is there with what stands for not known.
-    Raises RunError for what is not a run, is unfinished, damaged, or of a schema that is not read.
+    Its attributes are JSON values. A sample coordinate that an older schema does not have is there with
+    what stands for not known. Raises RunError for what is not a run, is unfinished, damaged, or of a
+    schema that is not read.
     """
     path = run_path(path)
     about = attributes(path)
     with reading(path, about):
         run = xr.open_zarr(path, chunks=None, consolidated=True)
+        run.attrs = unpacked(run.attrs)
         done = run["done"].values
     if not done.all():
         raise RunError(
@@ -74,7 +77,7 @@ def unknown(run: xr.Dataset) -> dict[str, xr.Variable]:
         name: xr.Variable(
             declared.dims,
             KNOWN[name].stored([ABSENT] * run.sizes["sample"]),
-            {"units": declared.units, **described(name, declared.long_name)},
+            declared.unit() | described(name, declared.long_name),
         )
         for name, declared in SAMPLE_COORDINATES.items()
         if name not in run.variables
@@ -121,7 +124,7 @@ def measurements(path: Path) -> xr.Dataset:
 
 
 def attributes(path: Path) -> dict[str, Any]:
-    """The run's attributes. Raises RunError for what is not a run, or of another schema."""
+    """The run's attributes as JSON values. Raises RunError for what is not a run, or of another schema."""
     if not path.exists():
         raise RunError(f"no run {str(path)!r}: python -m probes ... out={path} makes one")
     file = path / "zarr.json"
@@ -130,7 +133,7 @@ def attributes(path: Path) -> dict[str, Any]:
             f"{path} is not a run, it has no zarr.json: a run is what python -m probes makes"
         )
     try:
-        about = json.loads(file.read_text())["attributes"]
+        about = unpacked(json.loads(file.read_text())["attributes"])
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"{path} is damaged, its zarr.json cannot be read: remove it and record it again"

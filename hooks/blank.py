@@ -4,8 +4,10 @@ The only module that knows Zarr-Python. Chunks carry a CRC-32C checksum: a flipp
 when read.
 """
 
+import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,14 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec, ZstdCodec
+from zarr.errors import UnstableSpecificationWarning
 
+from stepscope.hooks.attributes import packed
 from stepscope.hooks.labels import KNOWN, Column, Label, columns_of, values_of
 from stepscope.hooks.layout import Layout
 from stepscope.hooks.vocabulary import (
     AXES,
+    BLOCK_COORDINATES,
     FOUND_COORDINATES,
     SAMPLE_COORDINATES,
     SCHEMA_VERSION,
@@ -36,6 +41,7 @@ _TEXT = (ZstdCodec(level=3), Crc32cCodec())
 # A chunk of nothing but NaN is written too, so that a file that was lost can be told from it.
 _KEEP_EMPTY = {"array.write_empty_chunks": True}
 _FEW = 64  # labels are few and small: at least so many are one chunk
+_FILTERS = threading.RLock()
 _LARGE = 2**27  # bytes of one sample's array past which a chunk is one step: Blosc ends at 2 GiB
 
 
@@ -44,7 +50,7 @@ def make_blank(
 ) -> None:
     """Make the run's folder, with the values of its coordinates."""
     columns = KNOWN | columns_of(labels, KNOWN, before=0)
-    with zarr.config.set(_KEEP_EMPTY):
+    with zarr.config.set(_KEEP_EMPTY), fixed_width():
         about = _attributes(layout, attributes, list(columns))
         group = zarr.create_group(path, zarr_format=3, attributes=about)
         for name, (declared, shape) in layout.variables.items():
@@ -55,7 +61,7 @@ def make_blank(
             array = _create(group, name, declared, (), len(labels), chunk=few, more=more)
             if labels:
                 array[:] = column.stored(values_of(labels, name))
-        for name, (axis, values) in layout.coordinates.items():
+        for name, (axis, values) in (layout.uprights() | layout.coordinates).items():
             _create_coordinate(group, name, axis, values)
         _create_coordinate(group, "sample", "sample", np.arange(len(labels)))
     _consolidate(path)
@@ -108,7 +114,7 @@ def _attributes(
     coordinates += [name for name, (axis, _) in layout.coordinates.items() if name != axis]
     return {
         "schema_version": SCHEMA_VERSION,
-        **attributes,
+        **packed(attributes),
         "coordinates": " ".join(coordinates),  # CF: xarray makes these coordinates, not variables
     }
 
@@ -121,7 +127,7 @@ def _declared(column: Column, name: str = "") -> tuple[Variable, dict[str, Any]]
 
 
 def _about(name: str, declared: Variable) -> dict[str, Any]:
-    return {"units": declared.units, **described(name, declared.long_name)}
+    return declared.unit() | described(name, declared.long_name)
 
 
 def _create(
@@ -158,22 +164,35 @@ def _create(
 
 
 def _create_coordinate(group: Any, name: str, axis: str, values: np.ndarray) -> None:
-    text = values.dtype.kind in "UT"
+    """Text is of fixed width: xarray draws no axis of words of any length."""
+    text = values.dtype.kind == "U"
+    meaning = {**AXES, **BLOCK_COORDINATES}.get(name, f"{name} of the {axis}")
     array = group.create_array(
         name,
         shape=values.shape,
         chunks=(max(len(values), _FEW),),
-        dtype=str if text else values.dtype,
+        dtype=values.dtype,
         dimension_names=(axis,),
         compressors=_TEXT if text else _NUMBERS,
-        attributes={"units": "1", **described(name, AXES.get(name, f"{name} of the {axis}"))},
+        attributes=({} if text else {"units": "1"}) | described(name, meaning),
     )
     if len(values):
-        array[:] = values.astype(object) if text else values
+        array[:] = values
+
+
+@contextmanager
+def fixed_width() -> Iterator[None]:
+    """Where words of fixed width are written: their data type is Zarr-Python's, and warned of as such.
+
+    One thread at a time: each would put back the other's filters.
+    """
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnstableSpecificationWarning)
+        yield
 
 
 def _consolidate(path: Path) -> None:
-    with warnings.catch_warnings():
+    with fixed_width():
         # xarray reads consolidated metadata of format 3, as Zarr-Python writes it; the format's
         # specification does not have it yet.
         warnings.filterwarnings("ignore", message="Consolidated metadata")

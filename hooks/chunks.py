@@ -27,8 +27,7 @@ class Chunks:
     def __init__(
         self, folder: Path, document: Mapping[str, Any], scratch: Path | None = None
     ) -> None:
-        kind = document["data_type"]
-        self.dtype = np.dtype(object if kind == "string" else kind)
+        self.dtype = _dtype(document["data_type"])
         self._folder, self._document = folder, document
         self._scratch = folder if scratch is None else scratch
         keys = document["chunk_key_encoding"]
@@ -137,6 +136,15 @@ class Chunks:
             return data.reshape(self._chunk).astype(self.dtype)
         except (ValueError, RuntimeError) as error:
             raise RunError(f"{path} is damaged: {error}") from error
+
+
+def _dtype(kind: Any) -> np.dtype:
+    """The numpy type of a data type in a metadata document: its name, or its name and configuration."""
+    if isinstance(kind, Mapping):
+        if kind["name"] != "fixed_length_utf32":
+            raise RunError(f"no data type {kind['name']!r} is read here")
+        return np.dtype(f"<U{kind['configuration']['length_bytes'] // 4}")
+    return np.dtype(object if kind == "string" else kind)
 
 
 def _holds(file: str) -> bool:

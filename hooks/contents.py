@@ -70,8 +70,12 @@ class Contents:
         self.documents.sweep()
         others = self._write_labels(labels, old)
         for name in self.documents.along_sample():
-            if name in ("sample", f"{MEASURED}/sample"):
-                self._array(name, self.documents.array(name)).write(old, np.arange(old, size))
+            group, _, own = name.rpartition("/")
+            array = self._array(name, self.documents.array(name))
+            if own == "sample":
+                array.write(old, np.arange(old, size))
+            elif group == MEASURED and own in KNOWN:  # what was measured repeats some coordinates
+                array.write(old, KNOWN[own].stored(values_of(labels, own)))
         self.arrays["done"].write(old, np.ones(len(labels), bool))
         self.documents.grow(size, others)
         if others:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stepscope.hooks import atomic
+from stepscope.hooks.attributes import annotated, unpacked
 from stepscope.hooks.errors import RunError
 
 FILE = "zarr.json"
@@ -67,11 +68,16 @@ class Documents:
 
     @property
     def attributes(self) -> dict[str, Any]:
+        """The group's attributes as JSON values, whichever form they have on disk."""
+        return unpacked(self._stored)
+
+    @property
+    def _stored(self) -> dict[str, Any]:
         return dict(self._group.get("attributes", {}))
 
     def annotate(self, **attributes: Any) -> None:
         """Replace attributes of the group, visible at once to readers."""
-        self._group["attributes"] = self.attributes | attributes
+        self._group["attributes"] = annotated(self._stored, attributes)
         self._publish()
 
     def array(self, name: str) -> Document:
@@ -98,7 +104,7 @@ class Documents:
         names = [name for name in self.along_sample() if name not in others]
         grown = [self._all[name] for name in names]
         sizes = [document["shape"][0] for document in grown]
-        attributes = self.attributes
+        attributes = self._stored
         before = {name: self._all.get(name) for name in (*names, *others)}
         for document in grown:
             document["shape"][0] = size

@@ -24,13 +24,19 @@ from typing import Any, Literal
 import numpy as np
 
 from stepscope.hooks.errors import RunError
-from stepscope.hooks.vocabulary import AXES, SAMPLE_COORDINATES, VARIABLES, Variable
+from stepscope.hooks.vocabulary import (
+    AXES,
+    BLOCK_COORDINATES,
+    SAMPLE_COORDINATES,
+    VARIABLES,
+    Variable,
+)
 
 Label = Mapping[str, Any]
 """Values of the sample coordinates of one sample: face, prompt, seed, and any of the user's own."""
 Kind = Literal["str", "float", "int", "bool", "json"]
 
-RESERVED = {*AXES, *VARIABLES, "block_kind", "block_index", "analysis", "zarr.json"}
+RESERVED = {*AXES, *VARIABLES, *BLOCK_COORDINATES, "analysis", "zarr.json"}
 """Names in every run that no label can have, whatever the run holds."""
 _STORED = {"int": "int64", "float": "float64"}
 _NONE: dict[str, Any] = {"str": "", "int64": -1, "float64": math.nan}

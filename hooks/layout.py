@@ -8,7 +8,7 @@ import numpy as np
 
 from stepscope.hooks.capture import Capture
 from stepscope.hooks.sites import Block
-from stepscope.hooks.vocabulary import STAGES, VARIABLES, Variable
+from stepscope.hooks.vocabulary import STAGES, UPRIGHT, VARIABLES, Variable
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,13 @@ class Layout:
             for name, (declared, shape) in self.variables.items()
             if declared.dims[0] == "sample"
         }
+
+    def uprights(self) -> dict[str, tuple[str, np.ndarray]]:
+        """Coordinates of the axes that run down a picture: 0, -1, ..., so that plots draw it upright."""
+        sizes: dict[str, int] = {}
+        for declared, shape in self.variables.values():
+            sizes |= zip(reversed(declared.dims), reversed(shape), strict=False)
+        return {axis: (axis, -np.arange(sizes[axis])) for axis in UPRIGHT if axis in sizes}
 
 
 def layout(
@@ -88,14 +95,21 @@ def layout(
         "branch": ("branch", np.array(branches)),
         "stream": ("stream", np.array(streams)),
         "stage": ("stage", np.array(STAGES)),
-        "block": ("block", np.array([b.name for b in blocks])),
-        "block_kind": ("block", np.array([b.kind for b in blocks])),
-        "block_index": ("block", np.array([b.index for b in blocks])),
+        **_of_blocks("block", blocks),
         "rgb": ("rgb", np.array(["red", "green", "blue"])),
     }
     if adapter_blocks:
-        coordinates["adapter_block"] = ("adapter_block", np.array([b.name for b in adapter_blocks]))
+        coordinates |= _of_blocks("adapter_block", adapter_blocks)
     return Layout(variables, coordinates)
+
+
+def _of_blocks(axis: str, blocks: Sequence[Block]) -> dict[str, tuple[str, np.ndarray]]:
+    """The coordinates of an axis of blocks, which are given in order of execution."""
+    return {
+        axis: (axis, np.array([b.name for b in blocks])),
+        f"{axis}_kind": (axis, np.array([b.kind for b in blocks])),
+        f"{axis}_index": (axis, np.arange(len(blocks))),
+    }
 
 
 def full_variable(site: str, token: int, channel: int) -> Variable:

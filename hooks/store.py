@@ -23,7 +23,7 @@ from stepscope.hooks.labels import KNOWN, Label, refuse_labels
 from stepscope.hooks.layout import Layout
 from stepscope.hooks.lock import Lock, alone
 from stepscope.hooks.paths import run_path
-from stepscope.hooks.vocabulary import READABLE, SCHEMA_VERSION, STEP_COORDINATES
+from stepscope.hooks.vocabulary import GROWABLE, READABLE, SCHEMA_VERSION, STEP_COORDINATES
 
 
 class Run:
@@ -72,14 +72,14 @@ class Run:
     def open(cls, path: str | Path) -> "Run":
         """The run at `path`, to be added to or continued.
 
-        Raises RunError if there is none, if its schema is another version, or if a coordinate is
+        Raises RunError if there is none, if its schema version is not in `GROWABLE`, or if a coordinate is
         damaged: Zarr would read a lost one as the fill value. UnsupportedPathError as `run_path`.
         """
         path = run_path(path)
         if not (path / FILE).exists():
             raise RunError(f"{path} is not a run: it has no {FILE}")
         version = Documents(path).attributes.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if version not in GROWABLE:
             old = f"{path} has schema version {version}; this stepscope writes {SCHEMA_VERSION}"
             readable = (
                 ", and reads it: it can be measured, but not added to. Record into another run"

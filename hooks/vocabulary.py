@@ -11,15 +11,30 @@ AXES = {
     "stream": "which tokens: image, reference, text, padding, image_prompt, identity",
     "stage": "part of the pipeline that is timed",
     "channel": "latent channel",
-    "y": "latent row, from the top",
+    "y": "minus the latent row, from the top: 0, -1, ..., so that plots draw the top on top",
     "x": "latent column, from the left",
-    "token_y": "row of the image token's place in the token grid, from the top",
+    "token_y": "minus the row of the image token in the token grid, from the top: 0, -1, ..., so that "
+    "plots draw the top on top",
     "token_x": "column of the image token's place in the token grid, from the left",
-    "row": "image row in pixels, from the top",
+    "row": "minus the image row in pixels, from the top: 0, -1, ..., so that plots draw the top on top",
     "column": "image column in pixels, from the left",
+    "crop_row": "minus the row of the aligned face in pixels, from the top: 0, -1, ..., so that plots draw "
+    "the top on top",
     "rgb": "colour channel",
 }
 """Axis words; the same in array dimensions, einops patterns and figures."""
+
+UPRIGHT = ("row", "y", "token_y", "crop_row")
+"""Axes that run down a picture. xarray and matplotlib draw upwards, so their values descend."""
+
+BLOCK_COORDINATES = {
+    "block_kind": "kind of transformer block",
+    "block_index": "place of the block among all blocks of the denoiser, in order of execution",
+    "adapter_block_kind": "kind of transformer block in the adapter's own network",
+    "adapter_block_index": "place of the block among all blocks of the adapter's own network, in order of "
+    "execution",
+}
+"""Coordinates of the axes `block` and `adapter_block`."""
 
 STREAMS = ("image", "reference", "text", "padding", "image_prompt", "identity")
 """Tokens of the noisy image; of reference images behind them; of the text, without and of its padding;
@@ -29,9 +44,11 @@ BRANCHES = ("positive", "negative", "perturbed", "image_only")
 """The prompt; the negative prompt; a perturbed copy (PAG, SAG); InstructPix2Pix without the text."""
 
 STAGES = ("face", "text", "adapter", "denoiser", "vae")
-SCHEMA_VERSION = 2
-READABLE = (1, 2)
-"""Schema versions that analysis reads; only the newest is written and added to."""
+SCHEMA_VERSION = 3
+READABLE = (1, 2, 3)
+"""Schema versions that analysis reads; new runs are of the newest."""
+GROWABLE = (2, 3)
+"""Schema versions of the runs that samples are added to. A run keeps its version and its form."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +59,10 @@ class Variable:
     dtype: str
     units: str
     long_name: str
+
+    def unit(self) -> dict[str, str]:
+        """The attribute `units`; text has none, and plots would write one behind its name."""
+        return {} if self.dtype == "str" else {"units": self.units}
 
 
 def described(name: str, meaning: str) -> dict[str, str]:

@@ -6,6 +6,8 @@ import pytest
 import torch
 import xarray as xr
 
+from stepscope.hooks.attributes import unpacked
+
 SMALL = {"height": 16, "width": 24, "num_inference_steps": 3, "output_type": "np"}
 FLUX_SMALL = {"height": 32, "width": 48, "num_inference_steps": 3, "max_sequence_length": 16}
 NO_STEP: Any = {"callback_on_step_end": lambda *args: pytest.fail("a step ended")}
@@ -17,4 +19,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def opened(path: Any) -> xr.Dataset:
-    return xr.open_zarr(path).load()
+    """The run as plain xarray reads it, with its attributes as JSON values."""
+    run = xr.open_zarr(path).load()
+    run.attrs = unpacked(run.attrs)
+    return run

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
 from PIL import Image
 
+from stepscope.analysis.runs import open_recorded
 from stepscope.probes.control import drawn, load_control, resized_and_padded
 from stepscope.probes.faces import Finder
 from tests.models import REFERENCE
@@ -104,7 +104,7 @@ def test_a_run_says_where_the_face_of_its_photo_was_found_and_by_what(typed, tmp
     out = tmp_path / "run.zarr"
     answer = typed(words(face, control_image=f"{tmp_path}/pose.png", out=out))
     assert answer.status == 0, answer.err
-    attrs = xr.open_zarr(out).attrs
+    attrs = open_recorded(out).attrs
     assert attrs["configuration"]["control_image_kind"] == "photo"
     assert np.array(attrs["control_image"]["keypoints"]).shape == (5, 2)
     assert attrs["control_image"]["detector"] == "det.onnx"

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
 from PIL import Image
 
+from stepscope.analysis.runs import open_recorded
 from stepscope.probes.faces import FaceError, FaceReader, Finder, face_files, read_embedding
 from stepscope.probes.pictures import SUFFIXES
 from tests.shell import infused, listed, run_command
@@ -179,7 +179,7 @@ def test_run_from_an_image_holds_its_face(reader, tmp_path):
     image = PORTRAITS / "02_0.png"
     detector: dict[str, Any] = {"adapter__detector": PACK, "adapter__encoder": ENCODER}
     assert run_command(infused(faces=listed(image), out=tmp_path / "run.zarr", **detector)) == 0
-    run, face = xr.open_zarr(tmp_path / "run.zarr"), reader.read("02_0", image)
+    run, face = open_recorded(tmp_path / "run.zarr"), reader.read("02_0", image)
     assert run.face.values.tolist() == ["02_0"]
     np.testing.assert_array_equal(run.face_embedding[0], face.embedding)
     np.testing.assert_array_equal(run.face_crop[0], face.crop)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stepscope.analysis.runs import open_recorded
 from stepscope.hooks.labels import stored_seed
 from stepscope.probes import grid
 from tests.shell import tiny
@@ -49,7 +49,7 @@ def test_a_seed_of_64_bits_makes_its_noise_and_is_kept_as_the_same_bits(seeds, t
     answer = typed(tiny(seeds=f"[{','.join(map(str, seeds))}]", out=tmp_path / "run.zarr"))
     assert answer.status == 0, answer.err
     assert "warning" not in answer.err
-    run = xr.open_zarr(tmp_path / "run.zarr")
+    run = open_recorded(tmp_path / "run.zarr")
     assert run.seed.dtype == np.int64
     assert run.generator.values.tolist() == [f"seed {seed % 2**64}" for seed in seeds]
     assert [seed % 2**64 for seed in run.seed.values.tolist()] == [seed % 2**64 for seed in seeds]

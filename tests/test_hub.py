@@ -4,10 +4,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-import xarray as xr
 from huggingface_hub import errors
 
 from stepscope.analysis.metrics.decode import vae_folder
+from stepscope.analysis.runs import open_recorded
 from stepscope.probes.backbones import backbone_folder
 from stepscope.probes.identity import identity
 from stepscope.probes.infusenet import adapter_folder
@@ -133,7 +133,7 @@ def test_what_is_downloaded_is_what_a_run_reads(hub, typed, face, tmp_path):
     assert answer.status == 0, answer.err
     for repository, folder in ((DEV, "flux-dev"), (YOU, "infinite-you")):
         assert hub.names(repository) == sorted(listing(INFINITE_YOU / folder))
-    weights = xr.open_zarr(tmp_path / "run.zarr").attrs["weights"]
+    weights = open_recorded(tmp_path / "run.zarr").attrs["weights"]
     made = {name for name in weights if name.startswith(("backbone/", "adapter/"))}
     assert len(made) == 6  # four of FLUX, InfuseNet and its projection
     hub.offline, hub.asked = True, []

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 from PIL import Image
 
+from stepscope.analysis.runs import open_recorded
 from tests.models import INFINITE_YOU
 from tests.shell import Words, infused, listed, tiny
 from tests.test_faces import ENCODER, PACK, PORTRAITS
@@ -124,7 +125,7 @@ def test_models_that_are_other_elsewhere_are_another_configuration(place, out, t
 
 def test_the_detector_is_one_of_the_models_where_it_found_a_face(place, out, typed, face):
     assert typed(words(place, PORTRAITS / "00_0.png", out)).status == 0
-    assert sha(PACK / "det.onnx") == xr.open_zarr(out).attrs["weights"]["detector/det.onnx"][:12]
+    assert sha(PACK / "det.onnx") == open_recorded(out).attrs["weights"]["detector/det.onnx"][:12]
     flip(place / "pack" / "recognition.onnx")  # finds no face
     assert "nothing to do" in typed(words(place, PORTRAITS / "00_0.png", out)).out
     given = out.with_name("given.zarr")
@@ -153,7 +154,7 @@ def test_a_touched_file_is_read_once(finished, place, out, typed, monkeypatch):
     )
     assert typed(words).status == 0
     assert read == [str(file)]
-    stamps = xr.open_zarr(out).attrs["weight_stamps"]
+    stamps = open_recorded(out).attrs["weight_stamps"]
     assert stamps["backbone/vae/" + file.name].endswith(" 1000000000 ns")  # so the next does not
 
 

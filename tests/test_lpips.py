@@ -62,7 +62,7 @@ def test_a_runs_pairs_and_steps_are_measured(folder: Path, said: dict[str, Any])
     np.testing.assert_allclose(steps, said["run"]["steps"], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(steps[:, -1], 0, atol=1e-7)
     assert (steps[:, 0] > 0.01).all()
-    assert pairs.attrs["provenance"]["settings"]["model"]["network"] == "alex"
+    assert json.loads(pairs.attrs["provenance"])["settings"]["model"]["network"] == "alex"
 
 
 def test_weights_that_are_not_there_say_where_to_put_them(

@@ -89,8 +89,8 @@ def test_a_variable_says_how_it_was_measured(measured_pocket: Path) -> None:
         about = found[name].attrs
         assert {"units", "long_name", "description", "direction", "provenance"} <= set(about)
         assert 1 <= len(about["long_name"].split()) <= 5
-        assert about["provenance"]["versions"]["torch"]
-    used = found["similarity"].attrs["provenance"]["settings"]
+        assert json.loads(about["provenance"])["versions"]["torch"]
+    used = json.loads(found["similarity"].attrs["provenance"])["settings"]
     assert used["det_size"] == 128
     judge = used["recognisers"][0]["files"]["recognition.onnx"]
     assert judge == hashlib.sha256(

@@ -33,8 +33,9 @@ def strict():
 def recorded_by_calls(tmp_path_factory) -> Path:
     """A pipeline's own run: two calls."""
     case, path = CASES["flux"], tmp_path_factory.mktemp("own") / "run.zarr"
-    with record(case.pipe, path):
+    with record(case.pipe, path) as recording:
         for seed in (0, 1):
+            recording.label([{"face": "ann"}])
             case(seeds=(seed,), steps=2)
     return path
 
@@ -95,6 +96,10 @@ def test_a_run_that_grows_keeps_it_and_measures_only_what_is_new(path):
     group = xr.open_zarr(path, group="analysis").load()
     xr.testing.assert_identical(group.isel(sample=[0, 1]), old)
     assert group["sample"].values.tolist() == [0, 1, 2, 3]
+    run = xr.open_zarr(path).load()
+    for name in ("face", "prompt", "seed", "sigma"):
+        xr.testing.assert_identical(group.coords[name].variable, run[name].variable)
+    assert len(set(group.seed.values.tolist())) == 4
     assert not group.measured_latency.values[2:].any()
     assert np.isnan(group.latency_seconds.values[2:]).all()
     with pytest.raises(RunError, match="is not measured"):
@@ -102,6 +107,16 @@ def test_a_run_that_grows_keeps_it_and_measures_only_what_is_new(path):
     assert measured(path) == [f"{path}: latency, 2 of 4 samples"]
     assert open_measured(path).latency_seconds.sel(part="total").notnull().all()
     assert measured(path) == []
+
+
+@pytest.mark.parametrize("name", ["face", "sigma"])
+def test_a_coordinate_that_was_being_written_when_all_was_killed_is_written_again(path, name):
+    measured(path)
+    whole = xr.open_zarr(path, group="analysis").load()
+    shutil.rmtree(path / "analysis" / name / "c")
+    assert not xr.open_zarr(path, group="analysis").load().identical(whole)
+    assert measured(path) == []  # what was measured stands
+    xr.testing.assert_identical(xr.open_zarr(path, group="analysis").load(), whole)
 
 
 def test_what_an_older_version_measured_becomes_known(path):

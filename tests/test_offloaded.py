@@ -14,6 +14,7 @@ from stepscope.hooks import Capture, record
 from tests.cases import PROMPT, wiring
 from tests.models import PIPELINES
 from tests.oracle_watch import Watch
+from tests.small import opened
 
 CALLS: dict[str, dict[str, Any]] = {
     "flux": {"height": 32, "width": 48, "max_sequence_length": 16},
@@ -38,7 +39,7 @@ def recorded(pipe: Any, family: str, path: Path) -> xr.Dataset:
     """A run of one call."""
     with record(pipe, path, Capture(velocity=True)):
         call(pipe, family)
-    return xr.open_zarr(path).load()
+    return opened(path)
 
 
 def in_groups(model: Any, folder: Path) -> None:

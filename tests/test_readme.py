@@ -42,6 +42,8 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     pipe.default_sample_size = 32  # 128 x 128 pixels
     pipe.set_progress_bar_config(disable=True)
     monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    Path("runs/first.zarr").symlink_to(tmp_path / "run.zarr")
     names = {"pipe": pipe}
     for text in PYTHON:
         exec(compile(text, "README.md", "exec"), names)

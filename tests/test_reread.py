@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 from stepscope.analysis.runs import open_recorded
+from stepscope.hooks.attributes import unpacked
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.store import Run
 from stepscope.probes import reread as module
@@ -61,7 +62,8 @@ def read(made) -> Path:
 
 
 def values(path: Path, reading: str = "") -> xr.Dataset:
-    return xr.open_zarr(path / "reread" / reading if reading else path, chunks=None).load()
+    found = xr.open_zarr(path / "reread" / reading if reading else path, chunks=None).load()
+    return found.assign_attrs(unpacked(found.attrs))
 
 
 def files(path: Path) -> dict[str, str]:

@@ -15,6 +15,7 @@ from stepscope.hooks.errors import RunError
 from stepscope.probes.composing import composed
 from stepscope.probes.provenance import configuration
 from stepscope.probes.study import Study
+from tests.small import opened
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def change(path: Path, **attributes: object) -> None:
 
 
 def test_a_measured_run_is_the_record_and_its_measurements(measured_pocket: Path, pocket_run: Path):
-    found, recorded = open_measured(measured_pocket), xr.open_zarr(pocket_run).load()
+    found, recorded = open_measured(measured_pocket), opened(pocket_run)
     assert set(recorded.variables) < set(found.variables)
     xr.testing.assert_identical(found[list(recorded)][list(recorded)].load(), recorded)
     assert {"similarity", "final_similarity", "sharpness", "decoded"} <= set(found)

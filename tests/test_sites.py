@@ -17,7 +17,7 @@ def test_flux_blocks_are_named_in_order_of_execution(recorded):
     run = recorded(CASES["infusenet"]).run
     assert run.block.values.tolist() == FLUX_BLOCKS
     assert run.block_kind.values.tolist() == ["double"] * 3 + ["single"] * 5
-    assert run.block_index.values.tolist() == [0, 1, 2, 0, 1, 2, 3, 4]
+    assert run.block_index.values.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
     assert run.adapter_block.values.tolist() == [*FLUX_BLOCKS[:2], *FLUX_BLOCKS[3:6]]
 
 

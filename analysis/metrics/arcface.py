@@ -101,7 +101,7 @@ class ArcfaceFinal(Recognition):
         )
         return {
             "final_similarity": Quantity(("recogniser",), "float32", "1", told, "higher is better"),
-            "final_found": found_flags(("recogniser",), "the final image"),
+            **found_flags("final_found", ("recogniser",), "the final image"),
             "final_keypoints": Quantity(
                 ("recogniser", "keypoint", "xy"),
                 "float32",
@@ -163,7 +163,7 @@ class Arcface(Recognition):
             "similarity": Quantity(
                 ("step", "recogniser", "alignment"), "float32", "1", told, "higher is better"
             ),
-            "found": found_flags(("step", "recogniser"), "the step's decoded x0"),
+            **found_flags("found", ("step", "recogniser"), "the step's decoded x0"),
         }
 
     def coordinates(self, run: xr.Dataset) -> dict[str, tuple[str, Any]]:
@@ -192,9 +192,16 @@ class Arcface(Recognition):
         }
 
 
-def found_flags(dims: tuple[str, ...], image: str) -> Quantity:
-    """The variable that says whether a face was found in an image, which is named in words."""
-    return Quantity(dims, "int8", "1", f"whether a face was found in {image}", more=FLAGS)
+def found_flags(name: str, dims: tuple[str, ...], image: str) -> dict[str, Quantity]:
+    """Whether a face was found in an image, which is named in words: why not, and as yes or no."""
+    told = f"whether a face was found in {image}"
+    yes = f"{told}; false also where none was looked for: {name} says so"
+    return {
+        name: Quantity(dims, "int8", "1", told, more=FLAGS),
+        f"{name.removesuffix('found')}face_found": Quantity(
+            dims, "bool", "1", yes, true_where=(name, FOUND)
+        ),
+    }
 
 
 def bgr(images: np.ndarray) -> np.ndarray:

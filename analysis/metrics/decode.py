@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL
 from stepscope.analysis.metrics.metric import Metric, Quantity, digests
 from stepscope.analysis.there import images_there, not_finite
 from stepscope.hooks.errors import StepscopeError
+from stepscope.hooks.vocabulary import UPRIGHT
 from stepscope.probes.backbones import pick_device
 from stepscope.probes.places import located
 from stepscope.probes.weights import WeightsError, explained, folder
@@ -65,7 +66,8 @@ class Decode(Metric):
         if "image" in self.quantities(run):
             factor = 2 ** (len(run.attrs["vae"]["block_out_channels"]) - 1)
             for axis, latent in (("row", "y"), ("column", "x")):
-                found[axis] = (axis, np.arange(run.sizes[latent] * factor))
+                place = np.arange(run.sizes[latent] * factor)
+                found[axis] = (axis, -place if axis in UPRIGHT else place)
         return found
 
     def settings(self, run: xr.Dataset) -> dict[str, Any]:

@@ -21,7 +21,8 @@ Direction = Literal["higher is better", "lower is better", "neither"]
 class Quantity:
     """One measured variable: its dimensions after `sample`, numpy dtype, unit, meaning, direction.
 
-    more: further attributes.
+    more: further attributes. true_where: for a truth value, the variable of the same metric and the value
+        of it where this one is true; the metric's call returns only the others.
     """
 
     dims: tuple[str, ...]
@@ -30,6 +31,7 @@ class Quantity:
     long_name: str
     direction: Direction = "neither"
     more: Mapping[str, Any] | None = None
+    true_where: tuple[str, int] | None = None
 
 
 class Metric(ABC):

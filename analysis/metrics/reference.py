@@ -82,6 +82,7 @@ class Reference(Recognition):
             "crop_column": columns,
         }
         axes: dict[str, tuple[str, Any]] = {n: (n, np.arange(size)) for n, size in sizes.items()}
+        axes["crop_row"] = ("crop_row", -np.arange(rows))
         return {**axes, "rgb": ("rgb", ["red", "green", "blue"])}
 
     def size(self, run: xr.Dataset) -> int:

@@ -144,8 +144,8 @@ class ArcfaceCarried(ReadingIdentity):
             "carried_similarity": Quantity(
                 (*axes, "alignment"), "float32", "1", text, "higher is better"
             ),
-            "carried_found": found_flags(
-                axes, "the decoded x0 with the adapter off for that evaluation"
+            **found_flags(
+                "carried_found", axes, "the decoded x0 with the adapter off for that evaluation"
             ),
         }
 
@@ -175,7 +175,7 @@ class ArcfaceSwapped(ReadingIdentity):
         axes = ("step", "recogniser", "alignment", "toward")
         return {
             "swapped_similarity": Quantity(axes, "float32", "1", text),
-            "swapped_found": found_flags(axes[:2], "the decoded x0 with another person's face"),
+            **found_flags("swapped_found", axes[:2], "the decoded x0 with another person's face"),
         }
 
     def coordinates(self, run: xr.Dataset) -> dict[str, tuple[str, Any]]:
@@ -206,8 +206,10 @@ class ArcfaceCommitted(ReadingIdentity):
         axes = ("off_from", "recogniser")
         return {
             "committed_similarity": Quantity(axes, "float32", "1", text, "higher is better"),
-            "committed_found": found_flags(
-                axes, "the final image with the adapter off from step off_from on"
+            **found_flags(
+                "committed_found",
+                axes,
+                "the final image with the adapter off from step off_from on",
             ),
         }
 
