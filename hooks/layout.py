@@ -8,7 +8,7 @@ import numpy as np
 
 from stepscope.hooks.capture import Capture
 from stepscope.hooks.sites import Block
-from stepscope.hooks.vocabulary import STAGES, UPRIGHT, VARIABLES, Variable
+from stepscope.hooks.vocabulary import FOUND_COORDINATES, STAGES, UPRIGHT, VARIABLES, Variable
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Layout:
     coordinates: dict[str, tuple[str, np.ndarray]] = field(repr=False)
 
     def bytes_per_sample(self) -> dict[str, int]:
-        """Uncompressed bytes of each variable along `sample`, for one sample."""
+        """Uncompressed bytes of each variable along `sample`, for one sample, coordinates aside."""
         return {
             name: prod(shape) * np.dtype(declared.dtype).itemsize
             for name, (declared, shape) in self.variables.items()
-            if declared.dims[0] == "sample"
+            if declared.dims[0] == "sample" and name not in FOUND_COORDINATES
         }
 
     def uprights(self) -> dict[str, tuple[str, np.ndarray]]:

@@ -238,7 +238,7 @@ def test_compiled_pipeline_is_refused(spoilt):
 def test_command_prints_every_claim(typed):
     answer = typed(tiny(), main=main)
     assert (answer.status, answer.err) == (0, "")
-    assert [line[:6] for line in answer.out.splitlines()] == ["ok    "] * 5
+    assert [line[:6] for line in answer.out.splitlines()] == ["ok    "] * 6
 
 
 def test_command_fails_where_a_claim_does(typed, monkeypatch):

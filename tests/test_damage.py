@@ -10,6 +10,7 @@ import xarray as xr
 
 from stepscope.hooks.errors import RunError
 from stepscope.hooks.store import Run
+from stepscope.hooks.vocabulary import FOUND_COORDINATES
 from tests.cases import CASES
 from tests.filled import filled
 from tests.shell import tiny
@@ -87,9 +88,9 @@ def test_recorded_run_is_checked_too(tmp_path, recorded):
 
 
 def coordinates(path: Path) -> list[str]:
-    """What is not a variable of samples: axes, labels and the schedule."""
+    """What is known before a sample is made: axes, labels and the schedule."""
     run = xr.open_zarr(path)
-    return [str(name) for name in run.variables if name in run.coords]
+    return [str(name) for name in run.coords if name not in FOUND_COORDINATES]
 
 
 def test_a_lost_or_flipped_coordinate_is_answered_in_one_line(tmp_path, recorded):
