@@ -2,6 +2,11 @@
 
 import sys
 
+from stepscope.probes.usage import answer_help
+
+if __name__ == "__main__":
+    answer_help("config")
+
 import stepscope.probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
 
 from stepscope.probes.command import command, entry

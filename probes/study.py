@@ -6,12 +6,13 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 
 from stepscope.hooks.capture import Capture
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.hooks.labels import stored_seed
 from stepscope.probes.places import placed
+from stepscope.probes.values import checked
 
 TEXT_TOKENS = 512  # diffusers' FluxPipeline.check_inputs
 # a key that is none of ours is a mistake, also after a plus
@@ -167,16 +168,7 @@ class Study:
         for name in {"faces", "prompts", "seeds"} & values.keys():
             if not isinstance(values[name], list):
                 values[name] = [values[name]]
-        try:
-            return TypeAdapter(cls).validate_python(placed(values))
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"])).replace("capture", "record")
-            if first["type"] == "unexpected_keyword_argument":
-                raise StepscopeError(f"no configuration key {key!r}") from error
-            if first["type"] == "missing":
-                raise StepscopeError(f"{key} is not set: name {key}=...") from error
-            raise StepscopeError(f"{key}={first['input']!r}: {first['msg']}") from error
+        return checked(cls, placed(values))
 
 
 def prompts_of(study: Study) -> list[str]:

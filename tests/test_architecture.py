@@ -58,7 +58,9 @@ def imports(path: Path) -> Iterator[tuple[str, str]]:
 
 def packages(path: Path) -> set[str]:
     """Packages that a file imports; of ours the room: `stepscope.hooks.store` is `hooks`."""
-    return {(module.removeprefix("stepscope.") or module).split(".")[0] for module, _ in imports(path)}
+    return {
+        (module.removeprefix("stepscope.") or module).split(".")[0] for module, _ in imports(path)
+    }
 
 
 def allowed(room: str) -> set[str]:
