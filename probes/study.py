@@ -172,7 +172,7 @@ class Study:
 
 
 def prompts_of(study: Study) -> list[str]:
-    """The study's prompts; the lines of a text file where one is named. Empty lines are left out.
+    """The study's prompts, each once; the lines of a text file where one is named, but empty ones.
 
     Raises StepscopeError if there is no such file, nothing in it, or no text in UTF-8.
     """
@@ -188,8 +188,8 @@ def prompts_of(study: Study) -> list[str]:
         lines = [line.strip() for line in text.splitlines()]
         if not any(lines):
             raise StepscopeError(f"prompt file {str(path)!r} is empty: a prompt a line")
-        return [line for line in lines if line]
-    return list(study.prompts)
+        return [*dict.fromkeys(line for line in lines if line)]
+    return [*dict.fromkeys(study.prompts)]
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
