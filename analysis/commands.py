@@ -3,16 +3,12 @@
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
-
 from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.probes import members
+from stepscope.probes.members import composed
 from stepscope.probes.provenance import default_out
 from stepscope.probes.readings import READINGS
 from stepscope.probes.study import Study, prompts_of
@@ -65,25 +61,7 @@ class Planned:
 
 def expand(line: str) -> Iterator[list[str]]:
     """The overrides of each run of a line, `steps=1,2` giving two; quoted as in a shell."""
-    choices = []
-    for override in OverridesParser.create().parse_overrides(shlex.split(line)):
-        key = override.get_key_element()
-        if override.is_sweep_override():
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        else:
-            choices.append([override.input_line or ""])
-    yield from (list(one) for one in product(*choices))
-
-
-def composed(overrides: Sequence[str]) -> dict[str, Any]:
-    """The configuration that `python -m probes` would have, as plain values."""
-    if GlobalHydra.instance().is_initialized():
-        found = compose("config", overrides=list(overrides))
-    else:
-        with initialize_config_module("stepscope.conf", version_base="1.3"):
-            found = compose("config", overrides=list(overrides))
-    values: Any = OmegaConf.to_container(found, resolve=True, throw_on_missing=True)
-    return values
+    yield from (words for words, _ in members.expand(shlex.split(line)))
 
 
 def plan(

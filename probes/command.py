@@ -25,6 +25,7 @@ from stepscope.probes.typed import SWEEP, hydra_words
 from stepscope.probes.usage import asks_for_help, usage
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+COMPOSING = (HydraException, OmegaConfBaseException, MissingConfigException)
 Work = Callable[[dict[str, Any]], object]
 Together = Callable[[Sequence[str]], object]
 
@@ -64,7 +65,7 @@ def command(entered: Callable[[], Any]) -> int:
             entered()
     except StepscopeError as error:
         return _say(str(error))
-    except (HydraException, OmegaConfBaseException, MissingConfigException) as error:
+    except COMPOSING as error:
         return _say(composition(error, typed))
     return 0
 
@@ -113,9 +114,7 @@ def mistake(error: Exception) -> str | None:
     """What the user can mend about an error, in one line; None for a fault of ours."""
     if isinstance(error, StepscopeError):
         return str(error)
-    if isinstance(
-        error, OmegaConfBaseException
-    ):  # a value that only a resolved configuration misses
+    if isinstance(error, COMPOSING):  # or a value that only a resolved configuration misses
         return composition(error, sys.argv[1:])
     where = memory(error)  # torch.OutOfMemoryError is a RuntimeError
     if where is not None:

@@ -18,11 +18,11 @@ def check_key(key: str, config_name: str, words: Sequence[str]) -> bool:
     top = key.split(".")[0]
     if top in FREE or "@" in key or top.startswith("hydra/"):
         return top == "places"
-    for group, chosen in known.chosen.items():
-        odd = chosen is not None and chosen != "???" and chosen not in known.groups[group]
-        if odd and _single(str(chosen)):
-            close = nearest(str(chosen), known.groups[group])
-            raise StepscopeError(f"no {group}={chosen!r}; {close}")
+    for group in known.groups:
+        names = _options_in(words, group)
+        odd = [name for name in names if name not in (*known.groups[group], "null")]
+        if odd and _single(",".join(names)):
+            raise StepscopeError(f"no {group}={odd[0]!r}; {nearest(odd[0], known.groups[group])}")
         if odd:  # a pattern of options
             return True
     if key in known.groups or key in known.keys or _above(key, known) or _within(key, known):
@@ -74,6 +74,12 @@ def _joined(first: str, second: str) -> str:
         for part in p[len("did you mean ") :].split(" or ")
     ]
     return f"did you mean {' or '.join(map(repr, list(dict.fromkeys(words))[:3]))}?"
+
+
+def _options_in(words: Sequence[str], group: str) -> list[str]:
+    """The options of a group that the words name, the last word holding."""
+    values = [w.partition("=")[2] for w in words if w.lstrip("+").startswith(f"{group}=")]
+    return [name.strip() for name in values[-1].split(",")] if values else []
 
 
 def _single(option: str) -> bool:

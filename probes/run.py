@@ -153,7 +153,8 @@ def denoise(loaded: models.Models, cells: Sequence[grid.Cell], out: Run) -> str:
     others = open_batches(done := out.done)
     if not others:
         claims.forget(open_batches(whole))
-        return f"all {counted(len(cells), 'sample')} are done{mine}"
+        whole_run = "the sample is" if len(cells) == 1 else f"all {len(cells)} samples are"
+        return f"{whole_run} done{mine}"
     done = done[places_of]
     return (
         f"{done.sum()} of {len(cells)} samples are done{mine}, and nothing is left to begin: the other "
