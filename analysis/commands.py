@@ -8,10 +8,11 @@ from typing import Any
 
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.probes import members
-from stepscope.probes.members import composed
+from stepscope.probes.composing import composed
 from stepscope.probes.provenance import default_out
 from stepscope.probes.readings import READINGS
 from stepscope.probes.study import Study, prompts_of
+from stepscope.probes.usage import says
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Experiment:
     """One experiment of the study.
 
     faces: how many of the models' faces. every_step: its runs are measured along the run, not at
-    its end alone. lines: what one would give to `python -m probes -m experiment=<name>`. readings: how
+    its end alone. lines: what one would give to `stepscope probe -m experiment=<name>`. readings: how
     `probes.reread` reads its runs again, and of which prompts, of all if none is named.
     """
 
@@ -93,7 +94,7 @@ def plan(
                 study = Study.from_config({**composed(words), "faces": chosen})
                 out = folder / default_out(study).name
                 said = [*words, f"faces=[{','.join(chosen)}]", f"out={out}"]
-                command = f"python -m probes {shlex.join(said)}"
+                command = f"{says('probe')} {shlex.join(said)}"
                 study = replace(study, out=str(out))
                 found.append(Planned(experiment, command, study, out))
     return [replace(one, path=host(one, found)) for one in found]

@@ -1,4 +1,4 @@
-"""`python -m analysis.paper`: run every experiment, measure, draw all figures and tables, and report."""
+"""`stepscope paper`: run every experiment, measure, draw all figures and tables, and report."""
 
 import shlex
 import sys
@@ -6,13 +6,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stepscope.probes.usage import answer_help
+
+if __name__ == "__main__":
+    answer_help("paper")
+
 import stepscope.probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
 
 import xarray as xr
 from hydra.core.hydra_config import HydraConfig
 
 from stepscope.analysis import report
-from stepscope.analysis.commands import Planned, composed, experiments, plan
+from stepscope.analysis.commands import Planned, experiments, plan
 from stepscope.analysis.cost import describe, label
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.exhibit import Exhibit
@@ -29,6 +34,7 @@ from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.hooks.labels import stored_seed
 from stepscope.hooks.paths import local_path
 from stepscope.probes.command import command, entry
+from stepscope.probes.composing import composed
 from stepscope.probes.faces import face_files
 from stepscope.probes.reread import Settings as Rereadings
 from stepscope.probes.reread import reread

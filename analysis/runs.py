@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from stepscope.analysis.commands import composed
+from stepscope.analysis.remake import again, recording
 from stepscope.analysis.rereads import containing_group, join_readings
 from stepscope.hooks.chunks import Chunks
 from stepscope.hooks.documents import MEASURED, Documents
@@ -18,6 +17,7 @@ from stepscope.hooks.errors import RunError, StepscopeError
 from stepscope.hooks.labels import ABSENT, KNOWN
 from stepscope.hooks.paths import run_path
 from stepscope.hooks.vocabulary import READABLE, SAMPLE_COORDINATES, described
+from stepscope.probes.usage import says
 
 GROUP = MEASURED
 MARK = "measured_"
@@ -56,6 +56,19 @@ def open_recorded(path: str | Path) -> xr.Dataset:
     return join_readings(path, run.assign_coords(unknown(run)))
 
 
+def open_run(path: str | Path) -> xr.Dataset:
+    """A finished run, with what was measured of it beside what was recorded.
+
+    Needs neither torch nor diffusers. Images, latents and maps stay on disk until they are asked for. A
+    metric of which a sample is not measured yet is left out. Raises RunError for what is not a run, is
+    unfinished, damaged, or of a schema that is not read.
+    """
+    path = run_path(path)
+    attributes(path)
+    marks = [name for name in measurements(path).variables if str(name).startswith(MARK)]
+    return open_measured(path) if marks else open_recorded(path)
+
+
 def unknown(run: xr.Dataset) -> dict[str, xr.Variable]:
     """The sample coordinates that a run of an older schema does not have, as not known."""
     return {
@@ -84,7 +97,7 @@ def open_measured(path: str | Path) -> xr.Dataset:
     of = {name: found[name].attrs.get("metric") for name in found.data_vars}
     kept = [name for name, by in of.items() if by in complete and not str(name).startswith(MARK)]
     if not kept or found.sizes["sample"] != run.sizes["sample"]:
-        raise RunError(f"{path} is not measured: python -m analysis runs=[{path}]")
+        raise RunError(f"{path} is not measured: {says('measure')} {path}")
     joined = run.assign(found[kept].drop_vars(list(run.coords), errors="ignore").variables)
     joined = joined.set_coords([name for name in ("conditioning",) if name in joined])
     with reading(path, run.attrs):
@@ -103,7 +116,7 @@ def measurements(path: Path) -> xr.Dataset:
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         raise RunError(
             f"{path}: its measurements cannot be read ({_first(error)}): remove {path / GROUP}, "
-            f"then python -m analysis runs=[{path}]"
+            f"then {says('measure')} {path}"
         ) from error
     return found.set_coords([name for name in ("conditioning",) if name in found])
 
@@ -111,11 +124,11 @@ def measurements(path: Path) -> xr.Dataset:
 def attributes(path: Path) -> dict[str, Any]:
     """The run's attributes. Raises RunError for what is not a run, or of another schema."""
     if not path.exists():
-        raise RunError(f"no run {str(path)!r}: python -m probes ... out={path} makes one")
+        raise RunError(f"no run {str(path)!r}: {says('probe')} ... out={path} makes one")
     file = path / "zarr.json"
     if not file.is_file():
         raise RunError(
-            f"{path} is not a run, it has no zarr.json: a run is what python -m probes makes"
+            f"{path} is not a run, it has no zarr.json: a run is what {says('probe')} makes"
         )
     try:
         about = json.loads(file.read_text())["attributes"]
@@ -154,49 +167,6 @@ def content(path: Path, name: str, sample: int) -> str:
     for file in array.files(sample):
         found.update(file.read_bytes())
     return found.hexdigest()
-
-
-def again(about: Mapping[str, Any], path: Path) -> str:
-    """The sentence for a run that is lost."""
-    return f"Remove it and record it again: {recording(about, path)}"
-
-
-def recording(about: Mapping[str, Any], out: str | Path) -> str:
-    """The shortest `python -m probes` that makes the run of these attributes."""
-    made = about.get("configuration")
-    if not isinstance(made, Mapping):
-        return "the pipeline's call under `hooks.record`"
-    values = {"record" if key == "capture" else key: value for key, value in made.items()}
-    adapter = (
-        (values.pop("adapter") or {"name": "none"}) if "adapter" in values else {"name": "none"}
-    )
-    backbone = values.pop("backbone", {})
-    words = [f"backbone={backbone.get('name')}", f"adapter={adapter.get('name')}"]
-    try:
-        default = composed(words)
-    except Exception:  # Hydra's and OmegaConf's: a configuration that is not in conf/
-        return f"its configuration is in {out}/zarr.json"
-    words += changes(default, values | {"backbone": backbone, "adapter": adapter})
-    return " ".join(["python -m probes", *map(shlex.quote, words), f"out={out}"])
-
-
-def changes(default: Mapping[str, Any], made: Mapping[str, Any], under: str = "") -> list[str]:
-    """The overrides that turn one configuration into the other."""
-    words = []
-    for key, value in made.items():
-        if isinstance(value, Mapping):
-            words += changes(default.get(key) or {}, value, f"{under}{key}.")
-        elif value != default.get(key):
-            words.append(f"{under}{key}={_hydra(value)}")
-    return words
-
-
-def _hydra(value: Any) -> str:
-    """A value in the grammar of Hydra's overrides."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return f"[{','.join(map(_hydra, value))}]"
-    plain = isinstance(value, str) and value.replace("/", "").replace(".", "").isalnum()
-    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _first(error: BaseException) -> str:

@@ -1,19 +1,8 @@
-"""Present tense: what happens while the model runs. Hooks, one clock, and the run they fill."""
+"""Present tense: what happens while the model runs. Hooks, one clock, and the run they fill.
 
-from stepscope.hooks.capture import Capture
-from stepscope.hooks.errors import StepscopeWarning
-from stepscope.hooks.families import register, register_pipeline
-from stepscope.hooks.recorder import record
-from stepscope.hooks.recording import Recording
-from stepscope.hooks.verify import Finding, verify
+Its names stand in `__init__.pyi` and are imported when they are first used: a run is read without torch.
+"""
 
-__all__ = [
-    "Capture",
-    "Finding",
-    "Recording",
-    "StepscopeWarning",
-    "record",
-    "register",
-    "register_pipeline",
-    "verify",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

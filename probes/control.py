@@ -6,7 +6,6 @@ Follows pipelines/pipeline_infu_flux.py of github.com/bytedance/InfiniteYou (`re
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,6 +16,7 @@ from PIL import Image
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.faces import FaceError, Finder
 from stepscope.probes.pictures import read_picture
+from stepscope.probes.places import located
 from stepscope.probes.study import Study
 
 # Eyes, nose, corners of the mouth, the left of the picture first; limbs join each to the nose.
@@ -45,7 +45,7 @@ def load_control(study: Study, finder: Finder) -> Control:
     size = (study.width, study.height)
     if study.control_image is None:
         return Control(Image.new("RGB", size))
-    picture = read_picture(Path(study.control_image).expanduser(), "control_image")
+    picture = read_picture(located(study.control_image), "control_image")
     if study.control_image_kind == "keypoints":
         return Control(picture)
     photo = resized_and_padded(picture, size)

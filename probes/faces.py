@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.pictures import SUFFIXES, read_picture
+from stepscope.probes.places import located
 from stepscope.probes.recognisers import Encode, aligned, load_detector, load_encoder
 from stepscope.probes.weights import WeightsError
 
@@ -49,7 +50,7 @@ def face_files(names: Sequence[str], word: str = "faces") -> dict[str, Path]:
     """
     paths: list[Path] = []
     for name in names:
-        path = Path(name).expanduser()
+        path = located(name)
         if path.is_dir():
             inside = [f for f in sorted(path.iterdir()) if _is_image(f)]
             if not inside:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.labels import stored_seed
+from stepscope.probes.places import located
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def read_latents(
 
     Raises StepscopeError if there is no such file, its shape is not the run's, or a value is not finite.
     """
-    file = Path(path).expanduser()
+    file = located(path)
     if not file.is_file():
         raise StepscopeError(f"initial_latents: no file {path!r}")
     try:

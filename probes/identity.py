@@ -11,6 +11,7 @@ from typing import Any
 
 from stepscope.probes.backbones import backbone_folder
 from stepscope.probes.infusenet import adapter_folder
+from stepscope.probes.places import located
 from stepscope.probes.study import Study
 from stepscope.probes.weights import (
     SETTING_FILES,
@@ -103,7 +104,7 @@ def _roots(study: Study) -> dict[str, Path]:
         return found
     with suppress(WeightsError):
         found["adapter"] = adapter_folder(study.adapter, download=False)
-    encoder = Path(study.adapter.encoder).expanduser()
+    encoder = located(study.adapter.encoder)
     pack = pack_folder(study.adapter.detector, study.adapter.detector_root)
     found |= {"encoder": encoder} if encoder.is_file() else {}
     return found | ({"detector": pack} if pack is not None else {})

@@ -8,15 +8,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.paths import run_path
 from stepscope.probes import grid, plan
 from stepscope.probes.command import mistake
+from stepscope.probes.composing import composed
 from stepscope.probes.existing import growing, open_existing
 from stepscope.probes.faces import face_files
 from stepscope.probes.needed import needs
@@ -64,17 +62,6 @@ def expand(overrides: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
             choices.append([(override.input_line or "", False)])
     for one in product(*choices):
         yield [word for word, _ in one], [word for word, swept in one if swept]
-
-
-def composed(overrides: Sequence[str]) -> dict[str, Any]:
-    """The configuration that `stepscope probe` would have, as plain values."""
-    if GlobalHydra.instance().is_initialized():
-        found = compose("config", overrides=list(overrides))
-    else:
-        with initialize_config_module("stepscope.conf", version_base="1.3"):
-            found = compose("config", overrides=list(overrides))
-    values: Any = OmegaConf.to_container(found, resolve=True, throw_on_missing=True)
-    return values
 
 
 def sweep(overrides: Sequence[str]) -> None:

@@ -1,6 +1,9 @@
 """The paths in a configuration: `~` is the home folder, and an address of another store is refused."""
 
+import os
 from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from stepscope.hooks.paths import local_path
@@ -9,6 +12,9 @@ FILES = ("out", "control_image", "initial_latents")
 """Keys of files and folders. Those of models and faces are expanded where they are looked up, so that
 the configuration of a run says `~/.insightface` and not whose home it was."""
 MODELS = {"backbone": ("path",), "adapter": ("path", "encoder", "detector", "detector_root")}
+
+SHIPPED = Path(str(files("stepscope.pocket")))
+"""The pocket models and portraits that come with stepscope."""
 
 
 def placed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,3 +43,10 @@ def _local(key: str, value: Any) -> Any:
         return value
     path = local_path(value, key)
     return str(path) if value.startswith("~") else value
+
+
+def located(path: str | os.PathLike[str]) -> Path:
+    """The path with `~` expanded. `pocket/…` is what ships, where the working folder has no such path."""
+    local = Path(path).expanduser()
+    shipped = SHIPPED.joinpath(*local.parts[1:])
+    return shipped if local.parts[:1] == ("pocket",) and not local.exists() else local

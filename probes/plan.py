@@ -16,32 +16,14 @@ from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.families import blocks_of
 from stepscope.hooks.layout import Layout, layout
 from stepscope.hooks.sites import select
-from stepscope.hooks.vocabulary import BRANCHES, Variable
+from stepscope.hooks.vocabulary import BRANCHES
 from stepscope.hooks.writer import WAITING
 from stepscope.probes import grid
 from stepscope.probes.backbones import PARTS
+from stepscope.probes.face_variables import FACE_VARIABLES, SHAPES
 from stepscope.probes.infusenet import adapter_folder
 from stepscope.probes.study import Study
 from stepscope.probes.weights import explained, folder, refuse_other_layout
-
-# What probes add to every sample, so that a run tells who was asked for.
-EXTRAS = {
-    "face_embedding": Variable(
-        ("sample", "embedding"),
-        "float32",
-        "1",
-        "unit-norm embedding of the conditioning face by the conditioning encoder; NaN without one",
-    ),
-    "face_crop": Variable(
-        ("sample", "crop_row", "crop_column", "rgb"),
-        "uint8",
-        "1",
-        "the conditioning face, aligned to 112 x 112 by its five keypoints; 0 where only an embedding "
-        "was given",
-    ),
-}
-EXTRA_SHAPES = {"face_embedding": (512,), "face_crop": (112, 112, 3)}
-
 
 SHOWN = 12  # faces, prompts or seeds that the plan names
 
@@ -87,7 +69,7 @@ def outline(study: Study) -> Layout:
     )
     if study.adapter is None:  # nothing was conditioned on a face
         return found
-    extras = {name: (declared, EXTRA_SHAPES[name]) for name, declared in EXTRAS.items()}
+    extras = {name: (declared, SHAPES[name]) for name, declared in FACE_VARIABLES.items()}
     return replace(found, variables=found.variables | extras)
 
 

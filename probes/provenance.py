@@ -11,6 +11,7 @@ from stepscope.hooks.fingerprint import of_models
 from stepscope.hooks.provenance import provenance
 from stepscope.probes.faces import Face
 from stepscope.probes.identity import identity
+from stepscope.probes.places import located
 from stepscope.probes.study import Study
 from stepscope.probes.weights import digest
 
@@ -80,5 +81,5 @@ def attributes(
 def inputs(study: Study) -> dict[str, str]:
     """SHA-256 of the files that the configuration names besides faces and models, where they are here."""
     named = {"control_image": study.control_image, "initial_latents": study.initial_latents}
-    files = {key: Path(path).expanduser() for key, path in named.items() if path is not None}
+    files = {key: located(path) for key, path in named.items() if path is not None}
     return {key: digest(file) for key, file in files.items() if file.is_file()}

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from stepscope.hooks.vocabulary import Variable
-from stepscope.probes.plan import EXTRAS
+from stepscope.probes.face_variables import FACE_VARIABLES
 
 GROUP = "reread"
 EARLY = 4
@@ -35,12 +35,12 @@ DECLARED = {
         f"swapped_{name}": replace(
             declared, long_name=f"of the other person's face: {declared.long_name}"
         )
-        for name, declared in EXTRAS.items()
+        for name, declared in FACE_VARIABLES.items()
     },
 }
 READING_VARIABLES = {
     "carried": ("carried_x0",),
-    "swapped": ("swapped_x0", *(f"swapped_{name}" for name in EXTRAS)),
+    "swapped": ("swapped_x0", *(f"swapped_{name}" for name in FACE_VARIABLES)),
     "committed": ("committed_latents",),
 }
 """The variables that each reading writes."""

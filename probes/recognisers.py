@@ -3,7 +3,6 @@
 import contextlib
 import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
@@ -15,6 +14,7 @@ from insightface.utils.face_align import norm_crop
 from jaxtyping import Float, UInt8
 
 from stepscope.probes.irse50 import IRSE50
+from stepscope.probes.places import located
 from stepscope.probes.weights import WeightsError, explained, first_line, pack_folder
 
 Encode = Callable[[np.ndarray], np.ndarray]
@@ -32,7 +32,10 @@ def _load_pack(name: str, root: str, device: str, modules: list[str], what: str)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # insightface prints where it loads from
             return FaceAnalysis(
-                name, root=root, allowed_modules=modules, providers=_providers(device)
+                str(pack_folder(name, root) or name),
+                root=root,
+                allowed_modules=modules,
+                providers=_providers(device),
             )
     except Exception as error:  # onnxruntime's have no base class of their own
         if pack_folder(name, root) is not None and not isinstance(error, AssertionError):
@@ -57,7 +60,7 @@ def load_encoder_of_many(path: str, device: str, what: str) -> EncodeMany:
     Raises WeightsError, which begins with `what`, if the file is missing, of another kind, or does
     not load strictly.
     """
-    file = Path(path).expanduser()
+    file = located(path)
     if not file.is_file():
         raise WeightsError(f"{what}: no file {path!r}")
     if file.suffix == ".onnx":

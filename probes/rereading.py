@@ -16,8 +16,8 @@ from stepscope.hooks.layout import Layout
 from stepscope.hooks.store import Run
 from stepscope.hooks.vocabulary import SAMPLE_COORDINATES, VARIABLES, Variable
 from stepscope.probes import grid
+from stepscope.probes.face_variables import SHAPES
 from stepscope.probes.identity import PLACES
-from stepscope.probes.plan import EXTRA_SHAPES
 from stepscope.probes.provenance import configuration
 from stepscope.probes.readings import DECLARED, GROUP, READING_VARIABLES, default_steps_off
 from stepscope.probes.study import Study
@@ -165,7 +165,7 @@ class Target:
             **{name: (VARIABLES[name], (self.run.steps,)) for name in ("sigma", "timestep")},
         }
         for name in READING_VARIABLES[self.reading]:
-            given = EXTRA_SHAPES.get(name.removeprefix("swapped_"))
+            given = SHAPES.get(name.removeprefix("swapped_"))
             variables[name] = DECLARED[name], given or (along, *self.run.latent_shape)
         coordinates: dict[str, tuple[str, np.ndarray]] = {
             "step": ("step", np.arange(self.run.steps))

@@ -79,7 +79,8 @@ def run(study: Study, say: Say = print) -> Path:
     if standing is None:
         raise RunError(f"{out} was removed while models were loaded")
     say(f"{out}: {denoise(loaded, standing.cells, standing.run)}")
-    say(next_words(out))
+    if standing.run.done.all():
+        say(next_words(out))
     return out
 
 
@@ -210,7 +211,7 @@ def text_tokens(loaded: models.Models, prompts: Sequence[str]) -> dict[str, int]
 
 
 def extras(face: Face | None) -> dict[str, np.ndarray]:
-    """What probes add to a sample: see `plan.EXTRAS`."""
+    """What probes add to a sample: see `probes.face_variables`."""
     embedding, crop = (face.embedding, face.crop) if face is not None else (None, None)
     return {
         "face_embedding": np.full(512, np.nan, np.float32) if embedding is None else embedding,

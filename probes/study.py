@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict
@@ -11,7 +10,7 @@ from pydantic import ConfigDict
 from stepscope.hooks.capture import Capture
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.hooks.labels import stored_seed
-from stepscope.probes.places import placed
+from stepscope.probes.places import located, placed
 from stepscope.probes.values import checked
 
 TEXT_TOKENS = 512  # diffusers' FluxPipeline.check_inputs
@@ -177,7 +176,7 @@ def prompts_of(study: Study) -> list[str]:
     Raises StepscopeError if there is no such file, nothing in it, or no text in UTF-8.
     """
     if len(study.prompts) == 1 and study.prompts[0].endswith(".txt"):
-        path = Path(study.prompts[0]).expanduser()
+        path = located(study.prompts[0])
         if not path.is_file():
             raise StepscopeError(f"no prompt file {str(path)!r}")
         try:

@@ -13,6 +13,7 @@ from huggingface_hub import snapshot_download
 from torch import nn
 
 from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.places import located
 from stepscope.probes.shortage import memory
 
 WEIGHT_FILES = (".safetensors", ".bin", ".pth", ".pt", ".onnx")
@@ -74,7 +75,7 @@ def first_line(error: BaseException) -> str:
 
 def local_folder(path: str, what: str) -> Path | None:
     """The folder, None where `path` is a hub id. Raises WeightsError for what is neither."""
-    local = Path(path).expanduser()
+    local = located(path)
     if local.is_dir():
         return local
     if local.is_absolute() or path.startswith(".") or len(local.parts) != 2:
@@ -105,13 +106,13 @@ def refuse_other_layout(path: Path, what: str, parts: Sequence[str]) -> None:
 
 def pack_folder(name: str, root: str) -> Path | None:
     """Where an insightface pack's `.onnx` files lie: `name`, or `<root>/models/<name>`, or None."""
-    places = (Path(name).expanduser(), Path(root).expanduser() / "models" / name)
+    places = (located(name), located(root) / "models" / name)
     return next((place for place in places if any(place.glob("*.onnx"))), None)
 
 
 def weight_files(path: str | Path, kinds: tuple[str, ...] = WEIGHT_FILES) -> dict[str, Path]:
     """Every weight file of a folder (or the file itself) by its path within."""
-    path = Path(path).expanduser()
+    path = located(path)
     if path.is_file():
         return {path.name: path}
     # pathlib does not enter linked folders, and a distilled backbone may link to what it shares

@@ -5,46 +5,13 @@
     with record(pipe, "run.zarr", faces=["ada.jpg"]):
         pipe("a portrait at the beach", num_inference_steps=28)
 
-Names are imported when they are first used: to read a run needs neither torch nor diffusers.
+Its names stand in `__init__.pyi` and are imported when they are first used: a run is read without torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-from stepscope import checkout as _checkout
+from stepscope import checkout
 
-if TYPE_CHECKING:
-    from stepscope.hooks import (
-        Capture,
-        Finding,
-        Recording,
-        StepscopeWarning,
-        record,
-        register,
-        register_pipeline,
-        verify,
-    )
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-__all__ = [
-    "Capture",
-    "Finding",
-    "Recording",
-    "StepscopeWarning",
-    "record",
-    "register",
-    "register_pipeline",
-    "verify",
-]
-
-_checkout.alias()
-
-
-def __getattr__(name: str) -> Any:
-    """The object of that name, out of `stepscope.hooks`."""
-    if name not in __all__:
-        raise AttributeError(f"module 'stepscope' has no attribute {name!r}")
-    return getattr(import_module("stepscope.hooks"), name)
-
-
-def __dir__() -> list[str]:
-    return [*__all__]
+checkout.alias()

@@ -136,7 +136,7 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], obje
 @pytest.fixture(scope="session")
 def pocket_run(tmp_path_factory) -> Path:
     """A run of the pocket schnell, two faces, four steps. Read it, or measure a copy."""
-    from stepscope.analysis.commands import composed
+    from stepscope.probes.composing import composed
     from stepscope.probes.run import run
     from stepscope.probes.study import Study
 

@@ -151,7 +151,7 @@ def test_a_panel_takes_packs_and_files_and_flags_by_hash(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (None, "without an adapter"),
+        (None, "model.download buffalo_l"),
         ([IDENTITY], "no insightface pack to find faces"),
         ([PACK, PACK], "names one twice"),
         (["nowhere.pth", PACK], "no file 'nowhere.pth'"),

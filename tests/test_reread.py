@@ -171,8 +171,11 @@ def test_killed_it_goes_on_and_ends_with_the_same_bytes(plain, path, tmp_path, m
     assert files(path) == files(undisturbed)
     before = files(path)
     reread(path, only, say=said.append)
-    assert "next: python -m analysis runs=[" in said[1]
+    assert (
+        f"next: stepscope measure {path} 'metrics=[arcface_carried,arcface_committed]'" in said[1]
+    )
     assert "; 0 evaluations" in said[2]
+    assert said[3].startswith("finished: ")
     assert files(path) == before
 
 
@@ -253,7 +256,7 @@ def test_the_usual_steps_are_dense_early(path):
         "off_from=[7]": "has steps 0 to 1",
         "off_from=[]": "off_from is empty",
         "off_from=[0.5]": "has steps 0 to 1",
-        "faces=[10_0]": "faces=[100] is read as a number: quote it",
+        "faces=[10_0]": "has no '10_0'; known: ann, bob",
         "places=3": "places=3: name places=",
         "batch_size=x": "batch_size='x' is not positive",
         "faces=[anna]": "has no 'anna'; did you mean 'ann'",

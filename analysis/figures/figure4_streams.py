@@ -23,7 +23,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
 
 from stepscope.analysis.evidence import Evidence
-from stepscope.analysis.figures.marks import curve, heatmap, key, look, plain, steps
+from stepscope.analysis.figures.marks import curve, heatmap, key, look, plain
 from stepscope.analysis.figures.readings import NULL, READINGS, reference_lines
 from stepscope.analysis.figures.style import Look, canvas, gap, panel
 from stepscope.analysis.lookup import MissingEvidenceError, measured
@@ -219,16 +219,13 @@ def heatmaps(figure: SubFigure, runs: Sequence[xr.Dataset]) -> None:
                     plain(bar.ax.yaxis)
         for one, run, letter in zip(axes[0], runs, letters, strict=True):
             panel(one, letter, run_name(run).replace(", ", "\n"))
-        for one, run in zip(axes[-1], runs, strict=True):
-            steps(one, run.sizes["step"])
+        for one in axes[-1]:
+            one.set_xlabel("step")
 
 
 def block_map(axes: Axes, values: xr.DataArray, scale: Normalize, *, labels: bool) -> None:
     """One heatmap (block, step): a backbone's blocks of one kind."""
-    blocks = values["block"].values.tolist()
-    heatmap(axes, values.values, blocks, norm=scale)
-    every = max(1, -(-len(blocks) // 8))
-    axes.set_yticks(range(0, len(blocks), every), blocks[::every])
+    heatmap(axes, values.values, values["block"].values.tolist(), scale)
     axes.tick_params(labelleft=labels, labelsize=6)
 
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure, SubFigure
 from stepscope.analysis.drift import drift
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.figures.figure4_streams import LEAST_WIDTH, colour_scale
-from stepscope.analysis.figures.marks import bars, heatmap, key, look, steps
+from stepscope.analysis.figures.marks import bars, heatmap, key, look
 from stepscope.analysis.figures.readings import chance_and_ceiling
 from stepscope.analysis.figures.style import canvas, gap, panel
 from stepscope.analysis.lookup import MissingEvidenceError
@@ -44,9 +44,9 @@ def draw(evidence: Evidence) -> Figure:
     scale = colour_scale(np.concatenate([m.ravel() for m in maps]), log=False)
     scale.vmin = min(0.0, *(float(np.nanmin(m, initial=0.0)) for m in maps))
     for one, run, values, letter in zip(axes, runs, maps, "bc", strict=True):
-        heatmap(one, values, levels, norm=scale)
+        heatmap(one, values, levels, scale)
         one.tick_params(labelleft=one is axes[0])
-        steps(one, run.sizes["step"])
+        one.set_xlabel("step")
         panel(one, letter, run_name(run).replace(", ", "\n"))
     ends = chance_and_ceiling(evidence, runs[0])
     scale.vmax = max(scale.vmax or 0.0, float(np.nanmax(ends, initial=0.0)) + 0.03)

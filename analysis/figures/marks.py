@@ -4,12 +4,15 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import matplotlib
 import numpy as np
+import pandas
+import seaborn
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import Normalize
 from matplotlib.figure import FigureBase
-from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from stepscope.analysis.figures.style import INK, LOOKS, QUIET, Look
@@ -63,14 +66,25 @@ def bars(
     )
 
 
-def heatmap(axes: Axes, values: np.ndarray, rows: Sequence[str], **more: Any) -> AxesImage:
-    """An image of (row, column), first row on top; NaN is hatched."""
+def heatmap(axes: Axes, values: np.ndarray, rows: Sequence[str], norm: Normalize) -> None:
+    """A map of (row, step), first row on top; NaN is hatched. Some 8 rows and 6 steps are named."""
     axes.grid(visible=False)
     axes.set_facecolor("#ffffff")
     axes.patch.set(hatch="////", edgecolor="#bbbbbb")
-    image = axes.imshow(np.ma.masked_invalid(values), aspect="auto", **more)
-    axes.set_yticks(range(len(rows)), rows)
-    return image
+    names = (-(-values.shape[1] // 6), -(-len(rows) // 8))
+    seaborn.heatmap(
+        pandas.DataFrame(values, index=list(rows)),
+        ax=axes,
+        norm=norm,
+        cmap=matplotlib.rcParams["image.cmap"],
+        cbar=False,
+        xticklabels=names[0],
+        yticklabels=names[1],
+    )
+    for axis in ("x", "y"):
+        axes.tick_params(axis=axis, rotation=0)
+    for side in axes.spines.values():
+        side.set_visible(True)
 
 
 def picture(axes: Axes, image: np.ndarray | None, under: str = "", *, quiet: bool = False) -> None:

@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL
 from stepscope.analysis.metrics.metric import Metric, Quantity, digests
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.backbones import pick_device
+from stepscope.probes.places import located
 from stepscope.probes.weights import WeightsError, explained, folder
 
 PIXELS = {"cpu": 2**17, "cuda": 2**21}
@@ -155,7 +156,7 @@ def unscaled(config: Mapping[str, Any], latents: torch.Tensor) -> torch.Tensor:
 def vae_folder(given: str | None, about: Mapping[str, Any]) -> Path:
     """Where the run's VAE is. Raises StepscopeError for a run that names no backbone."""
     if given is not None:
-        path = Path(given).expanduser()
+        path = located(given)
         for place in (path / "vae", path):
             if (place / "config.json").is_file():
                 return place

@@ -11,12 +11,15 @@ import xarray as xr
 
 from stepscope.analysis.metrics.metric import digests
 from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.places import located
 from stepscope.probes.recognisers import EncodeMany, load_encoder_of_many, load_judge
 from stepscope.probes.weights import WeightsError, pack_folder
 
 RECOGNISER_FILES = (".pth", ".onnx")
 SMALLEST, LARGEST = 128, 640
 """Detection sizes of insightface's own choice, between which ours is pinned."""
+DEFAULT = "buffalo_l"
+"""The pack that judges a run which names none: insightface's own default."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,12 @@ def panel(
 
     given: insightface packs, by name under `root` or by folder, and recogniser files (IR-SE50's
     `.pth`, an ArcFace-form `.onnx`); None is the pack that found the run's faces and, flagged, the
-    encoder that conditioned it. Raises StepscopeError if there is none, WeightsError if one is missing.
+    encoder that conditioned it; of a run without an adapter `DEFAULT`. Raises StepscopeError where no
+    pack is given that finds faces, WeightsError if one is missing.
     """
     adapter = about.get("configuration", {}).get("adapter")
     if given is None:
-        if adapter is None:
-            raise StepscopeError(
-                "a run without an adapter names no recogniser: recognisers=[PACK], an insightface pack by "
-                "name or folder; pocket/models/insightface/models/pocket for pocket models"
-            )
-        given = [adapter["detector"], adapter["encoder"]]
+        given = [adapter["detector"], adapter["encoder"]] if adapter else [DEFAULT]
     packs = [one for one in given if Path(one).suffix not in RECOGNISER_FILES]
     detector = packs[0] if packs else (adapter or {}).get("detector")
     if detector is None:
@@ -87,13 +86,15 @@ def pack(name: str, root: str) -> Path:
         return found
     raise WeightsError(
         f"recognisers: no insightface pack {name!r}, neither a folder with .onnx files nor under "
-        f"{root}/models"
+        f"{root}/models: `insightface-cli model.download {name}` fetches insightface's own, for research "
+        "that is not commercial; or name another, recognisers=[PACK], of pocket models "
+        "pocket/models/insightface/models/pocket"
     )
 
 
 def existing(path: str) -> Path:
     """A recogniser's file. Raises WeightsError."""
-    file = Path(path).expanduser()
+    file = located(path)
     if not file.is_file():
         raise WeightsError(f"recognisers: no file {path!r}")
     return file

@@ -9,7 +9,6 @@ of identity.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch.nn import functional
 
 from stepscope.analysis.metrics.metric import Direction, digests
 from stepscope.analysis.metrics.pairs import Comparison, PairMetric, StepMetric
+from stepscope.probes.places import located
 from stepscope.probes.weights import WeightsError
 
 LAYERS = (
@@ -46,7 +46,7 @@ class PocketDistance(Comparison):
     direction: ClassVar[Direction] = "lower is better"
 
     def model(self) -> dict[str, Any]:
-        if not Path(self.perceptual).expanduser().is_file():
+        if not located(self.perceptual).is_file():
             raise WeightsError(
                 f"perceptual: no file {self.perceptual!r}; name perceptual=FILE, the recognition.onnx of "
                 "the pocket models"
@@ -58,7 +58,7 @@ class PocketDistance(Comparison):
         self.network()
 
     def network(self) -> Any:
-        return load(str(Path(self.perceptual).expanduser()))
+        return load(str(located(self.perceptual)))
 
     def compare(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         a = features(self.network(), first)

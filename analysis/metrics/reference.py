@@ -1,6 +1,6 @@
 """Reference faces for a run that does not hold them: an aligned photo of each person.
 
-A run of `python -m probes` with an adapter holds the face that conditions it. For a run of any other
+A run of `stepscope probe` with an adapter holds the face that conditions it. For a run of any other
 pipeline the user names the photos.
 """
 
@@ -18,9 +18,9 @@ from stepscope.analysis.metrics.metric import Quantity
 from stepscope.analysis.metrics.panel import pack
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.probes.backbones import pick_device
+from stepscope.probes.face_variables import FACE_VARIABLES, SHAPES
 from stepscope.probes.faces import face_files
 from stepscope.probes.pictures import read_picture
-from stepscope.probes.plan import EXTRA_SHAPES, EXTRAS
 from stepscope.probes.recognisers import aligned
 from stepscope.probes.weights import digest
 
@@ -58,7 +58,9 @@ class Reference(Recognition):
 
     def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
         """None where the run holds its faces."""
-        if all(name in run and run[name].attrs.get("metric") != self.name for name in EXTRAS):
+        if all(
+            name in run and run[name].attrs.get("metric") != self.name for name in FACE_VARIABLES
+        ):
             return {}
         long_names = {
             "face_embedding": "unknown: the run does not record a conditioning face",
@@ -67,15 +69,15 @@ class Reference(Recognition):
         }
         return {
             name: Quantity(declared.dims[1:], declared.dtype, declared.units, long_names[name])
-            for name, declared in EXTRAS.items()
+            for name, declared in FACE_VARIABLES.items()
         }
 
     def coordinates(self, run: xr.Dataset) -> dict[str, tuple[str, Any]]:
         if not self.quantities(run):
             return {}
-        rows, columns, _ = EXTRA_SHAPES["face_crop"]
+        rows, columns, _ = SHAPES["face_crop"]
         sizes = {
-            "embedding": EXTRA_SHAPES["face_embedding"][0],
+            "embedding": SHAPES["face_embedding"][0],
             "crop_row": rows,
             "crop_column": columns,
         }
@@ -128,10 +130,8 @@ class Reference(Recognition):
     def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
         people, crops = self.people(samples), self.crops(samples)
         found = {
-            "face_embedding": np.full(
-                (len(people), *EXTRA_SHAPES["face_embedding"]), np.nan, np.float32
-            ),
-            "face_crop": np.zeros((len(people), *EXTRA_SHAPES["face_crop"]), np.uint8),
+            "face_embedding": np.full((len(people), *SHAPES["face_embedding"]), np.nan, np.float32),
+            "face_crop": np.zeros((len(people), *SHAPES["face_crop"]), np.uint8),
         }
         for i, name in enumerate(people):
             if name is not None:

@@ -1,0 +1,9 @@
+from .analysis.runs import open_run as open_run
+from .hooks import Capture as Capture
+from .hooks import Finding as Finding
+from .hooks import Recording as Recording
+from .hooks import StepscopeWarning as StepscopeWarning
+from .hooks import record as record
+from .hooks import register as register
+from .hooks import register_pipeline as register_pipeline
+from .hooks import verify as verify
