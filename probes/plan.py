@@ -105,9 +105,8 @@ def describe(study: Study, found: Layout, cells: Sequence[grid.Cell], left: int,
             dims = " x ".join(f"{d} {n}" for d, n in zip(declared.dims[1:], shape, strict=True))
             lines.append(f"  {name:<26}{spoken_bytes(sizes[name] * samples):>10}   {dims}")
     needed = sum(sizes.values()) * left
-    lines.append(
-        f"  {'to write, uncompressed':<26}{spoken_bytes(needed):>10}   free: {spoken_bytes(_free(out))}"
-    )
+    free = spoken_bytes(free_bytes(out))
+    lines.append(f"  {'to write, uncompressed':<26}{spoken_bytes(needed):>10}   free: {free}")
     whole = sum(
         prod(shape[1:]) * np.dtype(declared.dtype).itemsize
         for name, (declared, shape) in found.variables.items()
@@ -169,7 +168,7 @@ def counted(count: int, noun: str) -> str:
 
 def refuse_too_large(found: Layout, left: int, out: Path) -> None:
     """Raise DiskError if what is left to write may not fit (compression is not counted on)."""
-    needed, free = sum(found.bytes_per_sample().values()) * left, _free(out)
+    needed, free = sum(found.bytes_per_sample().values()) * left, free_bytes(out)
     if needed > free:
         norms = all(name not in found.variables for name in ("attention_token_norm", "velocity"))
         norms = norms and not any("." in name for name in found.variables)
@@ -180,7 +179,8 @@ def refuse_too_large(found: Layout, left: int, out: Path) -> None:
         )
 
 
-def _free(out: Path) -> int:
+def free_bytes(out: Path) -> int:
+    """Bytes that are free where a path lies, or will."""
     existing = next(p for p in (out, *out.absolute().parents) if p.exists())
     return shutil.disk_usage(existing).free
 

@@ -52,7 +52,7 @@ def preflight(
         say(line)
         wrong += [] if fits else ["the weights do not fit into memory"]
     if study.adapter is not None:
-        wrong += _look_at_faces(study, files, wanted, say)
+        wrong += look_at_faces(study, files, wanted, say)
     if study.initial_latents is not None:
         try:
             grid.read_latents(study.initial_latents, latent_shape(found), samples)
@@ -63,7 +63,7 @@ def preflight(
     say("ready: the same command without --dry makes it")
 
 
-def _look_at_faces(
+def look_at_faces(
     study: Study, files: Mapping[str, Path], wanted: Sequence[Need], say: Say
 ) -> list[str]:
     """Say how each face is found; what is wrong. Photos are not looked at where the detector is missing."""

@@ -158,7 +158,8 @@ def test_again_it_records_what_was_lost_and_otherwise_only_draws(out: Path, tmp_
 
 def test_the_full_plan_counts_a_run_once(capsys) -> None:
     assert run_command(["models=full", "--dry", "experiments=[main,trajectory]"], main) == 0
-    *lines, last = capsys.readouterr().out.strip().splitlines()
+    planned, _, ahead = capsys.readouterr().out.partition("models\n")
+    *lines, last = planned.strip().splitlines()
     assert len(lines) == 4
     assert sum("  in flux_" in line for line in lines) == 2
     told = re.fullmatch(
@@ -166,6 +167,8 @@ def test_the_full_plan_counts_a_run_once(capsys) -> None:
     )
     assert told
     assert float(told[1]) == pytest.approx(sum(map(minutes, lines)) / 60, abs=0.01)
+    assert ahead.count("not here: accept the FLUX.1 [dev] non-commercial licence") == 1
+    assert "not ready here: no backbone black-forest-labs/FLUX.1-dev;" in ahead
 
 
 def minutes(line: str) -> float:

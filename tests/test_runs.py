@@ -134,7 +134,7 @@ def test_the_command_makes_the_same_configuration() -> None:
     made = configuration(Study.from_config(composed(words)))
     said = shlex.split(recording({"configuration": made}, Path("r.zarr")))
     assert said[:2] == ["stepscope", "probe"]
-    assert configuration(Study.from_config(composed(said[3:]))) == made
+    assert configuration(Study.from_config(composed(said[2:]))) == made
 
 
 def test_the_command_for_a_run_of_another_pipeline() -> None:
