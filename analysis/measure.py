@@ -4,7 +4,7 @@ Recorded variables are never changed; the run's metadata names the group, so tha
 metric also writes `measured_<metric>` (sample): 0 where a sample is not measured, else a fingerprint of
 the variables, settings and models that it was measured with. It is written after the values, so that an
 interrupted measurement continues and never looks finished. A step that did not run, because a call was
-interrupted, is not measured.
+interrupted, is not measured, and neither is what is not finite: both are NaN.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +26,13 @@ from stepscope.analysis.needs import (
     unmeasured,
 )
 from stepscope.analysis.runs import MARK, content, measurements, open_recorded, reading
+from stepscope.analysis.there import (
+    frames_there,
+    images_there,
+    not_finite,
+    steps_run,
+    steps_there,
+)
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.hooks.paths import run_path
 from stepscope.hooks.store import publish_measured
@@ -89,6 +96,12 @@ def measure_all(
             many = f"{count} sample{'s' * (count != 1)}"
             say(f"{path}: {many}, to measure: {', '.join(left) or 'nothing new'}")
             continue
+        bad = int((not_finite(recorded) != "").sum())
+        if bad:
+            say(
+                f"{path}: {bad} of {recorded.sizes['sample']} samples hold numbers that are not finite "
+                "(its coordinate not_finite tells which): what is measured of those is NaN"
+            )
         for metric in wanted:
             measure(path, recorded, metric, say)
         publish_measured(path)  # a run that was measured before its document named the group
@@ -181,10 +194,11 @@ def measure(path: Path, recorded: xr.Dataset, metric: Metric, say: Say) -> None:
         names = [name for name in metric.reads if name in run]
         with reading(path, run.attrs):
             samples = run[names].isel(sample=slice(rows[0], rows[-1] + 1)).load()
-        values, ran = metric(samples), steps_run(recorded)[rows]
-        kept = {
-            n: (("sample", *q.dims), mask_steps(values[n], q, ran)) for n, q in quantities.items()
-        }
+            values, seen = metric(samples), recorded.isel(sample=rows)
+            kept = {
+                n: (("sample", *q.dims), mask(metric, samples, seen, values[n], q))
+                for n, q in quantities.items()
+            }
         write(path, rows, kept)
         write(path, rows, {MARK + metric.name: (("sample",), marks[rows])})
 
@@ -197,31 +211,42 @@ def input_marks(
     others = {group[n].attrs["metric"] for n in metric.reads if n in group and n not in recorded}
     before = sorted(MARK + name for name in others - {metric.name})
     ran, steps = steps_run(recorded), recorded.sizes["step"]
+    bad = not_finite(recorded)
 
     def mark(i: int) -> int:
         read = [[content(path, n, i) for n in own], [int(group[m][i]) for m in before]]
-        return fingerprint([key, *read, *([int(ran[i])] if ran[i] < steps else [])])
+        less = [int(ran[i])] if ran[i] < steps else []
+        return fingerprint([key, *read, *less, *([bad[i]] if bad[i] else [])])
 
     return np.array([mark(i) for i in range(recorded.sizes["sample"])], dtype=np.int64)
 
 
-def steps_run(run: xr.Dataset) -> np.ndarray:
-    """Number of steps (sample,) that ran; all steps where it is unknown."""
-    ran = run["steps_run"].values
-    return np.where(ran < 0, run.sizes["step"], ran)
-
-
-def mask_steps(values: np.ndarray, quantity: Quantity, ran: np.ndarray) -> np.ndarray:
-    """Values (sample, ...) of the first `ran` steps of each sample; later steps are NaN, or 0 in a flag.
-
-    ran: (sample,). Values without steps and images are returned unchanged.
+def mask(
+    metric: Metric,
+    samples: xr.Dataset,
+    recorded: xr.Dataset,
+    values: np.ndarray,
+    quantity: Quantity,
+) -> np.ndarray:
+    """Values (sample, ...) of what is there; NaN, or 0 in a flag, of steps that did not run or that are not
+    finite, and of images that are not finite. Images themselves are returned unchanged.
     """
-    if "step" not in quantity.dims or quantity.dtype == "uint8":
+    if quantity.dtype == "uint8":
         return values
-    axis = 1 + quantity.dims.index("step")
-    step = np.arange(values.shape[axis]).reshape(-1, *[1] * (values.ndim - axis - 1))
-    kept = step < ran.reshape(-1, *[1] * (values.ndim - 1))
-    return np.where(kept, values, values.dtype.type(0 if quantity.dtype == "int8" else np.nan))
+    there = np.ones(values.shape[:1], bool)
+    if {"image", "final_keypoints"} & set(metric.reads) and "step" not in quantity.dims:
+        there = images_there(recorded)
+    if "step" in quantity.dims:
+        there = steps_there(recorded)
+        bad = not_finite(recorded) != ""
+        if "decoded" in metric.reads and bad.any():
+            there[bad] &= frames_there(samples["decoded"].values[bad])
+        if "image" in metric.reads:
+            there &= images_there(recorded)[:, None]
+        axis = 1 + quantity.dims.index("step")
+        there = there.reshape(len(values), *[1] * (axis - 1), -1)
+    there = there.reshape(*there.shape, *[1] * (values.ndim - there.ndim))
+    return np.where(there, values, values.dtype.type(0 if quantity.dtype == "int8" else np.nan))
 
 
 def blocks(rows: np.ndarray, most: int) -> Iterator[np.ndarray]:

@@ -18,6 +18,7 @@ from stepscope.hooks.labels import KNOWN, Column, Label, columns_of, values_of
 from stepscope.hooks.layout import Layout
 from stepscope.hooks.vocabulary import (
     AXES,
+    FOUND_COORDINATES,
     SAMPLE_COORDINATES,
     SCHEMA_VERSION,
     STEP_COORDINATES,
@@ -102,7 +103,8 @@ def columns(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, Column]:
 def _attributes(
     layout: Layout, attributes: Mapping[str, Any], samples: Sequence[str]
 ) -> dict[str, Any]:
-    coordinates = [*samples, *STEP_COORDINATES]
+    found = [name for name in FOUND_COORDINATES if name in layout.variables]
+    coordinates = [*samples, *found, *STEP_COORDINATES]
     coordinates += [name for name, (axis, _) in layout.coordinates.items() if name != axis]
     return {
         "schema_version": SCHEMA_VERSION,

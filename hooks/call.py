@@ -1,6 +1,5 @@
 """What one pipeline call was given and made, besides what its blocks show."""
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -8,10 +7,10 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from stepscope.hooks.arguments import described
 from stepscope.hooks.clock import Tick
 from stepscope.hooks.families.arguments import argument
 from stepscope.hooks.fingerprint import of_bytes
@@ -19,15 +18,14 @@ from stepscope.hooks.patch import replaced
 from stepscope.hooks.stopwatch import Moment, Stopwatch
 from stepscope.hooks.vocabulary import STAGES
 
-PROMPTS = ("prompt", "negative_prompt")
-
 
 @dataclass
 class Call:
     """One pipeline call so far.
 
-    arguments: by name, defaults included. noise: `seed N` or `state HASH` of each generator that the
-    call was given, as it was when the call began; empty if it was given none, or its latents.
+    arguments: by name, defaults included. described: these as JSON, as they were when the call began.
+    noise: `seed N` or `state HASH` of each generator that the call was given, as it was then; empty if it
+    was given none, or its latents.
     ticks: one for each scheduler step. branches: of each step, those of each of its passes.
     begun: when the step's first network began, or the step before it ended. ended: when each ended.
     settled: the latents after the last step's callback. batch: samples that are denoised together.
@@ -36,6 +34,7 @@ class Call:
 
     watch: Stopwatch
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    described: str = "{}"
     noise: list[str] = field(default_factory=list)
     ticks: list[Tick] = field(default_factory=list)
     branches: list[list[tuple[str, ...]]] = field(default_factory=list)
@@ -49,7 +48,7 @@ class Call:
 
     @classmethod
     def begin(cls, watch: Stopwatch, arguments: Mapping[str, Any]) -> "Call":
-        return cls(watch, arguments, noise_of(arguments))
+        return cls(watch, arguments, described(arguments), noise_of(arguments))
 
     def stage_seconds(self, **known: float) -> list[float]:
         """Seconds of each of `STAGES`; NaN for a stage that did not run and is not `known`."""
@@ -72,17 +71,6 @@ class Call:
         texts = [given] if isinstance(given, str) else list(given)
         # num_images_per_prompt repeats each prompt and keeps the repeats together
         return [str(texts[i * len(texts) // batch]) for i in range(batch)]
-
-    def described(self) -> str:
-        """The arguments that are not prompts, as JSON: numbers and words as they are, others by kind."""
-        told = {
-            name: _described(value)
-            for name, value in self.arguments.items()
-            if name not in (*PROMPTS, "generator", "callback_on_step_end", "kwargs")
-            and not name.startswith("callback")
-            and value is not None
-        }
-        return json.dumps(told, sort_keys=True)
 
 
 def noise_of(arguments: Mapping[str, Any]) -> list[str]:
@@ -111,24 +99,6 @@ def _noise(generator: torch.Generator) -> str:
     return f"state {of_bytes(state.cpu().numpy().tobytes())}"
 
 
-def _described(value: Any) -> Any:
-    """A JSON value that tells of an argument."""
-    if isinstance(value, (str, int, float, bool, type(None))):
-        return value
-    if isinstance(value, np.generic | torch.Tensor) and value.ndim == 0:
-        return _described(value.item())
-    if isinstance(value, Mapping):
-        return {str(k): _described(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_described(v) for v in value]
-    shape = getattr(value, "shape", None) or getattr(value, "size", None)
-    return (
-        f"{type(value).__name__} {tuple(shape)}"
-        if isinstance(shape, tuple)
-        else type(value).__name__
-    )
-
-
 def follow(
     stack: ExitStack, pipe: Any, call: Callable[[], Call], networks: dict[str, nn.Module]
 ) -> None:
@@ -152,7 +122,7 @@ def follow(
     def decode(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         call().given = argument(args, kwargs, 0, "z")
         result = timed("vae", original, *args, **kwargs)
-        call().decoded = result[0] if isinstance(result, tuple) else result.sample
+        call().decoded = result[0] if isinstance(result, tuple) else getattr(result, "sample", None)
         return result
 
     for owner, name, around in (

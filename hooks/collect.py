@@ -11,15 +11,14 @@ from stepscope.hooks import assemble
 from stepscope.hooks.assemble import Axes
 from stepscope.hooks.call import Call, drawn_for
 from stepscope.hooks.capture import Capture
-from stepscope.hooks.errors import RunError
 from stepscope.hooks.estimate import Levels, clean_estimate, schedule
 from stepscope.hooks.families import Tokens
-from stepscope.hooks.finite import refuse_damaged_image, refuse_non_finite
+from stepscope.hooks.finite import not_finite
 from stepscope.hooks.labels import Label, stored_seed
 from stepscope.hooks.layout import Layout, layout
 from stepscope.hooks.observe import Observer
 from stepscope.hooks.parts import Parts
-from stepscope.hooks.returned import images_of, latents_of
+from stepscope.hooks.returned import drawn_of, images_of, latents_of
 from stepscope.hooks.vocabulary import BRANCHES, STREAMS
 
 
@@ -71,12 +70,11 @@ def collect(
     face_seconds: float,
     adapters: str,
 ) -> Collected:
-    """Bring a finished call to the host. Raises NonFiniteError if a latent is not finite."""
+    """Bring a finished call to the host."""
     tokens = next(iter(parts.denoiser.passes.values())).tokens
     level, timesteps = schedule(pipe.scheduler, call.ticks, axes.steps)
     samples = _latents(pipe, call, parts, axes, output, level, tokens)
     samples |= assemble.norms(parts.denoiser, axes)
-    refuse_non_finite(samples, parts.denoiser, level)
     if capture.level == "tokens":
         samples |= assemble.maps(parts.denoiser, axes, tokens.grid)
     if parts.residuals is not None:
@@ -94,9 +92,11 @@ def collect(
     samples["step_seconds"] = _padded(np.tile(call.step_seconds(), (axes.batch, 1)), axes)
     samples["stage_seconds"] = np.tile(call.stage_seconds(face=face_seconds), (axes.batch, 1))
     image = images_of(output, call.arguments.get("output_type", "pil"))
+    drawn = None
     if image is not None:
-        refuse_damaged_image(call)
         samples["image"] = image
+        drawn = drawn_of(output, call.decoded, axes.batch)
+    samples["not_finite"] = not_finite(samples, parts, axes, drawn)
     found = outline(parts, capture, axes, samples["final_latents"].shape[1:], tokens, image)
     steps = {"sigma": level.sigma.numpy(), "timestep": timesteps.numpy()}
     return Collected(axes, found, samples, steps, _labels(call, parts, axes, adapters))
@@ -193,7 +193,7 @@ def _labels(call: Call, parts: Parts, axes: Axes, adapters: str) -> list[dict[st
                 "batch_size": batch,
                 "steps_run": len(call.ticks),
                 "text_tokens": lengths[i],
-                "arguments": call.described(),
+                "arguments": call.described,
                 "adapters": adapters,
             }
         )
@@ -219,12 +219,3 @@ def _noise(noise: Sequence[str], sample: int, batch: int) -> tuple[int, str]:
     alone = told.startswith("seed ") and ", " not in told
     seed = int(told.removeprefix("seed ")) if alone else -1
     return stored_seed(seed), told
-
-
-def label_with(labels: Sequence[Label], given: Sequence[Label] | None) -> list[Label]:
-    """The labels with the caller's own words over them."""
-    if given is None:
-        return list(labels)
-    if len(given) != len(labels):
-        raise RunError(f"label() named {len(given)} samples and the call made {len(labels)}")
-    return [{**seen, **own} for seen, own in zip(labels, given, strict=True)]

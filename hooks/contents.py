@@ -47,11 +47,15 @@ class Contents:
         """How many samples there are."""
         return self.arrays["done"].shape[0]
 
+    def refuse_gone(self) -> None:
+        """Raise RunError if the run is there no more."""
+        if not self.scratch.is_dir():
+            raise RunError(f"{self.path} is gone: it was moved or removed")
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the run's lock, and see the run as other processes have left it. Raises RunError."""
-        if not self.scratch.is_dir():
-            raise RunError(f"{self.path} is gone: it was moved or removed")
+        self.refuse_gone()
         with alone(self.scratch / ".lock", str(self.path)):
             if self.documents.refresh():
                 self._read()

@@ -24,12 +24,8 @@ class UnsupportedPathError(StepscopeError):
     """A path that is an address of another store, such as a bucket, or of no known home folder."""
 
 
-class NonFiniteError(StepscopeError):
-    """A latent or a norm became infinite or NaN."""
-
-
 class StepscopeWarning(UserWarning):
-    """Something was not recorded, and the pipeline's own work goes on."""
+    """Something was not recorded, or is not a finite number, and the pipeline's own work goes on."""
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:

@@ -138,7 +138,9 @@ class Observer:
                 return
             self._write_residuals()
             if self._keep_output:
-                self._now.output = output[0] if isinstance(output, tuple) else output.sample
+                made = output[0] if isinstance(output, tuple) else output.sample
+                # a copy: a compiled network may return the same memory at every step (CUDA graphs)
+                self._now.output = made.detach().clone()
 
         return hook
 

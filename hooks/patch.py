@@ -5,6 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from torch import nn
+
+from stepscope.hooks.errors import UnsupportedPipelineError
+
 _LAID = "_stepscope_laid"
 
 
@@ -74,14 +78,48 @@ def of_class(owner: Any, name: str, around: Callable[..., Any]) -> Iterator[None
 
 
 def _unlaid(self: Any, protocol: Any) -> Any:
-    """What `copy` and `pickle` make another object of: of the object's own class, with its own methods."""
+    """What `copy` makes another object of: of the object's own class, with its own methods.
+
+    `pickle` asks for the same, and is refused: the hooks on its networks are no part of them to keep.
+    """
     laid = type(self)
     kind: Any = laid.__base__
     make, given, state, *rest = kind.__reduce_ex__(self, protocol)
     given = tuple(kind if part is laid else part for part in given)
     if isinstance(state, dict):
         state = {name: value for name, value in state.items() if not hasattr(value, _LAID)}
-    return make, given, state, *rest
+    return _made, (_Unpickled(kind.__name__), make, *given), state, *rest
+
+
+class _Unpickled:
+    """Stands among what an object is made of: copies take it as it is, and pickle raises."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __deepcopy__(self, memo: Any) -> "_Unpickled":
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise UnsupportedPipelineError(
+            f"a {self.name} under `record` cannot be pickled, for the hooks within it are this process's "
+            "own: pickle it before the `with` or after it"
+        )
+
+
+def _made(refused: _Unpickled, make: Callable[..., Any], *given: Any) -> Any:
+    return make(*given)
+
+
+def of_this(network: nn.Module, hook: Callable[..., None]) -> Callable[..., None]:
+    """The hook for this network alone. `copy.deepcopy` of a network takes its hooks along, and of a bound
+    method all that it is bound to."""
+
+    def told(module: nn.Module, *seen: Any) -> None:
+        if module is network:
+            hook(module, *seen)
+
+    return told
 
 
 def is_laid(kind: type) -> bool:

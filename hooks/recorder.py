@@ -30,10 +30,11 @@ def record(
         each call's samples are labelled with a name, `recording.label([{"face": NAME}])`.
 
     Raises UnsupportedPipelineError, here or before a call's first step, for what cannot be recorded
-    truthfully; RunError for a run that the call does not fit; and NonFiniteError at the end of a
-    call. Samples are written on a thread of their own: a disk error is raised where a later call begins,
-    or on leaving. After any exception the hooks are gone and the samples finished so far are readable.
-    Warns (StepscopeWarning) where nothing was recorded.
+    truthfully, and RunError for a run that the call does not fit. After its first step a call is not
+    stopped: samples are written on a thread of their own, and an error of the disk, or another that costs
+    the record, is raised where a later call begins, or on leaving. After any exception the hooks are gone
+    and the samples finished so far are readable. Warns (StepscopeWarning) where nothing was recorded, and
+    where a sample holds numbers that are not finite: the coordinate `not_finite` says which.
     """
     refuse(pipe)
     capture, photos = capture or Capture(), photos_of(faces)

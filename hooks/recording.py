@@ -1,9 +1,10 @@
 """A pipeline under hooks: what watches each of its calls, and hands what it made to the run."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,23 +15,22 @@ from stepscope.hooks.adapters import active_adapters
 from stepscope.hooks.call import Call, follow
 from stepscope.hooks.capture import Capture
 from stepscope.hooks.clock import Clock, Listener, Tick, denoiser_of, is_called, listening
-from stepscope.hooks.collect import axes_of, collect, label_with
-from stepscope.hooks.errors import (
-    RunError,
-    StepscopeError,
-    StepscopeWarning,
-    UnsupportedPipelineError,
-)
-from stepscope.hooks.families import Pass, family_of
+from stepscope.hooks.collect import axes_of, collect
+from stepscope.hooks.errors import StepscopeError, StepscopeWarning, UnsupportedPipelineError
+from stepscope.hooks.families import family_of
 from stepscope.hooks.fingerprint import of_models
+from stepscope.hooks.finite import told_of
+from stepscope.hooks.fit import refuse_other_axes, refuse_other_schedule, sizes_of
 from stepscope.hooks.labels import Label
 from stepscope.hooks.parts import observers
+from stepscope.hooks.patch import of_this
 from stepscope.hooks.provenance import device_of, provenance
 from stepscope.hooks.sink import Sink
 from stepscope.hooks.stopwatch import Stopwatch
-from stepscope.hooks.support import branches_of, refuse
+from stepscope.hooks.support import branches_of, parts_of, refuse
 from stepscope.hooks.tape import Place
 from stepscope.hooks.texts import Texts
+from stepscope.hooks.told import Told
 
 
 class Recording:
@@ -53,7 +53,8 @@ class Recording:
         self._call = Call(Stopwatch(device_of(pipe)))
         self._clock = Clock()
         self._adapters, self._processors = "[]", {}
-        self._forget()
+        self._told = Told()
+        self._lost: Exception | None = None
 
     def label(self, labels: Sequence[Label]) -> None:
         """What the next call's samples are: for each a mapping of names to JSON values.
@@ -63,7 +64,8 @@ class Recording:
         """
         self._sink.refuse_labels(labels)
         # as they are now: they are written later, on another thread
-        self._labels = [deepcopy(dict(label)) for label in labels]
+        own = [deepcopy(dict(label)) for label in labels]
+        self._told = replace(self._told, labels=own)
 
     def place(
         self,
@@ -77,18 +79,13 @@ class Recording:
         face_seconds: what finding and embedding the batch's faces took, for `stage_seconds`.
         extras: further variables of each sample, declared in the run's layout.
         """
-        self._places, self._face_seconds, self._extras = samples, face_seconds, extras
+        self._told = Told(self._told.labels, samples, face_seconds, extras)
 
-    def _forget(self) -> None:
-        """Nothing is known of the next call."""
-        self._labels: Sequence[Label] | None = None
-        self._places: Sequence[int | None] | None = None
-        self._extras: Sequence[Mapping[str, np.ndarray]] | None = None
-        self._face_seconds = float("nan")
-
-    # The life of one call: see hooks/clock.py.
+    # The life of one call: see hooks/clock.py. What does not fit is an error until its first step has
+    # ended. After it the call is not stopped any more, for what it has cost: see `_lose`.
 
     def _begin(self, arguments: Mapping[str, Any]) -> None:
+        self._lost = None
         self._processors = dict(getattr(self._denoiser, "attn_processors", {}))
         refuse(self.pipe)
         if denoiser_of(self.pipe) is not self._denoiser:
@@ -98,8 +95,11 @@ class Recording:
         self._adapters = active_adapters(self.pipe)
         about = provenance(self.pipe, self.capture, of_models(self.pipe))
         self._sink.expect({**about, "references": self.photos} if self.photos else about)
-        self._sink.refuse_image(arguments.get("output_type", "pil") != "latent")
-        if len(self.photos) > 1 and not any(label.get("face") for label in self._labels or ()):
+        run, labels = self._sink.run, self._told.labels or ()
+        if run is not None:
+            run.refuse_image(arguments.get("output_type", "pil") != "latent")
+        self._sink.refuse_labels(labels)  # again: earlier calls are written by now
+        if len(self.photos) > 1 and not any(label.get("face") for label in labels):
             warnings.warn(
                 f"faces names {len(self.photos)} people, and this call says of no sample whom it shows: "
                 "recording.label([{'face': NAME}, ...]) before the call",
@@ -119,7 +119,7 @@ class Recording:
         self._call.branches.clear()
         self._call.ended.clear()
         self._call.begun = None
-        self._sink.refuse_other_schedule([float(t) for t in self.pipe.scheduler.timesteps])
+        refuse_other_schedule(self._sink.run, [float(t) for t in self.pipe.scheduler.timesteps])
 
     def _before_pass(self, module: nn.Module, args: Any) -> None:
         if not is_called(self._denoiser):
@@ -130,13 +130,7 @@ class Recording:
             )
         batch = self._call.batch
         if self._clock.running and self._clock.step == 0 and batch is not None:
-            self._refuse_counts(batch)  # before a step is paid for
-
-    def _refuse_counts(self, batch: int) -> None:
-        """Raise RunError where `label` or `place` told of other samples than the call makes."""
-        for told, said in ((self._labels, "label()"), (self._places, "place()")):
-            if told is not None and len(told) != batch:
-                raise RunError(f"{said} named {len(told)} samples and the call makes {batch}")
+            self._told.refuse_counts(batch)  # before a step is paid for
 
     def _after_pass(self, module: nn.Module, args: Any, output: Any) -> None:
         batch = self._call.batch
@@ -146,18 +140,20 @@ class Recording:
     def _parts_of(self, place: Place, batch: int) -> tuple[str, ...]:
         """The branches of a pass, in the order of its batch."""
         rows = self.parts.denoiser.passes[place].rows
-        names = None
-        if rows % batch == 0:
-            told = Pass(self.pipe, self._call.arguments, place[1], rows // batch)
-            names = self._branches(told)
-        if names is None:
-            raise UnsupportedPipelineError(
-                f"pass {place[1] + 1} of step {place[0]} of {type(self.pipe).__name__} has {rows} samples "
-                f"for {batch} latents: which of them are the prompt's is not known"
-            )
-        return names
+        return parts_of(self.pipe, self._branches, self._call.arguments, place, rows, batch)
 
     def _tick(self, tick: Tick) -> None:
+        if self._lost is not None:
+            return
+        try:
+            self._see(tick)
+        except Exception as error:
+            if self._clock.step == 0:
+                raise
+            self._lose(error)
+
+    def _see(self, tick: Tick) -> None:
+        """Keep a step that has ended, and refuse the first of a call that does not fit."""
         call, step = self._call, self._clock.step
         seen = sum(at == step for at, _ in self.parts.denoiser.passes)
         if not seen:
@@ -165,7 +161,8 @@ class Recording:
                 f"step {step} of {type(self.pipe).__name__} ran without its {type(self._denoiser).__name__}"
             )
         call.branches.append([self._parts_of((step, nth), len(tick.before)) for nth in range(seen)])
-        call.ticks.append(tick)
+        # a copy: a compiled network may return the same memory at every step (CUDA graphs)
+        call.ticks.append(replace(tick, output=tick.output.detach().clone()))
         call.ended.append(call.watch.now())
         call.settled = None
         tokens = self.parts.denoiser.passes[step, 0].tokens
@@ -180,55 +177,77 @@ class Recording:
 
     def _refuse_unfit(self, tick: Tick) -> None:
         """Raise RunError where the first step tells that the run cannot hold the call."""
-        self._refuse_counts(len(tick.before))
-        self._sink.refuse_other(axes_of(self._call, self.parts, self._denoiser))
-        parts = self.parts
-        tokens = parts.denoiser.passes[0, 0].tokens
-        latent = tuple(parts.family.unpack(tick.before, tokens).shape[1:])
-        steps = getattr(self.pipe, "num_timesteps", None)  # those that the call will run
-        ends = {"x0": latent if steps is None else (steps, *latent)}
-        for site, seen in parts.denoiser.tensors.items():
-            for tensor in seen.values():
-                ends[site] = tuple(tensor.shape[1:])
-        self._sink.refuse_ends(ends)
+        self._told.refuse_counts(len(tick.before))
+        refuse_other_axes(self._sink.run, axes_of(self._call, self.parts, self._denoiser))
+        sizes, axes = sizes_of(self.pipe, self.parts, tick.before)
+        self._sink.refuse_labels(self._told.labels or (), {*sizes, *axes})
+        if self._sink.run is not None:
+            self._sink.run.refuse_ends(sizes)
 
     def _settle(self, latents: torch.Tensor) -> None:
         self._call.settled = latents
 
     def _end(self, output: Any) -> None:
-        """Collect the finished call on the host and hand it to the writer."""
-        call, labels, places = self._call, self._labels, self._places
-        extras, seconds = self._extras, self._face_seconds
-        self._forget()
-        if not call.ticks:
-            warnings.warn(
+        """Hand what a finished call made to the writer, and say of it what is to be known."""
+        told, self._told = self._told, Told()
+        if self._lost is not None:
+            return
+        if not self._call.ticks:
+            self._warn(
                 f"a call of {type(self.pipe).__name__} ended without a step of its scheduler: nothing was "
-                "recorded of it",
-                StepscopeWarning,
-                stacklevel=4,
+                "recorded of it"
             )
             return
+        try:
+            bad = self._keep(output, told)
+        except Exception as error:
+            self._lose(error)
+            return
+        if any(bad):
+            self._warn(told_of(bad))
+
+    def _keep(self, output: Any, told: Told) -> list[str]:
+        """Collect the finished call on the host; what is not finite of each sample."""
         whole = self.pipe.num_timesteps if getattr(self.pipe, "interrupt", False) else None
-        axes = axes_of(call, self.parts, self._denoiser, interrupted=whole)
+        axes = axes_of(self._call, self.parts, self._denoiser, interrupted=whole)
         made = collect(
             self.pipe,
-            call,
+            self._call,
             self.parts,
             self.capture,
             axes,
             output,
-            face_seconds=seconds,
+            face_seconds=told.face_seconds,
             adapters=self._adapters,
         )
         seen = made.labels
         if len(self.photos) == 1:
             seen = [{**label, "face": next(iter(self.photos))} for label in seen]
-        told = label_with(seen, labels)
-        self._sink.put(made, places, told, extras or [{}] * axes.batch)
+        self._sink.put(made, told.places, told.over(seen), told.extras or [{}] * axes.batch)
+        return made.samples["not_finite"].tolist()
+
+    def _lose(self, error: Exception) -> None:
+        """The call goes on and its caller gets what it makes, but nothing of it is recorded.
+
+        It is told at once, and raised where a later call begins, or on leaving.
+        """
+        self._lost = error
+        self._sink.abandon()
+        self._sink.fail(error)
+        self._warn(
+            f"nothing is recorded of this call of {type(self.pipe).__name__}, whose images are returned as "
+            f"ever: {type(error).__name__}: {error}"
+        )
+
+    def _warn(self, words: str) -> None:
+        try:
+            warnings.warn(words, StepscopeWarning, stacklevel=6)
+        except StepscopeWarning as raised:  # warnings are errors here
+            self._sink.fail(raised)
 
     def _abandon(self, error: BaseException) -> None:
         """The call raised: nothing of it is kept, and what it left half done for us is undone."""
-        self._forget()
+        self._told = Told()
         self._sink.abandon()
         if not isinstance(error, StepscopeError):
             return
@@ -245,7 +264,7 @@ class Recording:
             self._begin, self._start, self._tick, self._settle, self._end, self._abandon
         )
         self._clock = stack.enter_context(listening(self.pipe, told))
-        before, after = _only(denoiser, self._before_pass), _only(denoiser, self._after_pass)
+        before, after = of_this(denoiser, self._before_pass), of_this(denoiser, self._after_pass)
         stack.callback(denoiser.register_forward_pre_hook(before).remove)
         handles = parts.denoiser.attach(self._clock, denoiser)
         networks = {"denoiser": denoiser}
@@ -259,14 +278,3 @@ class Recording:
         stack.callback(denoiser.register_forward_hook(after).remove)
         follow(stack, self.pipe, lambda: self._call, networks)
         self.texts.attach(stack)
-
-
-def _only(network: nn.Module, hook: Callable[..., None]) -> Callable[..., None]:
-    """The hook for this network alone. `copy.deepcopy` of a network takes its hooks along, and of a bound
-    method all that it is bound to."""
-
-    def told(module: nn.Module, *seen: Any) -> None:
-        if module is network:
-            hook(module, *seen)
-
-    return told

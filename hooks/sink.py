@@ -1,7 +1,6 @@
 """Where a recording's calls go: a run on disk, written on a thread of its own."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from stepscope.hooks.assemble import Axes
 from stepscope.hooks.collect import Collected
-from stepscope.hooks.errors import RunError
+from stepscope.hooks.fit import refuse_other_model
 from stepscope.hooks.labels import Label, refuse_labels
 from stepscope.hooks.layout import Layout, full_variable
 from stepscope.hooks.paths import refuse_unwritable, run_path
@@ -19,11 +17,6 @@ from stepscope.hooks.spool import Spool
 from stepscope.hooks.store import Run
 from stepscope.hooks.tape import Place
 from stepscope.hooks.writer import Writer, writing
-
-# What says which model a run is of. Its adapters, guidance and seeds are told call by call.
-MODEL = ("models", "dtype", "autocast", "pipeline", "scheduler", "capture")
-
-SHOWN = 3  # differences that one line names
 
 
 @contextmanager
@@ -54,76 +47,44 @@ class Sink:
         self._made_one = False
 
     def expect(self, about: Mapping[str, Any]) -> None:
-        """A call begins under these attributes. Raises RunError if the run is of another model, and what
-        failed while an earlier call was written."""
+        """A call begins under these attributes. Raises RunError if the run is of another model or gone, and
+        what failed while an earlier call was written."""
         self._about = about
         self._writer.raise_failed()
         if self._run is None and self._made_one:
             self._writer.settle()  # the first call makes the run
         if self._run is None:
             return
-        for name in MODEL:
-            then, now = self._run.attributes.get(name), json.loads(json.dumps(about[name]))
-            if then is not None and then != now:
-                raise RunError(
-                    f"{self._path} was recorded with another {_difference(name, then, now)}. Record into "
-                    "another run"
-                )
-
+        self._run.refuse_gone()
+        refuse_other_model(self._run, about)
         photos = about.get("references", {})
         known = self._run.attributes.get("references", {})
         if photos.items() - known.items():
             self._run.annotate(references={**known, **photos})
 
-    def refuse_other_schedule(self, timesteps: Sequence[float]) -> None:
-        """Raise RunError if the run's timesteps are no part of those that the scheduler was set to."""
-        if self._run is None:
-            return
-        theirs = self._run.read("timestep")
-        steps = len(theirs)
-        mine = np.array(timesteps, np.float32)
-        parts = [mine[i : i + steps] for i in range(len(mine) - steps + 1)]
-        if not np.isnan(theirs).all() and not any(np.array_equal(p, theirs) for p in parts):
-            raise RunError(
-                f"{self._path} was recorded on another schedule: {steps} steps at timesteps "
-                f"{theirs[0]:.6g} to {theirs[-1]:.6g}, and this call has {len(mine)} at {mine[0]:.6g} to "
-                f"{mine[-1]:.6g}. Record into another run"
-            )
+    @property
+    def run(self) -> Run | None:
+        """The run, None while there is none."""
+        return self._run
 
-    def refuse_labels(self, labels: Sequence[Label]) -> None:
-        """Raise RunError for a label that the run cannot hold."""
+    def refuse_labels(self, labels: Sequence[Label], taken: Collection[str] = ()) -> None:
+        """Raise RunError for a label that the run cannot hold.
+
+        taken: names that a run which is not made yet will have for other things.
+        """
+        names = {name for label in labels for name in label}
+        if self._made_one and not (self._run is not None and self._run.has(*names)):
+            self._writer.settle()  # an earlier call says of which type they are
         if self._run is not None:
             self._run.refuse_labels(labels)
         else:
-            refuse_labels(labels, where=str(self._path))
-
-    def refuse_other(self, axes: Axes) -> None:
-        """Raise RunError if the run has other axes than a call that has begun."""
-        if self._run is None:
-            return
-        for axis, names, mine in (
-            ("branch", "branches", axes.branches),
-            ("stream", "streams", axes.streams),
-        ):
-            theirs = self._run.read(axis).tolist()
-            if not set(mine) <= set(theirs):
-                raise RunError(
-                    f"{self._path} has the {names} {', '.join(theirs)}, and this call has "
-                    f"{', '.join(mine)}: record into another run"
-                )
-
-    def refuse_image(self, image: bool) -> None:
-        """Raise RunError if the run has images and the call makes none, or the other way round."""
-        if self._run is not None:
-            self._run.refuse_image(image)
-
-    def refuse_ends(self, ends: Mapping[str, tuple[int, ...]]) -> None:
-        """Raise RunError for variables whose last axes are of another size in the run."""
-        if self._run is not None:
-            self._run.refuse_ends(ends)
+            refuse_labels(labels, taken=taken, where=str(self._path))
 
     def spool(self, tensors: Mapping[str, dict[Place, torch.Tensor]]) -> None:
-        """Put the whole tensors that a step left on disk; memory holds those of one step."""
+        """Put the whole tensors that a step left on disk; memory holds those of one step.
+
+        An error of the disk is left to the end of the call, which is not to be lost by it.
+        """
         if not tensors:
             return
         taken = [(site, place, t) for site, seen in tensors.items() for place, t in seen.items()]
@@ -140,7 +101,7 @@ class Sink:
             for site, place, tensor in taken:
                 spool.put(site, place, tensor)
 
-        self._writer.put(job)
+        self._writer.leave(job)
 
     def put(
         self,
@@ -152,13 +113,23 @@ class Sink:
         """Store a finished call. Raises nothing: its images are made, and the caller is to have them."""
         about, spool, self._spool = self._about, self._spool, None
         self._made_one = True
-        self._writer.leave(lambda: self._store(made, places, labels, extras, about, spool))
+        self._writer.leave(
+            lambda: self._store(made, places, labels, extras, about, spool), lambda: _close(spool)
+        )
 
     def abandon(self) -> None:
         """A call was not finished: what it spooled is not needed."""
         spool, self._spool = self._spool, None
         if spool is not None:
-            self._writer.leave(spool.close)
+            self._writer.leave(spool.close, spool.close)
+
+    def fail(self, error: Exception) -> None:
+        """Raise this where a later call begins, or on leaving: no image is lost by it there."""
+
+        def job() -> None:
+            raise error
+
+        self._writer.leave(job)
 
     def _store(
         self,
@@ -179,9 +150,12 @@ class Sink:
             if self._run is None:
                 self._run = Run.at(self._path, layout, about)
             run = self._run
+            run.refuse_gone()
+            if not run.has("not_finite"):  # made before runs told of it
+                del arrays["not_finite"]
             arrays = {name: _on_axes(values, name, made, run) for name, values in arrays.items()}
             samples = [
-                {name: values[i] for name, values in arrays.items()} | dict(extras[i])
+                {name: values[i, ...] for name, values in arrays.items()} | dict(extras[i])
                 for i in range(len(labels))
             ]
             # before anything is written: a call that does not fit adds nothing
@@ -242,11 +216,3 @@ def _copied(taken: Sequence[tuple[str, Place, torch.Tensor]]) -> Any:
     event = torch.cuda.Event()
     event.record()
     return event
-
-
-def _difference(name: str, then: Any, now: Any) -> str:
-    if isinstance(then, Mapping) and isinstance(now, Mapping):
-        other = [key for key in {**now, **then} if then.get(key) != now.get(key)]
-        shown = ", ".join(f"{key} {then.get(key)} -> {now.get(key)}" for key in other[:SHOWN])
-        return f"{name}: {shown}" + (f" and {len(other) - SHOWN} more" if other[SHOWN:] else "")
-    return f"{name}: {then} -> {now}"

@@ -114,6 +114,14 @@ class Run:
         with self._held.alone():
             self._held.documents.annotate(**attributes)
 
+    def has(self, *names: str) -> bool:
+        """Whether there are arrays of all these names."""
+        return self._held.arrays.keys() >= set(names)
+
+    def refuse_gone(self) -> None:
+        """Raise RunError if the run is there no more."""
+        self._held.refuse_gone()
+
     @property
     def done(self) -> np.ndarray:
         """Which samples are complete, (sample,) bool: marked so, and none of their files is lost.

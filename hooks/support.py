@@ -4,6 +4,7 @@ Asked before anything is run, when recording begins and again at each call: what
 come in between.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from torch import nn
 from stepscope.hooks.clock import denoiser_of
 from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.estimate import SCHEDULERS, refusal
-from stepscope.hooks.families import PIPELINES, Branches, Family, blocks_of, family_of
+from stepscope.hooks.families import PIPELINES, Branches, Family, Pass, blocks_of, family_of
 from stepscope.hooks.patch import is_laid
+from stepscope.hooks.tape import Place
 
 # Hooks of diffusers (diffusers/hooks/*.py) under which a block still computes what it returns.
 _HARMLESS = (
@@ -79,6 +81,30 @@ def branches_of(pipe: Any, family: Family) -> Branches:
     return family.pipelines[name]
 
 
+def parts_of(
+    pipe: Any,
+    branches: Branches,
+    arguments: Mapping[str, Any],
+    place: Place,
+    rows: int,
+    batch: int,
+) -> tuple[str, ...]:
+    """The branches of a pass with so many rows, in the order of its batch.
+
+    Raises UnsupportedPipelineError where they are not known.
+    """
+    step, nth = place
+    names = None
+    if rows % batch == 0:
+        names = branches(Pass(pipe, arguments, nth, rows // batch))
+    if names is None:
+        raise UnsupportedPipelineError(
+            f"pass {nth + 1} of step {step} of {type(pipe).__name__} has {rows} samples "
+            f"for {batch} latents: which of them are the prompt's is not known"
+        )
+    return names
+
+
 def _refuse_network(pipe: Any) -> None:
     network = getattr(pipe, "controlnet", None)
     if network is None:
@@ -92,17 +118,17 @@ def _refuse_network(pipe: Any) -> None:
 
 
 def _refuse_compiled(part: str, model: nn.Module) -> None:
-    """Dynamo guards no hooks of modules that it compiled earlier (`skip_nnmodule_hook_guards`).
+    """Dynamo guards no hooks of modules that it compiled (`skip_nnmodule_hook_guards`).
 
-    What was compiled before recording would run without them.
+    What was compiled before recording would run without them; what is compiled meanwhile may.
     """
     for name, module in model.named_modules():
         whole = isinstance(module, torch._dynamo.OptimizedModule)
         if whole or module._compiled_call_impl is not None:
             where = f"{part}.{name}" if name else part
             raise UnsupportedPipelineError(
-                f"pipe.{where} was compiled before recording, so hooks inside it would stay "
-                "silent: record the pipeline before compiling it"
+                f"pipe.{where} is compiled, and hooks inside it may stay silent: record a pipeline that is "
+                "not, and compile it after the `with`"
             )
 
 

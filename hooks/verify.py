@@ -55,6 +55,7 @@ def verify(pipe: Any, call: Callable[[], Any]) -> list[Finding]:
     eps = torch.finfo(next(p.dtype for p in denoiser.parameters() if p.is_floating_point())).eps
     findings = _wiring(witness, 4 * max(eps, torch.finfo(torch.float32).eps))
     findings.append(_computed(witness))
+    findings.append(_finite(run))
     findings.append(_norms(witness, run))
     if run.sizes["branch"] > 1:
         findings.append(_guidance(run, told.outputs, family_of(denoiser), witness))
@@ -123,6 +124,13 @@ def _computed(witness: Witness) -> Finding:
     return Finding("every attention computed what it returned", not idle, detail)
 
 
+def _finite(run: xr.Dataset) -> Finding:
+    """Every number of the run is finite; where one is not, the other findings speak of the rest."""
+    told = [f"sample {i}: {text}" for i, text in enumerate(run["not_finite"].values) if text]
+    detail = "; ".join(told) or f"{run.sizes['sample']} samples"
+    return Finding("every number is finite", not told, detail)
+
+
 def _norms(witness: Witness, run: xr.Dataset) -> Finding:
     """Stored norms of the first step against float64 ones of the raw tensors, as a multiset of branches.
 
@@ -161,9 +169,9 @@ def _guidance(
         for sample in range(len(guided)):
             of = run.velocity[sample, step].values.reshape(len(branches), -1).astype(float)
             ran = np.isfinite(of).all(-1)
-            if ran.sum() < 2:
-                continue
             target = guided[sample].reshape(-1).astype(float)
+            if ran.sum() < 2 or not np.isfinite(target).all():
+                continue
             solved, *_ = np.linalg.lstsq(of[ran].T, target, rcond=None)
             left = max(
                 left, float(np.abs(of[ran].T @ solved - target).max() / np.abs(target).max())

@@ -149,7 +149,15 @@ VARIABLES: dict[str, Variable] = {
         ("sample", "row", "column", "rgb"),
         "uint8",
         "1",
-        "image that the pipeline returned, 0 to 255",
+        "image that the pipeline returned, 0 to 255; it is none where `not_finite` names it",
+    ),
+    "not_finite": Variable(
+        ("sample",),
+        "str",
+        "1",
+        "variables with numbers that are not finite, in the order in which they became so, each with its "
+        "first step and block: the model gave them, and they are stored as they are (image: 0 there); "
+        "empty where all are finite",
     ),
     "sigma": Variable(
         ("step",), "float32", "1", "noise level at the start of the step, as the scheduler has it"
@@ -165,6 +173,9 @@ VARIABLES: dict[str, Variable] = {
 
 STEP_COORDINATES = ("sigma", "timestep")
 """Variables of steps alone, written with the first sample."""
+
+FOUND_COORDINATES = ("not_finite",)
+"""Variables of samples that are coordinates, and known only when the sample has been made."""
 
 SAMPLE_COORDINATES: dict[str, Variable] = {
     "face": Variable(("sample",), "str", "1", "the face that conditions the sample"),

@@ -10,6 +10,10 @@ WAITING = 2
 """Jobs that may wait while one runs."""
 
 
+def _nothing() -> None:
+    pass
+
+
 @contextmanager
 def writing(waiting: int = WAITING) -> Iterator["Writer"]:
     """A writer; leaving waits for all of its jobs and raises the error of one, unless another is raised."""
@@ -25,7 +29,7 @@ class Writer:
     """
 
     def __init__(self, waiting: int = WAITING) -> None:
-        self._jobs: queue.Queue[Job | None] = queue.Queue(waiting)
+        self._jobs: queue.Queue[tuple[Job, Job] | None] = queue.Queue(waiting)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="stepscope writer", daemon=True)
         self._thread.start()
@@ -35,9 +39,12 @@ class Writer:
         self.raise_failed()
         self.leave(job)
 
-    def leave(self, job: Job) -> None:
-        """As `put`, without raising: an error is left to the next `put`, `settle` or `raise_failed`."""
-        self._jobs.put(job)
+    def leave(self, job: Job, dropped: Job = _nothing) -> None:
+        """As `put`, without raising: an error is left to the next `put`, `settle` or `raise_failed`.
+
+        dropped: done instead of a job that is dropped; raises nothing.
+        """
+        self._jobs.put((job, dropped))
 
     def settle(self) -> None:
         """Wait until every job so far has run."""
@@ -56,10 +63,13 @@ class Writer:
             raise error
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (both := self._jobs.get()) is not None:
+            job, dropped = both
             if self._error is None:
                 try:
                     job()
                 except BaseException as error:
                     self._error = error
+            else:
+                dropped()
             self._jobs.task_done()

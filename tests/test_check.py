@@ -11,7 +11,7 @@ from diffusers import FluxKontextPipeline
 from diffusers.hooks import PyramidAttentionBroadcastConfig
 from PIL import Image
 
-from stepscope.hooks import Finding, families, observe, support, verify
+from stepscope.hooks import Finding, StepscopeWarning, families, observe, support, verify
 from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.families import unet
 from stepscope.hooks.families.flux import FLUX
@@ -28,6 +28,7 @@ from tests.shell import infused, listed, study_of, tiny
 CHAIN = "a block's output plus the adapter's residual is the next block's input"
 SPLIT = "attention outputs split into the streams that they are named for"
 NORMS = "stored norms are those of the raw tensors"
+FINITE = "every number is finite"
 COMPUTED = "every attention computed what it returned"
 BRANCHES = "the branches are what they are named"
 BYTES = "recording on and off give the same bytes"
@@ -43,13 +44,27 @@ def failing(findings: list[Finding]) -> list[str]:
 def test_every_claim_holds_on_the_reference_models(words_of, guided, face):
     words = words_of(faces=listed(face), seeds="[0,1]", batch_size=2, **guided)
     findings = check(study_of(words))
-    claims = [CHAIN, SPLIT, COMPUTED, NORMS, *([BRANCHES] if guided else []), BYTES]
+    claims = [CHAIN, SPLIT, COMPUTED, FINITE, NORMS, *([BRANCHES] if guided else []), BYTES]
     assert [finding.claim for finding in findings] == claims
     assert not failing(findings), findings
 
 
 def test_every_claim_holds_on_every_pipeline(case):
     assert not failing(verify(case.pipe, lambda: case(seeds=(0, 1), steps=2)))
+
+
+def test_numbers_that_are_not_finite_are_found_and_named():
+    case = CASES["flux_cfg"]
+
+    def spoil(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        return {"latents": values["latents"] * torch.nan}
+
+    with pytest.warns(StepscopeWarning, match="not finite"):
+        findings = verify(case.pipe, lambda: case(steps=2, callback_on_step_end=spoil))
+    found = {finding.claim: finding for finding in findings}
+    assert not found[FINITE].holds
+    assert "sample 0: latents at step 1" in found[FINITE].detail
+    assert found[NORMS].holds
 
 
 @pytest.fixture
@@ -216,7 +231,7 @@ def test_compiled_pipeline_is_refused(spoilt):
     case = CASES["flux"]
     pipe = spoilt(case)
     pipe.transformer.transformer_blocks[0].compile(backend="eager")
-    with pytest.raises(UnsupportedPipelineError, match="was compiled before recording"):
+    with pytest.raises(UnsupportedPipelineError, match="is compiled, and hooks inside"):
         verify(pipe, images(case, pipe))
 
 

@@ -14,7 +14,7 @@ from tests.grids import values
 from tests.shell import infused, listed, tiny
 
 
-def words(out: Path, seeds: str, **more: object) -> list[str]:
+def words(out: Path, seeds: str, **more: str) -> list[str]:
     return tiny(out=out, seeds=seeds, batch_size=2, **more)
 
 

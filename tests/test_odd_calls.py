@@ -1,7 +1,9 @@
 """Calls that are unusual and allowed: what they made is recorded, or they are refused before they cost."""
 
 import copy
+import json
 import os
+import pickle
 import threading
 import time
 from typing import Any
@@ -15,9 +17,8 @@ from stepscope.hooks import Capture, record
 from stepscope.hooks.errors import RunError, UnsupportedPipelineError
 from stepscope.hooks.store import Run
 from tests.cases import CASES, PROMPT
-from tests.small import SMALL, opened, seeded
-
-NO_STEP: Any = {"callback_on_step_end": lambda *a: pytest.fail("a step ended")}
+from tests.models import stable_diffusion
+from tests.small import NO_STEP, SMALL, opened, seeded
 
 
 def slowed(monkeypatch, seconds: float) -> None:
@@ -52,6 +53,27 @@ def test_numbers_of_numpy_and_torch_are_told_by_their_values(sd, tmp_path):
     assert '"num_inference_steps": 3,' in told
     assert '"guidance_scale": 3.5,' in told
     assert '"eta": 0.0,' in told
+
+
+def test_sigmas_and_numbers_that_are_not_finite_are_told_in_json(tmp_path):
+    sigmas = [1.0, 0.75, 0.5]
+    case = CASES["flux"]
+    with record(case.pipe, tmp_path / "run.zarr"):
+        for given in (sigmas, np.array(sigmas), np.array(sigmas, np.float32)):
+            case(sigmas=given, joint_attention_kwargs={"scale": np.inf, "ratio": float("nan")})
+        case(
+            sigmas=sigmas,
+            joint_attention_kwargs={"of": torch.arange(1001), "map": np.zeros((2, 2))},
+        )
+
+    def refuse(word: str) -> None:
+        pytest.fail(f"{word} is no JSON")
+
+    run = opened(tmp_path / "run.zarr")
+    told = [json.loads(text, parse_constant=refuse) for text in run.arguments.values]
+    assert [one["sigmas"] for one in told] == [sigmas] * 4
+    assert told[0]["joint_attention_kwargs"] == {"scale": "inf", "ratio": "nan"}
+    assert told[3]["joint_attention_kwargs"] == {"of": "Tensor (1001,)", "map": "ndarray (2, 2)"}
 
 
 def test_latents_that_the_caller_changes_afterwards_are_those_that_were_made(
@@ -160,6 +182,29 @@ def test_a_disk_that_fails_costs_no_image_and_is_told_where_the_next_call_begins
     assert opened(tmp_path / "run.zarr").done.values.tolist() == [True, True]
 
 
+def test_labels_of_another_type_than_those_not_yet_written_are_refused(sd, tmp_path, monkeypatch):
+    slowed(monkeypatch, 0.3)
+    with record(sd, tmp_path / "run.zarr") as recording:
+        for words in ({}, {"mood": 1}):
+            recording.label([words])
+            sd(PROMPT, **SMALL)
+        with pytest.raises(RunError, match="label 'mood'"):
+            recording.label([{"mood": "glad"}])
+    assert opened(tmp_path / "run.zarr").mood.values.tolist()[1:] == [1]
+
+
+def test_a_label_with_the_name_of_a_site_is_refused_at_the_first_step(tmp_path):
+    case, site = CASES["flux"], "double.00.attention.image"
+    with record(
+        case.pipe, tmp_path / "run.zarr", Capture(level="full", sites=(site,))
+    ) as recording:
+        recording.label([{site: 1}])
+        with pytest.raises(RunError, match=f"label '{site}'"):
+            case(**NO_STEP)
+        case()
+    assert opened(tmp_path / "run.zarr").done.values.tolist() == [True]
+
+
 @pytest.mark.parametrize("why", ["a file", "read-only"])
 def test_a_path_that_cannot_be_written_is_refused_on_entry(why, sd, tmp_path, monkeypatch):
     if why == "a file":
@@ -195,6 +240,20 @@ def test_a_copy_made_while_recording_is_a_pipeline_of_its_own(sd, tmp_path):
     images = [pipe(PROMPT, generator=seeded(0), **SMALL).images for pipe in (sd, shallow, deep)]
     np.testing.assert_array_equal(images[0], images[1])
     np.testing.assert_array_equal(images[0], images[2])
+
+
+def test_a_pipeline_that_is_recorded_is_not_pickled_and_one_that_was_is(tmp_path):
+    pipe = stable_diffusion()
+    with record(pipe, tmp_path / "run.zarr"):
+        pipe(PROMPT, **SMALL)
+        with pytest.raises(
+            UnsupportedPipelineError, match="StableDiffusionPipeline under `record`"
+        ):
+            pickle.dumps(pipe)
+    both: list[Any] = [pipe, pickle.loads(pickle.dumps(pipe))]
+    assert type(both[1]) is diffusers.StableDiffusionPipeline
+    images = [one(PROMPT, generator=seeded(0), **SMALL).images for one in both]
+    np.testing.assert_array_equal(images[0], images[1])
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -9,7 +9,7 @@ import xarray as xr
 from diffusers import FluxPipeline
 
 from stepscope.hooks import Capture, StepscopeWarning, record
-from stepscope.hooks.errors import NonFiniteError, RunError
+from stepscope.hooks.errors import RunError
 from tests.cases import CASES, PROMPT, wiring
 
 TIMINGS = ("step_seconds", "stage_seconds")
@@ -166,6 +166,26 @@ def test_schedule_is_the_scheduler_own(case, recorded):
         np.testing.assert_allclose(run.sigma, ((1 - abar) / abar).sqrt(), rtol=1e-6)
 
 
+def test_outputs_are_kept_of_a_network_that_uses_their_memory_again(monkeypatch, tmp_path):
+    """As one does that replays a CUDA graph (`torch.compile(mode="reduce-overhead")`)."""
+    case = CASES["flux"]
+    forward, memory = case.denoiser.forward, torch.empty(0)
+
+    def into_the_same(*args: Any, **kwargs: Any) -> tuple[torch.Tensor]:
+        (made,) = forward(*args, **kwargs)
+        return (memory.resize_(made.shape).copy_(made),)
+
+    monkeypatch.setattr(case.denoiser, "forward", into_the_same)
+    with record(case.pipe, tmp_path / "run.zarr", Capture(velocity=True)):
+        case()
+    monkeypatch.undo()
+    with record(case.pipe, tmp_path / "plain.zarr", Capture(velocity=True)):
+        case()
+    run, plain = (xr.open_zarr(tmp_path / f"{name}.zarr").load() for name in ("run", "plain"))
+    for name in ("x0", "velocity", "final_latents"):
+        np.testing.assert_array_equal(run[name], plain[name])
+
+
 def test_image_is_the_pipeline_own(case, recorded):
     found = recorded(case)
     np.testing.assert_array_equal(found.run.image, (found.images * 255).round())
@@ -179,35 +199,6 @@ def test_stages_that_run_are_timed_and_others_are_missing(case, recorded):
         assert np.isfinite(seconds).all() == (stage in ran), stage
         assert not (seconds <= 0).any()
     assert (run.step_seconds > 0).all()
-
-
-@pytest.mark.parametrize("value", [float("inf"), float("nan")])
-@pytest.mark.parametrize(
-    ("name", "block", "path"),
-    [
-        ("flux", "double.01", "transformer_blocks.1.ff.net.2"),
-        ("flux_cfg", "single.03", "single_transformer_blocks.3.proj_out"),
-        ("sd_cfg", "mid.00.00", "mid_block.attentions.0.transformer_blocks.0.ff.net.2"),
-        ("infusenet", "no block", "proj_out"),
-    ],
-)
-def test_non_finite_latents_name_their_step_and_block(name, block, path, value, tmp_path):
-    case = CASES[name]
-    bias = case.denoiser.get_submodule(path).bias
-
-    def spoil(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-        if step == 0:
-            bias.data[3] = value
-        return {}
-
-    good = bias.data.clone()
-    try:
-        with pytest.raises(NonFiniteError, match=rf"after step 1 .*first in .*{block}"):
-            with record(case.pipe, tmp_path / "run.zarr"):
-                case(callback_on_step_end=spoil)
-    finally:
-        bias.data.copy_(good)
-    assert not (tmp_path / "run.zarr").exists()
 
 
 def test_recorded_x0_is_the_estimate_from_the_guided_output(case, recorded):

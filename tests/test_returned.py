@@ -4,12 +4,10 @@ from typing import Any
 
 import diffusers
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
 from stepscope.hooks import record
-from stepscope.hooks.errors import NonFiniteError
 from tests.cases import PROMPT
 from tests.models import flux, stable_diffusion, stable_diffusion_xl
 from tests.small import FLUX_SMALL, SMALL, opened, seeded
@@ -46,16 +44,6 @@ def test_latents_returned_early_are_recorded(tmp_path):
     run = opened(tmp_path / "run.zarr")
     assert "image" not in run
     np.testing.assert_array_equal(run.final_latents, latents)
-
-
-def test_a_decoded_image_that_is_not_finite_is_an_error(tmp_path):
-    pipe = stable_diffusion()
-    with torch.no_grad():
-        pipe.vae.decoder.conv_out.bias.fill_(torch.nan)
-    with record(pipe, tmp_path / "run.zarr"):
-        with pytest.raises(NonFiniteError, match="VAE"):
-            pipe(PROMPT, **SMALL)
-    assert not (tmp_path / "run.zarr").exists()
 
 
 def test_a_pipeline_without_a_vae_is_recorded(tmp_path):

@@ -13,6 +13,7 @@ import xarray as xr
 from diffusers import AutoencoderKL
 
 from stepscope.analysis.metrics.metric import Metric, Quantity, digests
+from stepscope.analysis.there import images_there, not_finite
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.backbones import pick_device
 from stepscope.probes.places import located
@@ -51,7 +52,8 @@ class Decode(Metric):
                 ("step", *picture),
                 "uint8",
                 "1",
-                f"clean estimate x0 at the step, {told}; black where the step did not run",
+                f"clean estimate x0 at the step, {told}; black where the step did not run "
+                "or is not finite (coordinate not_finite)",
             )
         }
         if "image" not in run or run["image"].attrs.get("metric") == self.name:
@@ -90,34 +92,35 @@ class Decode(Metric):
     def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
         vae = self.autoencoder(samples.attrs)
         x0, final = samples["x0"].values, samples["final_latents"].values
-        if "image" not in self.quantities(samples):
-            last = samples["image"].values
-            values = [
-                one(vae, z, end, image) for z, end, image in zip(x0, final, last, strict=True)
-            ]
-            return {"decoded": np.stack(values)}
-        last = pictures(vae, final)
-        values = [one(vae, z, end, image) for z, end, image in zip(x0, final, last, strict=True)]
-        return {"decoded": np.stack(values), "image": last}
+        bad, makes = not_finite(samples) != "", "image" in self.quantities(samples)
+        last = pictures(vae, final, bad) if makes else samples["image"].values
+        shown = last * images_there(samples)[:, None, None, None]
+        values = [one(vae, *each) for each in zip(x0, final, shown, bad.tolist(), strict=True)]
+        return {"decoded": np.stack(values)} | ({"image": last} if makes else {})
 
 
-def one(vae: Any, x0: np.ndarray, final: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """One sample's images (step, row, column, rgb); steps whose x0 is the final latents are its image."""
+def one(vae: Any, x0: np.ndarray, final: np.ndarray, image: np.ndarray, bad: bool) -> np.ndarray:
+    """One sample's images (step, row, column, rgb); steps whose x0 is the final latents are its image.
+
+    bad: as in `pictures`, of all steps.
+    """
     same = np.array([np.array_equal(z, final) for z in x0])
     decoded = np.empty((len(x0), *image.shape), np.uint8)
     decoded[same] = image
     if not same.all():
-        decoded[~same] = pictures(vae, x0[~same])
+        rest = x0[~same]
+        decoded[~same] = pictures(vae, rest, np.full(len(rest), bad))
     return decoded
 
 
 @torch.inference_mode()
-def pictures(vae: Any, latents: np.ndarray) -> np.ndarray:
+def pictures(vae: Any, latents: np.ndarray, bad: np.ndarray | None = None) -> np.ndarray:
     """Images (n, row, column, rgb) uint8 of latents (n, channel, y, x) in the scheduler's scale.
 
     The VAE's output goes from [-1, 1] to [0, 1] as in diffusers' VaeImageProcessor. Latents that are
-    not there (NaN: a step that did not run) are black. Raises StepscopeError where the VAE makes what
-    is not finite of latents that are.
+    not there (NaN: a step that did not run) are black. bad: (n,) whether the run says of a sample that
+    something of it is not finite: what the VAE makes of it is black where that is not finite either.
+    Raises StepscopeError where the VAE makes what is not finite of other latents that are.
     """
     weight = next(vae.parameters())
     scale = 2 ** (len(vae.config.block_out_channels) - 1)
@@ -131,13 +134,14 @@ def pictures(vae: Any, latents: np.ndarray) -> np.ndarray:
         rows = np.flatnonzero(there)[start : start + batch]
         z = unscaled(vae.config, torch.from_numpy(latents[rows]).to(weight))
         decoded = vae.decode(z, return_dict=False)[0]
-        if not decoded.isfinite().all():
+        finite = decoded.isfinite().flatten(1).all(1).cpu().numpy()
+        if not (finite if bad is None else finite | bad[rows]).all():
             raise StepscopeError(
                 f"the VAE overflows in the {str(weight.dtype).removeprefix('torch.')} that the run used: "
                 "name one that does not, vae=FOLDER"
             )
         pixels = (decoded * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float()
-        made[rows] = (pixels * 255).round().to(torch.uint8).cpu().numpy()
+        made[rows[finite]] = (pixels[finite] * 255).round().to(torch.uint8).cpu().numpy()
     return made
 
 

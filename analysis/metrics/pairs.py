@@ -17,6 +17,7 @@ import xarray as xr
 from stepscope.analysis.cells import cell_keys
 from stepscope.analysis.metrics.metric import Direction, Metric, Quantity
 from stepscope.analysis.runs import content, open_recorded
+from stepscope.analysis.there import images_there
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.recognisers import aligned
 
@@ -57,7 +58,8 @@ class PairMetric(Comparison, Metric):
         told = (
             f"{self.what} of a pair: the final image's face to the reference's crop, both aligned to "
             "112 x 112 (NaN where either was not found), and the final image to that of the same face, "
-            "prompt and seed in the run of more steps (NaN where none was named)"
+            "prompt and seed in the run of more steps (NaN where none was named, or an image is "
+            "not finite)"
         )
         return {self.name: Quantity(("pair",), "float32", "1", told, self.direction)}
 
@@ -85,7 +87,8 @@ class PairMetric(Comparison, Metric):
             values[found, 0] = self.compare(faces, crops[found])
         if self.many_step is not None:
             run = _other(self.many_step)
-            places = {key: i for i, key in enumerate(cell_keys(run["seed"]))}
+            drawn = images_there(run)
+            places = {key: i for i, key in enumerate(cell_keys(run["seed"])) if drawn[i]}
             rows = [places.get(key) for key in cell_keys(samples["seed"])]
             same = np.array([row is not None for row in rows])
             if same.any():

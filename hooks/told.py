@@ -1,0 +1,31 @@
+"""What the caller told of the next call's samples, before it was made."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.hooks.errors import RunError
+from stepscope.hooks.labels import Label
+
+
+@dataclass(frozen=True)
+class Told:
+    """labels: of each sample, None where nothing was told. places: each sample's in the run; None is not
+    kept. face_seconds: NaN where not measured. extras: further variables of each sample."""
+
+    labels: Sequence[Label] | None = None
+    places: Sequence[int | None] | None = None
+    face_seconds: float = float("nan")
+    extras: Sequence[Mapping[str, np.ndarray]] | None = None
+
+    def refuse_counts(self, samples: int) -> None:
+        """Raise RunError where something was told of another number of samples than the call makes."""
+        for told, said in ((self.labels, "label()"), (self.places, "place()")):
+            if told is not None and len(told) != samples:
+                raise RunError(f"{said} named {len(told)} samples and the call makes {samples}")
+
+    def over(self, seen: Sequence[Label]) -> list[Label]:
+        """The labels of what was seen with the caller's own words over them."""
+        own = self.labels or [{}] * len(seen)
+        return [{**one, **words} for one, words in zip(seen, own, strict=True)]
