@@ -9,6 +9,7 @@ from stepscope.hooks.errors import StepscopeError
 from stepscope.probes import plan
 from stepscope.probes.faces import face_files
 from stepscope.probes.needed import Need, needs
+from stepscope.probes.places import located
 from stepscope.probes.plan import spoken_bytes
 from stepscope.probes.preflight import look_at_faces, model_lines
 
@@ -60,7 +61,7 @@ def faces(planned: Sequence[Planned], wanted: Sequence[Need], say: Say) -> list[
     """How each portrait of the study is found; what is wrong."""
     with_faces = [one.study for one in planned if one.study.adapter is not None]
     names = list(dict.fromkeys(face for study in with_faces for face in study.faces))
-    if not names or not all(Path(name).expanduser().exists() for name in names):
+    if not names or not all(located(name).exists() for name in names):
         return ["no portraits are named: faces=[...]"] if with_faces else []
     study = replace(with_faces[0], faces=tuple(names))
     return look_at_faces(study, face_files(names), wanted, say)

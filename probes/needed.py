@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stepscope.probes.backbones import backbone_folder
 from stepscope.probes.infusenet import PROJECTION, adapter_folder
+from stepscope.probes.places import located
 from stepscope.probes.study import Adapter, Study
 from stepscope.probes.weights import WeightsError, local_folder, pack_folder, weight_files
 
@@ -76,7 +77,7 @@ def needs(study: Study) -> list[Need]:
     found.append(_need("adapter", a.path, lambda: _of_adapter(a), width, variant=a.variant))
     if all(face.lower().endswith(".npy") for face in study.faces) and study.control_image is None:
         return found
-    encoder = Path(a.encoder).expanduser()
+    encoder = located(a.encoder)
     pack = pack_folder(a.detector, a.detector_root)
     for role, place, file in (("encoder", a.encoder, encoder), ("detector", a.detector, pack)):
         here = file is not None and file.exists()

@@ -99,7 +99,7 @@ def test_a_sweep_may_be_asked_for_anywhere(place, typed):
     words.insert(len(words) if place is None else place, "-m")
     answer = typed(words, "steps=1,2", "--dry")
     assert answer.status == 0, answer.err
-    assert [f"{n} steps" in answer.out for n in (1, 2, 3)] == [True, True, False]
+    assert [f"\n  steps={n} " in answer.out for n in (1, 2, 3)] == [True, True, False]
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_all_that_is_wrong_is_told_at_once(typed, face, tmp_path):
     assert answer.status == 2
     assert answer.line.startswith("not ready: no device='cuda:99' here")
     assert "face bad" in answer.line
-    assert "initial_latents 'latents.npy' is (4, 3, 3)" in answer.line
+    assert "initial_latents 'latents.npy' is (1, 4, 3, 3)" in answer.line
 
 
 def test_faces_are_told_as_they_are_found(typed, tmp_path):

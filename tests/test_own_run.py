@@ -114,7 +114,7 @@ def test_without_either_what_cannot_be_measured_is_left_out_with_its_cure(path, 
     assert "left out: reference: " in said
     assert "left out with it: arcface_final, arcface, sharpness" in said
     assert "recognisers=[PACK]" in said
-    assert said.splitlines()[-1].startswith("1 run is measured by decode, latency; not all of them")
+    assert said.splitlines()[-2].startswith("1 run is measured by decode, latency; not all of them")
     found = open_measured(path)
     assert {"decoded", "latency_seconds"} <= set(found)
     assert "similarity" not in found
