@@ -20,7 +20,10 @@ WANTED = {
     "mapping": "a mapping is wanted, such as {key}={{NAME:VALUE}}",
 }
 """What a type wants, by the beginning of pydantic's names of errors."""
-EXAMPLES = {"adapter.window": "a start and an end are wanted, such as adapter.window=[0.0,0.5]"}
+EXAMPLES = {
+    "adapter.window": "a start and an end are wanted, such as adapter.window=[0.0,0.5]",
+    "places": "name places={backbone.path:FOLDER}",
+}
 
 
 def checked(kind: type[Made], values: Mapping[str, Any]) -> Made:
