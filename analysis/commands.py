@@ -3,17 +3,17 @@
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
 from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.probes import members
 from stepscope.probes.composing import composed
+from stepscope.probes.faces import face_files
 from stepscope.probes.provenance import default_out
 from stepscope.probes.readings import READINGS
 from stepscope.probes.study import Study, prompts_of
+from stepscope.probes.usage import says
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Experiment:
     """One experiment of the study.
 
     faces: how many of the models' faces. every_step: its runs are measured along the run, not at
-    its end alone. lines: what one would give to `python -m probes -m experiment=<name>`. readings: how
+    its end alone. lines: what one would give to `stepscope probe -m experiment=<name>`. readings: how
     `probes.reread` reads its runs again, and of which prompts, of all if none is named.
     """
 
@@ -63,14 +63,7 @@ class Planned:
 
 def expand(line: str) -> Iterator[list[str]]:
     """The overrides of each run of a line, `steps=1,2` giving two; quoted as in a shell."""
-    choices = []
-    for override in OverridesParser.create().parse_overrides(shlex.split(line)):
-        key = override.get_key_element()
-        if override.is_sweep_override():
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        else:
-            choices.append([override.input_line or ""])
-    yield from (list(one) for one in product(*choices))
+    yield from (words for words, _ in members.expand(shlex.split(line)))
 
 
 def plan(
@@ -93,7 +86,7 @@ def plan(
             if faces or not dry:
                 raise StepscopeError(
                     f"experiment {experiment.name!r} needs {experiment.faces} faces, models.faces has "
-                    f"{len(faces)}: name more, or set study.{experiment.name}.faces={len(faces)}"
+                    f"{len(faces)}: name more, or take fewer, faces={max(len(faces), 1)}"
                 )
             chosen = [f"face {i + 1}" for i in range(experiment.faces)]
         for line in experiment.lines:
@@ -102,7 +95,7 @@ def plan(
                 study = Study.from_config({**composed(words), "faces": chosen})
                 out = folder / default_out(study).name
                 said = [*words, f"faces=[{','.join(chosen)}]", f"out={out}"]
-                command = f"python -m probes {shlex.join(said)}"
+                command = f"{says('probe')} {shlex.join(said)}"
                 study = replace(study, out=str(out))
                 found.append(Planned(experiment, command, study, out))
     return [replace(one, path=host(one, found)) for one in found]
@@ -123,8 +116,36 @@ def holds(larger: Study, smaller: Study) -> bool:
     )
 
 
-def experiments(study: Mapping[str, Any], names: Sequence[str] | None) -> list[Experiment]:
-    """The named experiments of a study, all if None. Raises StepscopeError for an unknown one."""
+def chosen_faces(given: Any, of_models: Any, *, dry: bool) -> tuple[list[str], int | None]:
+    """The portraits of a study, folders spread out, and the most of an experiment, None for its own.
+
+    given: the key `faces`, portraits in place of the models', or how many of those. Raises StepscopeError
+    for what does not exist, and for a number below 1.
+    """
+    count = None
+    if isinstance(given, int | float):
+        if given < 1 or isinstance(given, bool | float):
+            raise StepscopeError(f"faces={given}: portraits are wanted, or a number of them")
+        count, given = given, None
+    named: Any = of_models if given is None else given
+    named = [named] if isinstance(named, str) else list(map(str, named or []))
+    files = [str(path) for path in face_files(named, "faces").values()] if named else []
+    if given is not None and not files and not dry:
+        raise StepscopeError("faces is empty: name portraits, or a folder of them")
+    if given is not None:
+        count = len(files)
+    if count is not None and files and count > len(files):
+        raise StepscopeError(f"faces={count}: models.faces has {len(files)}")
+    return files, count
+
+
+def experiments(
+    study: Mapping[str, Any], names: Sequence[str] | None, most: int | None = None
+) -> list[Experiment]:
+    """The named experiments of a study, all if None. Raises StepscopeError for an unknown one.
+
+    most: faces of an experiment at most.
+    """
     for name in names or ():
         if name not in study:
             raise StepscopeError(f"experiments: no {name!r}; {nearest(name, study)}")
@@ -137,7 +158,7 @@ def experiments(study: Mapping[str, Any], names: Sequence[str] | None) -> list[E
     return [
         Experiment(
             name,
-            values["faces"],
+            min(values["faces"], most or values["faces"]),
             values["every_step"],
             tuple(values["lines"]),
             tuple(values.get("readings") or ()),

@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from stepscope.analysis.commands import Planned
+from stepscope.hooks.errors import StepscopeError
+from stepscope.hooks.store import Run
+from stepscope.probes.plan import counted
 from stepscope.probes.readings import default_steps_off
 
 
@@ -27,13 +30,23 @@ def describe(planned: Sequence[Planned], models: Mapping[str, Any]) -> str:
         size = run_bytes(one, models["latent"])
         seconds, space = seconds + took, space + size
         made[one.path] = one.cells
-        state = ", begun" if Path(one.path).exists() else ""
+        state = f", {progress_of(one.path)}" if one.path.exists() else ""
         lines.append(f"  {label(one)}  {took / 60:6.1f} min {size / 1e9:7.2f} GB{state}")
+    time = f"{seconds / 3600:.2f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
     lines.append(
-        f"{len(made)} runs, {sum(made.values())} samples: about {seconds / 3600:.2f} hours on "
+        f"{counted(len(made), 'run')}, {counted(sum(made.values()), 'sample')}: about {time} on "
         f"{models['machine']}, and {space / 1e9:.2f} GB before compression"
     )
     return "\n".join(lines)
+
+
+def progress_of(path: Path) -> str:
+    """How far a run is: `done`, or `7 of 12 samples done`."""
+    try:
+        done = Run.open(path).done
+    except StepscopeError:
+        return "begun"
+    return "done" if done.all() else f"{done.sum()} of {counted(len(done), 'sample')} done"
 
 
 def label(one: Planned) -> str:

@@ -22,6 +22,7 @@ from stepscope.analysis.lookup import MissingEvidenceError, measured, reread_sam
 from stepscope.analysis.margins import Margins
 from stepscope.analysis.ratio import ratio
 from stepscope.analysis.tally import Tally
+from stepscope.probes.usage import says
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ class Evidence:
         """
         if not self.runs.get(experiment):
             raise MissingEvidenceError(
-                f"experiment {experiment!r} is not in this study: python -m analysis.paper "
+                f"experiment {experiment!r} is not in this study: {says('paper')} "
                 f"experiments=[{experiment}] makes it"
             )
         wanted = {name.replace("__", "."): value for name, value in settings.items()}

@@ -8,6 +8,7 @@ import xarray as xr
 from stepscope.analysis.metrics import METRICS
 from stepscope.analysis.remake import recording
 from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.usage import says
 
 
 class MissingEvidenceError(StepscopeError):
@@ -43,7 +44,7 @@ def remedy(run: xr.Dataset, name: str) -> str:
     path = run.attrs.get("path", "...")
     by = [kind.name for kind in METRICS.values() if name in kind().quantities(run)]
     if by:
-        return f"python -m analysis runs=[{path}] metrics=[{by[0]}] measures it"
+        return f"{says('measure')} {path} metrics=[{by[0]}] measures it"
     return f"it was not recorded; {recording(run.attrs, path)} made the run"
 
 

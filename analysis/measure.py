@@ -27,7 +27,13 @@ from stepscope.analysis.group import (
 from stepscope.analysis.metrics import METRICS, Metric
 from stepscope.analysis.metrics.metric import Quantity, fingerprint
 from stepscope.analysis.metrics.perceptual_pocket import PocketDistance
-from stepscope.analysis.needs import check_variables, require, resolve_settings, satisfied
+from stepscope.analysis.needs import (
+    check_variables,
+    require,
+    resolve_settings,
+    satisfied,
+    unmeasured,
+)
 from stepscope.analysis.runs import MARK, content, measurements, open_recorded, reading
 from stepscope.analysis.there import (
     frames_there,
@@ -71,6 +77,7 @@ def measure_all(
     say: Say = lambda text: None,
     *,
     leave_out: bool = False,
+    dry: bool = False,
 ) -> list[str]:
     """Measure runs with the named metrics and those that they read; models are loaded once.
 
@@ -78,7 +85,8 @@ def measure_all(
     measured, for an unknown metric, an unfinished run, a run that lacks a variable that a metric reads,
     and for models and libraries that are not on this machine.
 
-    leave_out: leave such a metric out of that run instead, with one line that gives the remedy.
+    leave_out: leave such a metric out of that run instead, with one line that gives the remedy. dry: say
+    what would be measured, and measure nothing.
     Returns the names, of those asked for, by which every run is measured.
     """
     check_names(metrics)
@@ -91,6 +99,12 @@ def measure_all(
         for path, recorded, wanted in planned
     ]
     for (path, recorded, _), wanted in zip(planned, kept, strict=True):
+        if dry:
+            left = unmeasured(path, [metric.name for metric in wanted])
+            count = recorded.sizes["sample"]
+            many = f"{count} sample{'s' * (count != 1)}"
+            say(f"{path}: {many}, to measure: {', '.join(left) or 'nothing new'}")
+            continue
         bad = int((not_finite(recorded) != "").sum())
         if bad:
             say(

@@ -1,4 +1,4 @@
-"""`python -m analysis.paper`: run every experiment, measure, draw all figures and tables, and report."""
+"""`stepscope paper`: run every experiment, measure, draw all figures and tables, and report."""
 
 import shlex
 import sys
@@ -6,18 +6,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stepscope.probes.usage import answer_help
+
+if __name__ == "__main__":
+    answer_help("paper")
+
 import stepscope.probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
 
 import xarray as xr
 from hydra.core.hydra_config import HydraConfig
 
 from stepscope.analysis import report
-from stepscope.analysis.commands import Planned, experiments, plan
+from stepscope.analysis.commands import Planned, chosen_faces, experiments, plan
 from stepscope.analysis.cost import describe, label
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.exhibit import Exhibit
 from stepscope.analysis.figures import FIGURES
 from stepscope.analysis.figures.style import save, styled
+from stepscope.analysis.look_ahead import look_ahead
 from stepscope.analysis.margins import Margins
 from stepscope.analysis.measure import Settings, measure_all, preflight
 from stepscope.analysis.needs import unmeasured
@@ -52,14 +58,18 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
             if name not in known:
                 raise StepscopeError(f"{word}: no {name!r}; {nearest(name, known)}")
     margins = Margins.named(config["verdict"])
-    wanted = experiments(config["study"], config["experiments"])
-    planned = plan(wanted, models["faces"], models["overrides"], out / "runs", dry=config["dry"])
+    dry = bool(config["dry"])
+    faces, most = chosen_faces(config["faces"], models["faces"], dry=dry)
+    wanted = experiments(config["study"], config["experiments"], most)
+    planned = plan(wanted, faces, models["overrides"], out / "runs", dry=dry)
     say(describe(planned, models))
-    if config["dry"]:
-        return None
     measured, settings = wanted_metrics(planned, config), Settings(photos=tuple(models["photos"]))
     left = (name for path, names in measured.items() for name in unmeasured(path, names))
-    preflight(list(dict.fromkeys(left)), settings)
+    metrics = list(dict.fromkeys(left))
+    if dry:
+        look_ahead(planned, out, lambda: preflight(metrics, settings), say)
+        return None
+    preflight(metrics, settings)
     record_runs(planned, say)
     reread_runs(planned, say)
     measure_runs(measured, settings, say)
@@ -67,10 +77,13 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     items = make_items(config, evidence, planned, say)
     made = f"{sum(not item.missing for item in items)} of {len(items)} figures and tables"
     if not config["report"]:
-        say(f"{out}: {made}")
+        say(
+            f"{out}: {made}, in {', '.join(str(out / kind) for kind in KINDS if config[kind] != [])}"
+        )
         return None
     path = report.write(out / "report.html", evidence, items, title=f"stepscope: {out.name}")
     say(f"{path}: {made}")
+    say(f"next: open {path} in a browser")
     return path
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stepscope.probes.usage import says
+
 
 def again(about: Mapping[str, Any], path: Path) -> str:
     """The sentence for a run that is lost."""
@@ -13,7 +15,7 @@ def again(about: Mapping[str, Any], path: Path) -> str:
 
 
 def recording(about: Mapping[str, Any], out: str | Path) -> str:
-    """The shortest `python -m probes` that makes the run of these attributes."""
+    """The shortest `stepscope probe` that makes the run of these attributes."""
     made = about.get("configuration")
     if not isinstance(made, Mapping):
         return "the pipeline's call under `hooks.record`"
@@ -30,7 +32,7 @@ def recording(about: Mapping[str, Any], out: str | Path) -> str:
     except Exception:  # Hydra's and OmegaConf's: a configuration that is not in conf/
         return f"its configuration is in {out}/zarr.json"
     words += changes(default, values | {"backbone": backbone, "adapter": adapter})
-    return " ".join(["python -m probes", *map(shlex.quote, words), f"out={out}"])
+    return " ".join([says("probe"), *map(shlex.quote, words), f"out={out}"])
 
 
 def changes(default: Mapping[str, Any], made: Mapping[str, Any], under: str = "") -> list[str]:

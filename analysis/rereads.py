@@ -1,4 +1,4 @@
-"""The readings that `python -m probes.reread` writes beside a record, as variables of the run."""
+"""The readings that `stepscope reread` writes beside a record, as variables of the run."""
 
 import json
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from stepscope.hooks.chunks import Chunks
 from stepscope.hooks.documents import FILE
 from stepscope.hooks.errors import RunError
 from stepscope.probes.readings import GROUP, READING_VARIABLES
+from stepscope.probes.usage import says
 
 READING = {name: reading for reading, names in READING_VARIABLES.items() for name in names}
 """The reading that makes each variable."""
@@ -67,7 +68,7 @@ def missing_files(folder: Path, samples: list[int]) -> Iterator[int]:
 
 def reread_command(path: Path, reading: str) -> str:
     """The command that makes a reading of a run."""
-    return f"python -m probes.reread runs=[{path}] readings=[{reading}]"
+    return f"{says('reread')} {path} readings=[{reading}]"
 
 
 def was_reread(values: np.ndarray) -> np.ndarray:

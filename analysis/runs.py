@@ -18,6 +18,7 @@ from stepscope.hooks.errors import RunError, StepscopeError
 from stepscope.hooks.labels import ABSENT, KNOWN
 from stepscope.hooks.paths import run_path
 from stepscope.hooks.vocabulary import READABLE, SAMPLE_COORDINATES, described
+from stepscope.probes.usage import says
 
 GROUP = MEASURED
 MARK = "measured_"
@@ -99,7 +100,7 @@ def open_measured(path: str | Path) -> xr.Dataset:
     of = {name: found[name].attrs.get("metric") for name in found.data_vars}
     kept = [name for name, by in of.items() if by in complete and not str(name).startswith(MARK)]
     if not kept or found.sizes["sample"] != run.sizes["sample"]:
-        raise RunError(f"{path} is not measured: python -m analysis runs=[{path}]")
+        raise RunError(f"{path} is not measured: {says('measure')} {path}")
     joined = run.assign(found[kept].drop_vars(list(run.coords), errors="ignore").variables)
     joined = joined.set_coords([name for name in ("conditioning",) if name in joined])
     with reading(path, run.attrs):
@@ -118,7 +119,7 @@ def measurements(path: Path) -> xr.Dataset:
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         raise RunError(
             f"{path}: its measurements cannot be read ({_first(error)}): remove {path / GROUP}, "
-            f"then python -m analysis runs=[{path}]"
+            f"then {says('measure')} {path}"
         ) from error
     return found.set_coords([name for name in ("conditioning",) if name in found])
 
@@ -126,11 +127,11 @@ def measurements(path: Path) -> xr.Dataset:
 def attributes(path: Path) -> dict[str, Any]:
     """The run's attributes as JSON values. Raises RunError for what is not a run, or of another schema."""
     if not path.exists():
-        raise RunError(f"no run {str(path)!r}: python -m probes ... out={path} makes one")
+        raise RunError(f"no run {str(path)!r}: {says('probe')} ... out={path} makes one")
     file = path / "zarr.json"
     if not file.is_file():
         raise RunError(
-            f"{path} is not a run, it has no zarr.json: a run is what python -m probes makes"
+            f"{path} is not a run, it has no zarr.json: a run is what {says('probe')} makes"
         )
     try:
         about = unpacked(json.loads(file.read_text())["attributes"])

@@ -61,10 +61,17 @@ class Contents:
                 self._read()
             yield
 
-    def grow(self, labels: Sequence[Label]) -> None:
+    def grow(
+        self,
+        labels: Sequence[Label],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        done: bool = True,
+    ) -> None:
         """Make samples known whose values were written past the end, with their labels. Under the lock.
 
         They are seen all at once, when the group's document is replaced; it is the last thing written.
+        attributes: of the run, that change with it. done: False for places that nothing was written to.
         """
         old, size = self.size, self.size + len(labels)
         self.documents.sweep()
@@ -76,8 +83,8 @@ class Contents:
                 array.write(old, np.arange(old, size))
             elif group == MEASURED and own in KNOWN:  # what was measured repeats some coordinates
                 array.write(old, KNOWN[own].stored(values_of(labels, own)))
-        self.arrays["done"].write(old, np.ones(len(labels), bool))
-        self.documents.grow(size, others)
+        self.arrays["done"].write(old, np.full(len(labels), done))
+        self.documents.grow(size, others, attributes)
         if others:
             self._read()
 

@@ -95,10 +95,13 @@ class Documents:
             and document["shape"][0] == self._all["done"]["shape"][0]
         ]
 
-    def grow(self, size: int, others: Mapping[str, Document]) -> None:
+    def grow(
+        self, size: int, others: Mapping[str, Document], more: Mapping[str, Any] | None = None
+    ) -> None:
         """Give the samples' axis another size, and put further arrays beside the others.
 
         others: documents of arrays that are new, or take another's place; their chunks are written.
+        more: attributes of the group that change with it.
         Readers see all of it at once, when the group's document is replaced, or nothing.
         """
         names = [name for name in self.along_sample() if name not in others]
@@ -109,7 +112,7 @@ class Documents:
         for document in grown:
             document["shape"][0] = size
         self._all |= others
-        self._group["attributes"] = attributes | _coordinates(attributes, others)
+        self._group["attributes"] = attributes | _coordinates(attributes, others) | dict(more or {})
         try:
             for name in before:
                 self._put(self._path / name, self._all[name])

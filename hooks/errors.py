@@ -31,7 +31,10 @@ class StepscopeWarning(UserWarning):
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     """The known words closest to `word`, as a phrase for an error message."""
     words = list(known)
-    close = difflib.get_close_matches(word, words, n=count, cutoff=0.4)
+    begun = [
+        one for one in words if word and one.startswith(word)
+    ]  # `figure3` of `figure3_early_window`
+    close = begun[:count] or difflib.get_close_matches(word, words, n=count, cutoff=0.4)
     if close:
         return "did you mean " + " or ".join(repr(w) for w in close) + "?"
     shown = ", ".join(words[:8]) + (", …" if len(words) > 8 else "")

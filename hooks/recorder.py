@@ -26,7 +26,7 @@ def record(
     out: path of the run, which is made or added to; or a `Run` that has places for the samples.
     capture: what to keep; latents, x0, norms, timings and the image by default.
     faces: photos of the people whom the images should show, by name or named by their files: what
-        `python -m analysis` measures identity against. One is every sample's; where there are more,
+        `stepscope measure` measures identity against. One is every sample's; where there are more,
         each call's samples are labelled with a name, `recording.label([{"face": NAME}])`.
 
     Raises UnsupportedPipelineError, here or before a call's first step, for what cannot be recorded

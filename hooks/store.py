@@ -248,6 +248,24 @@ class Run:
                     self._held.arrays[name].write(sample, value[None])
             self._held.grow([{**label, "call": old} for label in labels])
 
+    def extend(self, labels: Sequence[Label], attributes: Mapping[str, Any], *, size: int) -> bool:
+        """Add places for further samples, none of them done, and replace attributes, seen at once.
+
+        size: samples that the run is thought to have. False, and nothing is changed, if another process
+        has made it larger meanwhile. Raises RunError as `refuse_labels` does.
+        """
+        with self._held.alone():
+            if self._held.size != size:
+                return False
+            self.refuse_labels(labels)
+            self._held.grow(labels, attributes, done=False)
+            return True
+
+    @property
+    def size(self) -> int:
+        """How many samples the run has places for."""
+        return self._held.size
+
 
 def publish_measured(path: Path) -> None:
     """Make the group of what was measured of a run known to whoever reads the run, of any schema.

@@ -9,7 +9,15 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_tim
 
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.study import Backbone
-from stepscope.probes.weights import explained, local_folder, refuse_incomplete
+from stepscope.probes.weights import (
+    explained,
+    local_folder,
+    refuse_incomplete,
+    refuse_other_layout,
+)
+
+PARTS = ("transformer", "vae", "scheduler")
+"""Folders of a backbone without which none is read."""
 
 
 def load(backbone: Backbone, device: str, controlnet: Any = None) -> Any:
@@ -41,6 +49,7 @@ def backbone_folder(backbone: Backbone, *, download: bool = True) -> Path:
     what = f"backbone {backbone.name}"
     local = local_folder(backbone.path, what)
     if local is not None:
+        refuse_other_layout(local, what, PARTS)
         return local
     with explained(backbone.path, what):
         return Path(DiffusionPipeline.download(backbone.path, local_files_only=not download))

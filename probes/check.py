@@ -1,10 +1,15 @@
-"""`python -m probes.check`: does a recording of these models, on this machine, mean what it says?
+"""`stepscope check`: does a recording of these models, on this machine, mean what it says?
 
 Takes the configuration of a run and checks its first batch with `hooks.verify`.
 """
 
 import sys
 from dataclasses import replace
+
+from stepscope.probes.usage import answer_help
+
+if __name__ == "__main__":
+    answer_help("config", "check")
 
 import stepscope.probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
 

@@ -5,7 +5,7 @@ batch of a killed process is free again at once. It is held until the batch's sa
 a while after the pipeline has made them: they are written by another thread.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from stepscope.hooks.lock import Lock
@@ -60,12 +60,14 @@ class Claims:
         """Who makes these batches, which are not done, in words, each process once."""
         return list(dict.fromkeys(self._lock(batch).holder() for batch in batches))
 
-    def forget(self) -> None:
-        """Remove the files of claims, of a run of which every sample is done."""
-        pattern = self._run.lock(f"{_NAME}*").path
-        for file in pattern.parent.glob(pattern.name):
+    def forget(self, batches: Iterable[Batch]) -> None:
+        """Remove the files of claims on these batches, of which every sample is done.
+
+        Another process may have given the run more places meanwhile, and make those.
+        """
+        for batch in batches:
             with suppress(OSError):
-                file.unlink()
+                self._lock(batch).path.unlink()
 
     def _drop_done(self) -> None:
         for index, (lock, batch) in list(self._held.items()):

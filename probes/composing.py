@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
-    """The configuration that `python -m probes` would have, as plain values."""
+    """The configuration that `stepscope probe` would have, as plain values."""
     if GlobalHydra.instance().is_initialized():
         found = compose("config", overrides=list(overrides))
     else:

@@ -1,22 +1,53 @@
-"""The run that already stands at a study's path: opened if it is the study's, refused if not."""
+"""The run that already stands at a study's path: opened if it is the study's, refused if not.
 
-from collections.abc import Mapping, Sequence
+A run is the study's if it was made with the same settings and models. Its samples may be fewer than the
+study's, which are then added, and more if those of the study are all done.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stepscope.hooks.errors import RunError
+from stepscope.hooks.errors import RunError, StepscopeError
 from stepscope.hooks.labels import stored_seed
 from stepscope.hooks.store import Run
 from stepscope.probes import grid, identity, provenance
 from stepscope.probes.study import Study
+from stepscope.probes.usage import says
 from stepscope.probes.weights import digest
 
 SHOWN = 6  # differences that one line names
+GRID = {"faces", "prompts", "seeds"}
+"""Settings that say which samples a run has, and which a run may be given more of."""
+Sample = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A run that stands at a study's path.
+
+    cells: the study's samples in the order of the run, those behind its end not yet in it.
+    """
+
+    run: Run
+    cells: tuple[grid.Cell, ...]
+
+    @property
+    def new(self) -> list[grid.Cell]:
+        """Samples that the run has no places for."""
+        return [cell for cell in self.cells if cell.index >= self.run.size]
+
+    @property
+    def left(self) -> int:
+        """How many samples are not done."""
+        done = self.run.done
+        return sum(cell.index >= len(done) or not done[cell.index] for cell in self.cells)
 
 
 def open_existing(
     study: Study, out: Path, cells: Sequence[grid.Cell], files: Mapping[str, Path]
-) -> Run | None:
+) -> Standing | None:
     """The run at `out`, if there is one.
 
     Raises RunError, with the difference, if it was made by another configuration or by other models,
@@ -24,17 +55,71 @@ def open_existing(
     """
     if not out.exists():
         return None
-    run = Run.open(out)
+    try:
+        run = Run.open(out)
+    except RunError as error:
+        raise RunError(f"{error}; name another out=") from error
     old = run.attributes.get("configuration")
     if old is None:
-        raise RunError(f"{out} was not made by `python -m probes`: choose another out=")
+        raise RunError(f"{out} was not made by `{says('probe')}`: choose another out=")
     changed = provenance.differences(old, provenance.configuration(study))
-    if changed.keys() - identity.PLACES.keys():
+    if changed.keys() - identity.PLACES.keys() - GRID:
         refuse(out, "another configuration", lines(changed))
-    refuse(out, "another configuration", other_samples(run, cells))
+    standing = placed(run, cells)
+    if study.initial_latents is not None and standing is not None and standing.left:
+        # latents of each sample are in the order of the grid
+        standing = standing if list(standing.cells) == list(cells) else None
+    if standing is None:
+        told = [*lines({k: v for k, v in changed.items() if k in GRID}), *other_samples(run, cells)]
+        refuse(out, "another configuration", told)
+        raise AssertionError("a difference is told")
     refuse(out, "another configuration", other_files(run, study, files))
     refuse_other_models(run, study)
-    return run
+    return standing
+
+
+def growing(study: Study, cells: Sequence[grid.Cell], files: Mapping[str, Path]) -> Path:
+    """Where a study without `out` lies: in a run of fewer of its samples, which it adds to, or its own."""
+    own = provenance.default_out(study)
+    if own.exists():
+        return own
+    stem = own.stem.rpartition("-")[0]
+    found: list[tuple[int, Path]] = []
+    for path in sorted(own.parent.glob(f"{stem}-*.zarr")):
+        with suppress(StepscopeError):
+            standing = open_existing(study, path, cells, files)
+            if standing is not None:
+                found.append((standing.run.size, path))
+    return max(found, default=(0, own))[1]
+
+
+def placed(run: Run, cells: Sequence[grid.Cell]) -> Standing | None:
+    """The samples with their places in a run; None for a run of which neither holds the other.
+
+    A run with samples that the study does not have is not continued, and so only a finished one is.
+    """
+    there = {sample: place for place, sample in enumerate(samples_of(run))}
+    named = [(cell, sample_of(cell)) for cell in cells]
+    places = {sample: there[sample] for _, sample in named if sample in there}
+    behind = run.size
+    found = []
+    for cell, sample in named:
+        if sample not in places:
+            places[sample], behind = behind, behind + 1
+        found.append(replace(cell, index=places[sample]))
+    standing = Standing(run, tuple(sorted(found, key=lambda cell: cell.index)))
+    if there.keys() <= places.keys():
+        return standing
+    return standing if not standing.new and not standing.left else None
+
+
+def samples_of(run: Run) -> Iterator[Sample]:
+    for face, prompt, seed in zip(*map(run.read, ("face", "prompt", "seed")), strict=True):
+        yield str(face), str(prompt), int(seed)
+
+
+def sample_of(cell: grid.Cell) -> Sample:
+    return cell.face, cell.prompt, stored_seed(cell.seed)
 
 
 def refuse_other_models(run: Run, study: Study) -> None:
@@ -46,7 +131,9 @@ def refuse_other_models(run: Run, study: Study) -> None:
     about = run.attributes
     seen = identity.compare(about, study)
     changed = provenance.differences(about["configuration"], provenance.configuration(study))
-    moved = {k: v for k, v in changed.items() if identity.PLACES[k] not in seen.same}
+    moved = {
+        k: v for k, v in changed.items() if k not in GRID and identity.PLACES[k] not in seen.same
+    }
     refuse(run.path, "another configuration", [*lines(moved), *seen.other] if moved else [])
     refuse(run.path, "other models", seen.other)
     stamps = about.get("weight_stamps", {})
@@ -71,16 +158,13 @@ def lines(changed: Mapping[str, str]) -> list[str]:
 
 
 def other_samples(run: Run, cells: Sequence[grid.Cell]) -> list[str]:
-    """How the samples that a run has places for differ from the grid: the first that does."""
-    then = list(zip(*(run.read(name) for name in ("face", "prompt", "seed")), strict=True))
-    if len(then) != len(cells):
-        return [f"samples: {len(then)} -> {len(cells)}"]
-    for cell, (face, prompt, seed) in zip(cells, then, strict=True):
-        old = str(face), str(prompt), int(seed)
-        new = cell.face, cell.prompt, stored_seed(cell.seed)
-        if old != new:
-            return [f"sample {cell.index}: {old} -> {new}"]
-    return []
+    """The first sample of a run that is not in the grid, and how many those are."""
+    now = {sample_of(cell) for cell in cells}
+    gone = [(place, sample) for place, sample in enumerate(samples_of(run)) if sample not in now]
+    if not gone:
+        return [f"it has {run.size} samples, and not all of these {len(cells)} are done"]
+    place, sample = gone[0]
+    return [f"sample {place}, {sample}, is not in this grid; what is added stands beside the old"]
 
 
 def other_files(run: Run, study: Study, faces: Mapping[str, Path]) -> list[str]:
@@ -89,7 +173,7 @@ def other_files(run: Run, study: Study, faces: Mapping[str, Path]) -> list[str]:
     return [
         f"the file of face {name} was changed"
         for name, then in run.attributes["faces"].items()
-        if digest(faces[name]) != then["file_sha256"]
+        if name in faces and digest(faces[name]) != then["file_sha256"]
     ] + [
         f"the file of {key} was changed"
         for key, then in run.attributes.get("inputs", {}).items()

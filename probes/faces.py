@@ -5,7 +5,7 @@ the largest face wins, aligned to 112 x 112 by its five keypoints, embedded and 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.pictures import SUFFIXES, read_picture
 from stepscope.probes.places import located
 from stepscope.probes.recognisers import Encode, aligned, load_detector, load_encoder
+from stepscope.probes.weights import WeightsError
 
 DETECTION_SIZES = (640, 320, 160)
 
@@ -108,12 +109,14 @@ class Finder:
     ) -> tuple[Float[np.ndarray, "5 2"], dict[str, Any]]:
         """Keypoints (x, y) of the largest face of a BGR image, and where it was found, as JSON values.
 
-        Pixels are those of `image`, of which `picture` is (width, height). Raises FaceError, which
+        Pixels are those of `image`, of which `picture` is (width, height); faces: how many there are.
+        Raises FaceError, which
         names `source`, if there is no face, and WeightsError.
         """
         self.load()
-        face, size = largest_face(self._detector, image, source)
+        face, count, size = largest_face(self._detector, image, source)
         return face.kps, {
+            "faces": count,
             "box": face.bbox.tolist(),
             "keypoints": face.kps.tolist(),
             "score": float(face.det_score),
@@ -149,8 +152,26 @@ class FaceReader:
         return Face(name, embedding, crop[:, :, ::-1].copy(), found, seconds)
 
 
-def largest_face(detector: Any, image: np.ndarray, source: str) -> tuple[Any, int]:
-    """The largest face by box area and the detection size that found it, tried from large to small."""
+def read_all(reader: FaceReader, files: Mapping[str, Path]) -> dict[str, Face]:
+    """Every face by its name. Raises one FaceError for all that cannot be read, and WeightsError."""
+    found, wrong = {}, []
+    for name, path in files.items():
+        try:
+            found[name] = reader.read(name, path)
+        except WeightsError:
+            raise
+        except StepscopeError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise FaceError("; ".join(wrong))
+    return found
+
+
+def largest_face(detector: Any, image: np.ndarray, source: str) -> tuple[Any, int, int]:
+    """The largest face by box area, how many there are, and the detection size that found them.
+
+    Sizes are tried from large to small.
+    """
     short, long = sorted(image.shape[:2])
     for size in DETECTION_SIZES:
         if size * short < long:  # no pixel would be left of the shorter side
@@ -158,6 +179,6 @@ def largest_face(detector: Any, image: np.ndarray, source: str) -> tuple[Any, in
         detector.prepare(ctx_id=0, det_size=(size, size))
         faces = detector.get(image)
         if faces:
-            return max(faces, key=lambda f: np.prod(f.bbox[2:] - f.bbox[:2])), size
+            return max(faces, key=lambda f: np.prod(f.bbox[2:] - f.bbox[:2])), len(faces), size
     tried = ", ".join(map(str, DETECTION_SIZES))
     raise FaceError(f"no face found in {source} (detection sizes tried: {tried})")

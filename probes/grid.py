@@ -37,8 +37,31 @@ def batches(grid: Sequence[Cell], size: int, done: np.ndarray) -> Iterator[list[
     A batch is always the same samples, also after an interruption: matrix products of another batch
     size may differ in their last bits.
     """
+    for batch in split(grid, size):
+        if not done[[cell.index for cell in batch]].all():
+            yield batch
+
+
+def split(grid: Sequence[Cell], size: int) -> Iterator[list[Cell]]:
+    """Consecutive batches."""
     for start in range(0, len(grid), size):
-        batch = list(grid[start : start + size])
+        yield list(grid[start : start + size])
+
+
+def recorded_batches(
+    cells: Sequence[Cell], size: int, calls: np.ndarray, done: np.ndarray
+) -> Iterator[list[Cell]]:
+    """The batches of a run in which some sample is not done; a run that has grown has an odd one inside.
+
+    calls, done: of the run's samples; the first sample of each one's batch, -1 where it is not known.
+    """
+    if (calls[[cell.index for cell in cells]] < 0).any():
+        yield from batches(cells, size, done)
+        return
+    together: dict[int, list[Cell]] = {}
+    for cell in cells:
+        together.setdefault(int(calls[cell.index]), []).append(cell)
+    for batch in together.values():
         if not done[[cell.index for cell in batch]].all():
             yield batch
 

@@ -6,7 +6,7 @@ with true CFG the negative pass gets no residuals.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -183,12 +183,17 @@ def window_fractions(
     diffusers keeps step i of n if start <= i / n and (i + 1) / n <= end, so a run of whole steps
     is expressed exactly.
     """
-    start, end = adapter.window
     if adapter.window_unit == "fraction":
-        return start, end
-    n = len(sigmas)
-    if adapter.window_unit == "step":
-        inside = [i for i in range(n) if start <= i < end]
-    else:
-        inside = [i for i, sigma in enumerate(sigmas.tolist()) if start >= sigma > end]
+        return adapter.window
+    n, inside = len(sigmas), steps_inside(adapter, sigmas.tolist())
     return (inside[0] / n, (inside[-1] + 1) / n) if inside else None
+
+
+def steps_inside(adapter: Adapter, sigmas: Sequence[float]) -> list[int]:
+    """The steps, counted from 0, in which the adapter is active: those that diffusers keeps."""
+    (start, end), n = adapter.window, len(sigmas)
+    if adapter.window_unit == "fraction":
+        return [i for i in range(n) if not (i / n < start or (i + 1) / n > end)]
+    if adapter.window_unit == "step":
+        return [i for i in range(n) if start <= i < end]
+    return [i for i, sigma in enumerate(sigmas) if start >= sigma > end]

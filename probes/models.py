@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes import backbones, grid, infusenet
 from stepscope.probes.control import Control, load_control
-from stepscope.probes.faces import Face, FaceReader, Finder
+from stepscope.probes.faces import Face, FaceReader, Finder, read_all
+from stepscope.probes.found import doubts
 from stepscope.probes.study import Study
 
 
@@ -100,7 +101,9 @@ def load(
     finder = Finder(a.detector, a.detector_root, device)
     control = load_control(study, finder)
     reader = FaceReader(finder, a.encoder, device)
-    faces = {name: reader.read(name, path) for name, path in files.items()}
+    faces = read_all(reader, files)
+    for line in doubts(study, faces):
+        print(f"warning: {line}", file=sys.stderr)
     network, projection = infusenet.load_infusenet(a, getattr(torch, study.backbone.dtype))
     pipe = backbones.load(study.backbone, device, network)
     return Models(

@@ -1,6 +1,8 @@
 """What a run will cost, from configurations alone: nothing is loaded, nothing is run."""
 
+import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -16,10 +18,14 @@ from stepscope.hooks.layout import Layout, layout
 from stepscope.hooks.sites import select
 from stepscope.hooks.vocabulary import BRANCHES
 from stepscope.hooks.writer import WAITING
+from stepscope.probes import grid
+from stepscope.probes.backbones import PARTS
 from stepscope.probes.face_variables import FACE_VARIABLES, SHAPES
 from stepscope.probes.infusenet import adapter_folder
 from stepscope.probes.study import Study
-from stepscope.probes.weights import explained, folder
+from stepscope.probes.weights import explained, folder, refuse_other_layout
+
+SHOWN = 12  # faces, prompts or seeds that the plan names
 
 
 class DiskError(StepscopeError):
@@ -33,6 +39,7 @@ def outline(study: Study) -> Layout:
     """
     what = f"backbone {study.backbone.name}"
     path = folder(study.backbone.path, what, ["*.json", "**/*.json"])
+    refuse_other_layout(path, what, PARTS)
     with explained(study.backbone.path, what):
         transformer = _meta(FluxTransformer2DModel, path / "transformer")
         vae: Any = AutoencoderKL.load_config(path / "vae")
@@ -89,50 +96,97 @@ def latent_shape(found: Layout) -> tuple[int, int, int]:
     return channel, y, x
 
 
-def describe(study: Study, found: Layout, samples: int, left: int, out: Path) -> str:
-    """The plan as text: cells, steps, bytes of each variable, total and free disk."""
-    sizes = found.bytes_per_sample()
-    adapter = study.adapter.name if study.adapter is not None else "no adapter"
-    lines = [
-        f"{study.backbone.name}, {adapter}: {samples} samples ({left} to make), {study.steps} steps, "
-        f"{study.height} x {study.width}, {study.branches} branch(es), batches of {study.batch_size}",
-        f"into {out}",
-    ]
+def describe(study: Study, found: Layout, cells: Sequence[grid.Cell], left: int, out: Path) -> str:
+    """The plan as text: the grid, steps, bytes of each variable, total and free disk."""
+    sizes, samples = found.bytes_per_sample(), len(cells)
+    lines = [headline(study, found, cells, left), *grid_lines(cells), f"into {out}"]
     for name, (declared, shape) in found.variables.items():
         if name in sizes:
             dims = " x ".join(f"{d} {n}" for d, n in zip(declared.dims[1:], shape, strict=True))
-            lines.append(f"  {name:<26}{_bytes(sizes[name] * samples):>10}   {dims}")
+            lines.append(f"  {name:<26}{spoken_bytes(sizes[name] * samples):>10}   {dims}")
     needed = sum(sizes.values()) * left
-    lines.append(
-        f"  {'to write, uncompressed':<26}{_bytes(needed):>10}   free: {_bytes(_free(out))}"
-    )
+    free = spoken_bytes(free_bytes(out))
+    lines.append(f"  {'to write, uncompressed':<26}{spoken_bytes(needed):>10}   free: {free}")
     whole = sum(
         prod(shape[1:]) * np.dtype(declared.dtype).itemsize
         for name, (declared, shape) in found.variables.items()
         if name in study.capture.sites or "." in name
     )
     if whole:
-        waiting = whole * study.batch_size * (WAITING + 1)
-        lines.append(f"memory for whole tensors: {_bytes(waiting)}, of {WAITING + 1} steps at most")
+        waiting = whole * min(study.batch_size, samples) * (WAITING + 1)
+        lines.append(
+            f"memory for whole tensors: {spoken_bytes(waiting)}, of {WAITING + 1} steps at most"
+        )
     return "\n".join(lines)
+
+
+def headline(study: Study, found: Layout, cells: Sequence[grid.Cell], left: int) -> str:
+    """Models, the product of the grid, and how a sample is made, in one line."""
+    adapter = study.adapter.name if study.adapter is not None else "no adapter"
+    faces, prompts, seeds = axes_of(cells)
+    product = " x ".join(
+        [
+            *([counted(len(faces), "face")] if faces else []),
+            counted(len(prompts), "prompt"),
+            counted(len(seeds), "seed"),
+        ]
+    )
+    y, x = latent_shape(found)[1:]
+    height, width = found.variables["image"][1][:2] if "image" in found.variables else (y, x)
+    passes = ", 2 passes a step" if study.branches > 1 else ""
+    batches = f", batches of {study.batch_size}" if study.batch_size > 1 else ""
+    return (
+        f"{study.backbone.name}, {adapter}: {product} = {counted(len(cells), 'sample')} ({left} to make), "
+        f"{counted(study.steps, 'step')}, {height} x {width}{passes}{batches}"
+    )
+
+
+def axes_of(cells: Sequence[grid.Cell]) -> tuple[list[str], list[str], list[int]]:
+    """Faces, prompts and seeds of a grid, each once; no face where none is named."""
+    faces = list(dict.fromkeys(cell.face for cell in cells if cell.face))
+    prompts = list(dict.fromkeys(cell.prompt for cell in cells))
+    return faces, prompts, list(dict.fromkeys(cell.seed for cell in cells))
+
+
+def grid_lines(cells: Sequence[grid.Cell]) -> list[str]:
+    """What is in the grid, so that a prompt with a comma is seen to be two."""
+    faces, prompts, seeds = axes_of(cells)
+    lines = [f"  prompts  {_some([json.dumps(p, ensure_ascii=False) for p in prompts], ' | ')}"]
+    lines += [f"  seeds    {_some(list(map(str, seeds)), ', ')}"]
+    return [f"  faces    {_some(faces, ', ')}", *lines] if faces else lines
+
+
+def _some(words: Sequence[str], between: str) -> str:
+    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
+    return between.join(words[:SHOWN]) + more
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 sample`, `2 samples`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def refuse_too_large(found: Layout, left: int, out: Path) -> None:
     """Raise DiskError if what is left to write may not fit (compression is not counted on)."""
-    needed, free = sum(found.bytes_per_sample().values()) * left, _free(out)
+    needed, free = sum(found.bytes_per_sample().values()) * left, free_bytes(out)
     if needed > free:
+        norms = all(name not in found.variables for name in ("attention_token_norm", "velocity"))
+        norms = norms and not any("." in name for name in found.variables)
+        smaller = "or " if norms else "record=norms, or "
         raise DiskError(
-            f"this run may need {_bytes(needed)} and {out} has {_bytes(free)} free: fewer samples, "
-            "record=norms, or another out="
+            f"this run may need {spoken_bytes(needed)} and {out} has {spoken_bytes(free)} free: "
+            f"fewer samples or steps, {smaller}another out="
         )
 
 
-def _free(out: Path) -> int:
+def free_bytes(out: Path) -> int:
+    """Bytes that are free where a path lies, or will."""
     existing = next(p for p in (out, *out.absolute().parents) if p.exists())
     return shutil.disk_usage(existing).free
 
 
-def _bytes(count: float) -> str:
+def spoken_bytes(count: float) -> str:
+    """Bytes with a unit: `1.2 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

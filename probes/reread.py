@@ -1,4 +1,4 @@
-"""`python -m probes.reread runs=[a.zarr]`: recorded latents, without the adapter or with another face.
+"""`stepscope reread a.zarr`: recorded latents, read without the adapter or with another face.
 
 Three readings of a finished run, each in its own group beside the record, `reread/<reading>`:
 
@@ -10,11 +10,17 @@ The record is never changed. The models of the run's configuration are loaded an
 hashes, and by reproducing every x0 of one sample. After an interruption the same command continues.
 """
 
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from stepscope.probes.usage import answer_help
+
+if __name__ == "__main__":
+    answer_help("reread")
 
 import stepscope.probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
 
@@ -25,10 +31,15 @@ from stepscope.probes import grid, models
 from stepscope.probes.command import command, entry
 from stepscope.probes.existing import refuse_other_models
 from stepscope.probes.faces import Face
+from stepscope.probes.needed import needs
+from stepscope.probes.preflight import model_lines
 from stepscope.probes.progress import progress
 from stepscope.probes.readings import READINGS
 from stepscope.probes.replay import evaluate_latents, resume_from
 from stepscope.probes.rereading import Rereading, open_rereading, steps_off
+from stepscope.probes.study import Study
+from stepscope.probes.usage import says
+from stepscope.probes.values import checked
 
 Say = Callable[[str], None]
 ROUNDING = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
@@ -93,7 +104,13 @@ def reread(path: str | Path, settings: Settings, say: Say = print) -> list[Path]
         f"{path}: samples to read again: {counts}; {sum(evaluations.values())} evaluations, about "
         f"{hours:.2f} hours on the machine of the run"
     )
-    if settings.dry or not any(remaining.values()):
+    metrics = ",".join(f"arcface_{name}" for name in settings.readings)
+    after = f"next: {says('measure')} {shlex.quote(str(path))} 'metrics=[{metrics}]'"
+    if not any(remaining.values()):
+        say(f"finished: all of it is read again, nothing to do\n{after}")
+        return []
+    if settings.dry:
+        refuse_missing(run.study, say)
         return []
     refuse_other_models(run.store, run.study)
     loaded = load(run, settings)
@@ -110,9 +127,18 @@ def reread(path: str | Path, settings: Settings, say: Say = print) -> list[Path]
                         advance(where)
 
                 target.write(batch, READ[name](run, loaded, batch, off, on_step))
-    metrics = ",".join(f"arcface_{name}" for name in settings.readings)
-    say(f"{path}: read again; next: python -m analysis runs=[{path}] metrics=[{metrics}]")
+    say(f"{path}: read again\n{after}")
     return [run.folder(name) for name in settings.readings]
+
+
+def refuse_missing(study: Study, say: Say) -> None:
+    """Say which models are needed. Raises StepscopeError where one is not here."""
+    wanted = needs(replace(study, faces=("face.npy",)))  # embeddings are the run's
+    say("\n".join(model_lines(wanted)))
+    lost = [f"no {need.role} {need.place}" for need in wanted if need.cure]
+    if lost:
+        raise StepscopeError(f"not ready: {'; '.join(lost)}")
+    say("ready: the same command without --dry does it")
 
 
 def select_cells(run: Rereading, settings: Settings) -> list[grid.Cell]:
@@ -216,7 +242,7 @@ def run_reread(config: Mapping[str, Any]) -> None:
     values = dict(config)
     runs = values.pop("runs")
     if not runs:
-        raise StepscopeError("runs is not set: name runs=[...]")
+        raise StepscopeError(f"no run is named: {says('reread')} runs/a.zarr")
     for word in ("readings", "off_from", "prompts", "faces"):
         given = values[word]
         if given is not None:
@@ -226,7 +252,7 @@ def run_reread(config: Mapping[str, Any]) -> None:
                     f"{word}={list(given)} is read as a number: quote it, \"{word}=['10_0']\""
                 )
     for path in runs if isinstance(runs, list) else [runs]:
-        reread(str(path), Settings(**values))
+        reread(str(path), checked(Settings, values))
 
 
 main = entry("reread", run_reread)

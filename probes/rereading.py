@@ -21,6 +21,7 @@ from stepscope.probes.identity import PLACES
 from stepscope.probes.provenance import configuration
 from stepscope.probes.readings import DECLARED, GROUP, READING_VARIABLES, default_steps_off
 from stepscope.probes.study import Study
+from stepscope.probes.usage import says
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Target:
         if self.store is None:
             return list(self.cells)
         done = self.store.done
-        return [cell for cell in self.cells if not done[cell.index]]
+        return [c for c in self.cells if c.index >= len(done) or not done[c.index]]
 
     def prepare(self, check: Mapping[str, float]) -> "Target":
         """Create the group where there is none, and add the requested samples to its attributes.
@@ -128,6 +129,7 @@ class Target:
                 group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
                 atomic.put(root / FILE, json.dumps(group).encode(), self.run.path / SCRATCH)
             store = Run.create(self.run.folder(self.reading), self.layout(), self.labels(), {})
+        store.extend(self.labels()[store.size :], {}, size=store.size)  # the run has grown
         # A group whose creation was interrupted lacks them.
         store.write_steps({name: self.run.store.read(name) for name in ("sigma", "timestep")})
         wanted |= set(store.attributes.get("samples", ()))
@@ -175,17 +177,24 @@ class Target:
         return Layout(variables, coordinates)
 
 
+def add_to_readings(run: Path, labels: Sequence[Mapping[str, Any]]) -> None:
+    """Places for further samples of a run, in its readings too: none of them is read again."""
+    for folder in sorted((run / GROUP).glob(f"*/{FILE}")):
+        store = Run.open(folder.parent)
+        store.extend(labels, {}, size=store.size)
+
+
 def open_rereading(path: str | Path, places: Mapping[str, str] | None = None) -> Rereading:
     """Open a finished run to read it again.
 
     places: new paths of models that have moved, by key of the configuration, e.g. `backbone.path`. Raises
-    RunError for a path that is not a finished run of `python -m probes`, StepscopeError for an unknown key.
+    RunError for a path that is not a finished run of `stepscope probe`, StepscopeError for an unknown key.
     """
     path = Path(path)
     store = Run.open(path)
     config = store.attributes.get("configuration")
     if config is None:
-        raise RunError(f"{path} was not made by `python -m probes`: its models are unknown")
+        raise RunError(f"{path} was not made by `{says('probe')}`: its models are unknown")
     if not store.done.all():
         raise RunError(f"{path} is unfinished: the command that made it continues it")
     columns = zip(*(store.read(name) for name in ("face", "prompt", "seed")), strict=True)

@@ -1,7 +1,8 @@
 """A probe run, top to bottom: the grid, the plan, the models, and every batch under hooks."""
 
 import json
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,22 @@ from stepscope.hooks.recorder import record
 from stepscope.hooks.store import Run
 from stepscope.probes import grid, models, plan, provenance
 from stepscope.probes.claims import Claims
-from stepscope.probes.existing import open_existing, refuse_other_models
+from stepscope.probes.existing import (
+    GRID,
+    Standing,
+    growing,
+    open_existing,
+    refuse_other_models,
+)
 from stepscope.probes.faces import Face, face_files
+from stepscope.probes.needed import needs
+from stepscope.probes.notes import notes
+from stepscope.probes.plan import counted
+from stepscope.probes.preflight import model_lines, preflight
 from stepscope.probes.progress import progress
+from stepscope.probes.rereading import add_to_readings
 from stepscope.probes.study import Study, prompts_of
+from stepscope.probes.usage import says
 from stepscope.probes.words import warn_of_unknown
 
 Say = Callable[[str], None]
@@ -26,39 +39,86 @@ Say = Callable[[str], None]
 def run(study: Study, say: Say = print) -> Path:
     """Record the study's grid into its run and return the run's path.
 
-    A finished run is left as it is; an unfinished one is continued; `study.dry` stops after the
-    plan. Raises StepscopeError for whatever the user can mend.
+    A finished run is left as it is; an unfinished one is continued, and one of fewer samples is added to;
+    `study.dry` stops after the plan. Raises StepscopeError for whatever the user can mend.
     """
     files = face_files(study.faces)
     cells = grid.cells(list(files), prompts_of(study), study.seeds)
-    out = run_path(study.out) if study.out is not None else provenance.default_out(study)
-    existing = open_existing(study, out, cells, files)
-    left = int((~existing.done).sum()) if existing is not None else len(cells)
-    if not left:
-        say(f"{out} is finished: all {len(cells)} samples are done, nothing to do")
+    out = run_path(study.out) if study.out is not None else growing(study, cells, files)
+    standing = open_existing(study, out, cells, files)
+    if standing is not None and not standing.left:
+        say(finished(standing, cells))
         return out
+    left = len(cells) if standing is None else standing.left
+    if study.dry:
+        say("\n".join(model_lines(needs(study))))
     found = plan.outline(study)
-    say(plan.describe(study, found, len(cells), left, out))
+    say(plan.describe(study, found, cells, left, out))
+    if standing is not None and standing.new:
+        say(f"adds {counted(len(standing.new), 'sample')} to the {standing.run.size} of {out}")
+    for note in notes(study, found, cells):
+        say(f"note: {note}")
     plan.refuse_too_large(found, left, out)
     if study.dry:
+        preflight(study, found, files, len(cells), say)
         return out
 
     loaded = models.load(study, files, plan.latent_shape(found), len(cells))
     texts = [*dict.fromkeys(c.prompt for c in cells), study.negative_prompt or ""]
     warn_of_unknown(loaded.pipe, study.backbone.name, texts)
-    if existing is None:
-        seen = loaded.control.found if loaded.control is not None else {}
-        about = provenance.attributes(study, loaded.pipe, loaded.faces.values(), files, seen)
+    if standing is None:
         try:
-            existing = Run.create(out, found, labels(loaded, cells), about)
+            run = Run.create(out, found, labels(loaded, cells), about(loaded, files))
+            standing = Standing(run, tuple(cells))
         except RunExistsError:  # another process has made it meanwhile
-            existing = open_existing(study, out, cells, files)
+            standing = open_existing(study, out, cells, files)
     else:  # what was not on this machine before, or is another revision on the hub
-        refuse_other_models(existing, study)
-    if existing is None:
+        refuse_other_models(standing.run, study)
+    while standing is not None and not add_places(standing, loaded, files):
+        standing = open_existing(study, out, cells, files)
+    if standing is None:
         raise RunError(f"{out} was removed while models were loaded")
-    say(f"{out}: {denoise(loaded, cells, existing)}")
+    say(f"{out}: {denoise(loaded, standing.cells, standing.run)}")
+    if standing.run.done.all():
+        say(next_words(out))
     return out
+
+
+def finished(standing: Standing, cells: Sequence[grid.Cell]) -> str:
+    """What is said of a run in which nothing is left to do."""
+    size, path = standing.run.size, standing.run.path
+    among = f" of the {size}" if size > len(cells) else ""
+    return f"finished: {counted(len(cells), 'sample')}{among} in {path}, nothing to do\n{next_words(path)}"
+
+
+def next_words(out: Path) -> str:
+    """What to do with a run that is made."""
+    path = shlex.quote(str(out))
+    return f"next: {says('measure')} {path}, then {says('explore')} {path}"
+
+
+def about(loaded: models.Models, files: Mapping[str, Path]) -> dict[str, Any]:
+    """The run's attributes."""
+    seen = loaded.control.found if loaded.control is not None else {}
+    return provenance.attributes(loaded.study, loaded.pipe, loaded.faces.values(), files, seen)
+
+
+def add_places(standing: Standing, loaded: models.Models, files: Mapping[str, Path]) -> bool:
+    """Give the run places for the study's samples that it has none for; False if it has grown meanwhile."""
+    new, run = standing.new, standing.run
+    if not new:
+        return True
+    then, now = run.attributes, about(loaded, files)
+    merged = {
+        k: now[k] | then.get(k, {}) for k in ("faces", "weights", "model_settings", "weight_stamps")
+    }
+    grown = {key: now["configuration"][key] for key in GRID}
+    attributes = {**merged, "configuration": then["configuration"] | grown}
+    more = labels(loaded, new)
+    if not run.extend(more, attributes, size=run.size):
+        return False
+    add_to_readings(run.path, more)
+    return True
 
 
 def denoise(loaded: models.Models, cells: Sequence[grid.Cell], out: Run) -> str:
@@ -66,8 +126,13 @@ def denoise(loaded: models.Models, cells: Sequence[grid.Cell], out: Run) -> str:
 
     Returns in words how far the run is then.
     """
-    study, before, made = loaded.study, out.done, 0
-    work = list(grid.batches(cells, study.batch_size, before))
+    study, made, before = loaded.study, 0, out.done
+    calls, whole = out.read("call"), np.zeros(out.size, bool)
+
+    def open_batches(done: np.ndarray) -> list[list[grid.Cell]]:
+        return list(grid.recorded_batches(cells, study.batch_size, calls, done))
+
+    work, places_of = open_batches(before), [cell.index for cell in cells]
     with (
         loaded.ready() as call,
         closing(Claims(out)) as claims,
@@ -83,17 +148,25 @@ def denoise(loaded: models.Models, cells: Sequence[grid.Cell], out: Run) -> str:
                 face_seconds=face_seconds(faces),
                 extras=None if study.adapter is None else [extras(face) for face in faces],
             )
-            where = f"sample {batch[0].index + 1} of {len(cells)}"
+            where = spoken(batch, out.size)
             loaded.sample(batch, call, on_step=lambda: advance(where))  # noqa: B023
-    mine = f", {made} of them by this process" if made < (~before).sum() else ""
-    others = list(grid.batches(cells, study.batch_size, done := out.done))
+    mine = f", {made} of them by this process" if made < (~before[places_of]).sum() else ""
+    others = open_batches(done := out.done)
     if not others:
-        claims.forget()
-        return f"all {len(cells)} samples are done{mine}"
+        claims.forget(open_batches(whole))
+        whole_run = "the sample is" if len(cells) == 1 else f"all {len(cells)} samples are"
+        return f"{whole_run} done{mine}"
+    done = done[places_of]
     return (
         f"{done.sum()} of {len(cells)} samples are done{mine}, and nothing is left to begin: the other "
         f"{(~done).sum()} are still made by {', '.join(claims.makers(others))}"
     )
+
+
+def spoken(batch: Sequence[grid.Cell], size: int) -> str:
+    """The samples of a batch, counted from one: `samples 9-12 of 12`."""
+    first, last = batch[0].index + 1, batch[-1].index + 1
+    return f"sample {first} of {size}" if first == last else f"samples {first}-{last} of {size}"
 
 
 def labels(loaded: models.Models, cells: Sequence[grid.Cell]) -> list[dict[str, Any]]:
@@ -124,7 +197,7 @@ def labels(loaded: models.Models, cells: Sequence[grid.Cell]) -> list[dict[str, 
             "text_tokens": lengths[cell.prompt],
             **same,
         }
-        for batch in grid.batches(cells, study.batch_size, np.zeros(len(cells), bool))
+        for batch in grid.split(cells, study.batch_size)
         for cell in batch
     ]
 

@@ -1,11 +1,12 @@
 """Memory that is used up, as the libraries say it."""
 
-import torch
+import sys
 
 
 def memory(error: BaseException) -> str | None:
     """Which memory an error says is used up; None if it says something else."""
-    if isinstance(error, torch.OutOfMemoryError):
+    torch = sys.modules.get("torch")  # a process that has not imported it has not met its error
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return "GPU memory"
     # c10's CPU allocator has no error class of its own (c10/core/impl/alloc_cpu.cpp).
     full = isinstance(error, MemoryError) or "can't allocate memory" in str(error)

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal, get_args
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 
 from stepscope.hooks.capture import Capture
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.hooks.labels import stored_seed
 from stepscope.probes.places import located, placed
+from stepscope.probes.values import checked
 
 TEXT_TOKENS = 512  # diffusers' FluxPipeline.check_inputs
 # a key that is none of ours is a mistake, also after a plus
@@ -166,20 +167,11 @@ class Study:
         for name in {"faces", "prompts", "seeds"} & values.keys():
             if not isinstance(values[name], list):
                 values[name] = [values[name]]
-        try:
-            return TypeAdapter(cls).validate_python(placed(values))
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"])).replace("capture", "record")
-            if first["type"] == "unexpected_keyword_argument":
-                raise StepscopeError(f"no configuration key {key!r}") from error
-            if first["type"] == "missing":
-                raise StepscopeError(f"{key} is not set: name {key}=...") from error
-            raise StepscopeError(f"{key}={first['input']!r}: {first['msg']}") from error
+        return checked(cls, placed(values))
 
 
 def prompts_of(study: Study) -> list[str]:
-    """The study's prompts; the lines of a text file where one is named. Empty lines are left out.
+    """The study's prompts, each once; the lines of a text file where one is named, but empty ones.
 
     Raises StepscopeError if there is no such file, nothing in it, or no text in UTF-8.
     """
@@ -195,8 +187,8 @@ def prompts_of(study: Study) -> list[str]:
         lines = [line.strip() for line in text.splitlines()]
         if not any(lines):
             raise StepscopeError(f"prompt file {str(path)!r} is empty: a prompt a line")
-        return [line for line in lines if line]
-    return list(study.prompts)
+        return [*dict.fromkeys(line for line in lines if line)]
+    return [*dict.fromkeys(study.prompts)]
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

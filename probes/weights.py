@@ -3,7 +3,7 @@
 import glob
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -93,6 +93,15 @@ def folder(path: str, what: str, patterns: list[str], *, download: bool = True) 
         return local
     with explained(path, what):
         return Path(snapshot_download(path, allow_patterns=patterns, local_files_only=not download))
+
+
+def refuse_other_layout(path: Path, what: str, parts: Sequence[str]) -> None:
+    """Raise WeightsError for a folder that lacks one of the folders which a pipeline has in it."""
+    lost = [part for part in parts if not (path / part).is_dir()]
+    if lost:
+        raise WeightsError(
+            f"{what}: no {lost[0]}/ in {str(path)!r}: a FLUX folder in diffusers' layout is wanted"
+        )
 
 
 def pack_folder(name: str, root: str) -> Path | None:

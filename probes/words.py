@@ -24,7 +24,9 @@ def warn_of_unknown(pipe: Any, backbone: str, texts: Iterable[str]) -> None:
     words = unknown_words(tokenizers, texts)
     if words:
         named = ", ".join(map(repr, words))
-        print(f"warning: {backbone} does not know {named}: no image follows it", file=sys.stderr)
+        print(
+            f"warning: {backbone} does not know {named}: such words have no effect", file=sys.stderr
+        )
 
 
 def _unknown(tokenizer: Any, text: str) -> list[str]:

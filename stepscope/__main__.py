@@ -44,7 +44,7 @@ COMMANDS = {
         "stepscope.analysis.paper", "make a study: runs, figures, tables, a report", config="paper"
     ),
     "explore": Command(
-        "stepscope.analysis.explore.__main__", "look at runs in a browser", extra="reading"
+        "stepscope.analysis.explore.command", "look at runs in a browser", extra="reading"
     ),
 }
 MISTAKE = 2
@@ -89,7 +89,7 @@ def run(name: str, words: Sequence[str]) -> int:
         if chosen.config is None:
             return import_module(chosen.module).main()
         if {"-h", "--help"} & {*words}:
-            print(import_module("stepscope.probes.command").usage(chosen.config))
+            print(import_module("stepscope.probes.usage").usage(chosen.config, words, name))
             return 0
         return import_module("stepscope.probes.command").command(import_module(chosen.module).main)
     except ModuleNotFoundError as error:

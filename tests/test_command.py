@@ -85,9 +85,12 @@ def test_window_and_scale_that_cannot_be_meant(words, line, typed, face):
 def test_help_names_groups_and_keys(word, typed):
     answer = typed([word])
     assert (answer.status, answer.err) == (0, "")
-    for line in ("backbone=flux_dev|flux_schnell|", "record=full|norms|tokens", "seeds: [0]"):
+    for line in ("  backbone   = flux_dev | flux_schnell |", "  seeds=[0] ", "  record.massive=2 "):
         assert f"\n{line}" in answer.out
     assert "hydra" not in answer.out
+    assert "adapter.scale" not in answer.out
+    for line in ("  adapter.scale=1.0", "  steps=28", "  adapter.window_unit=fraction     "):
+        assert f"\n{line}" in typed(["adapter=infusenet", "backbone=flux_dev", word]).out
 
 
 @pytest.mark.parametrize("place", [0, 5, None])
@@ -96,7 +99,7 @@ def test_a_sweep_may_be_asked_for_anywhere(place, typed):
     words.insert(len(words) if place is None else place, "-m")
     answer = typed(words, "steps=1,2", "--dry")
     assert answer.status == 0, answer.err
-    assert [f"{n} steps" in answer.out for n in (1, 2, 3)] == [True, True, False]
+    assert [f"\n  steps={n} " in answer.out for n in (1, 2, 3)] == [True, True, False]
 
 
 @pytest.mark.parametrize(

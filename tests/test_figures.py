@@ -99,7 +99,7 @@ def test_an_experiment_that_was_not_run_is_named_with_its_command(name: str) -> 
         told = gaps(drawn(name, nothing))
     except MissingEvidenceError as error:
         told = [str(error)]
-    assert any("python -m analysis.paper experiments=[" in line for line in told)
+    assert any("stepscope paper experiments=[" in line for line in told)
 
 
 def test_a_variable_that_was_not_measured_leaves_a_labelled_gap() -> None:
@@ -114,7 +114,7 @@ def test_a_variable_that_was_not_measured_leaves_a_labelled_gap() -> None:
 def test_a_metric_that_was_not_measured_is_named_with_its_command() -> None:
     runs = [r.drop_vars("sharpness").assign_attrs(path="a.zarr") for r in WHOLE.runs["trajectory"]]
     poorer = Evidence({"trajectory": runs}, baseline="pocket_dev", swapped="pocket_schnell")
-    command = "python -m analysis runs=[a.zarr] metrics=[sharpness]"
+    command = "stepscope measure a.zarr metrics=[sharpness]"
     assert all(command in line for line in gaps(drawn("figure4_streams", poorer)))
 
 

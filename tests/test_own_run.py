@@ -9,8 +9,9 @@ import torch
 import xarray as xr
 from diffusers import FluxPipeline
 
-from stepscope.analysis.__main__ import main
+from stepscope.analysis.__main__ import main, named_photos
 from stepscope.analysis.measure import Settings, measure_all
+from stepscope.analysis.no_face import no_face_lines
 from stepscope.analysis.runs import open_measured
 from stepscope.hooks.errors import StepscopeError, StepscopeWarning
 from stepscope.hooks.recorder import record
@@ -62,6 +63,43 @@ def test_with_a_photo_and_a_pack_all_of_it_is_measured_from_the_command_line(pat
     np.testing.assert_array_equal(found["face_crop"][0], crop_of_a_probe(Path(PHOTOS, "00_0.png")))
 
 
+def test_runs_and_people_are_named_without_keys_and_lost_faces_are_counted(path, capsys):
+    words = [str(path), "--reference", f"00_0={PHOTOS}/00_0.png", f"recognisers=[{PACK}]"]
+    words += ["metrics=[arcface_final]"]
+    assert run_command([*words, "--dry"], main) == 0
+    said = capsys.readouterr().out
+    assert f"{path}: 2 samples, to measure: " in said
+    assert not (path / "analysis").exists()
+    assert run_command(words, main) == 0
+    *_, measured, after = capsys.readouterr().out.splitlines()
+    assert measured == "1 run is measured by arcface_final"
+    assert after == f"next: stepscope explore {path}"
+    with xr.open_dataset(path, engine="zarr", group="analysis", chunks=None) as group:
+        flags = group["final_found"].load()
+    flags[{"sample": 0}] = 2
+    flags.drop_vars(flags.coords).to_dataset().to_zarr(
+        path, group="analysis", region={"sample": slice(0, 2), "recogniser": slice(0, 1)}
+    )
+    assert no_face_lines([path], ["arcface_final"]) == [
+        f"{path}: arcface_final: no face in 1 of 1 final images ({flags.recogniser.item()})"
+    ]
+    assert no_face_lines([path], ["decode"]) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["a.jpg", "b.jpg"], ["a.jpg", "b.jpg"]),
+        ("a.jpg", ["a.jpg"]),
+        ({"ada": "a.jpg"}, {"ada": "a.jpg"}),
+        ([{"ada": "a.jpg"}, "b.jpg"], {"ada": "a.jpg", "b": "b.jpg"}),
+        (["ada b=a.jpg"], {"ada b": "a.jpg"}),
+    ],
+)
+def test_people_are_named_by_themselves_or_by_their_photos(given, named):
+    assert named_photos(given) == named
+
+
 def crop_of_a_probe(photo: Path) -> np.ndarray:
     """The crop that `python -m probes` records of the photo."""
     encoder = "pocket/models/infinite-you/identity.onnx"
@@ -76,9 +114,7 @@ def test_without_either_what_cannot_be_measured_is_left_out_with_its_cure(path, 
     assert "left out: reference: " in said
     assert "left out with it: arcface_final, arcface, sharpness" in said
     assert "recognisers=[PACK]" in said
-    assert said.splitlines()[-1].startswith(
-        "1 runs are measured by decode, latency; not all of them"
-    )
+    assert said.splitlines()[-2].startswith("1 run is measured by decode, latency; not all of them")
     found = open_measured(path)
     assert {"decoded", "latency_seconds"} <= set(found)
     assert "similarity" not in found

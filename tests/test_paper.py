@@ -69,7 +69,7 @@ def test_the_report_begins_with_the_claims_and_names_what_made_each_figure(out: 
     assert order == sorted(order)
     assert re.search(r"swapped minus baseline -?\d\.\d+ \[-?\d\.\d+, -?\d\.\d+\] →", page)
     assert "the page is about them, not about FLUX.1" in page
-    assert "python -m probes experiment=main adapter=pocket steps=2 backbone=pocket_dev" in page
+    assert "stepscope probe experiment=main adapter=pocket steps=2 backbone=pocket_dev" in page
 
 
 def test_the_command_under_a_figure_draws_it_and_leaves_the_report(out: Path, tmp_path) -> None:
@@ -153,12 +153,13 @@ def test_again_it_records_what_was_lost_and_otherwise_only_draws(out: Path, tmp_
     assert run_command([*TINY, f"out={copy}"], main) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "is damaged" in line
-    assert "python -m probes backbone=pocket_dev" in line
+    assert "stepscope probe backbone=pocket_dev" in line
 
 
 def test_the_full_plan_counts_a_run_once(capsys) -> None:
     assert run_command(["models=full", "--dry", "experiments=[main,trajectory]"], main) == 0
-    *lines, last = capsys.readouterr().out.strip().splitlines()
+    planned, _, ahead = capsys.readouterr().out.partition("models\n")
+    *lines, last = planned.strip().splitlines()
     assert len(lines) == 4
     assert sum("  in flux_" in line for line in lines) == 2
     told = re.fullmatch(
@@ -166,6 +167,8 @@ def test_the_full_plan_counts_a_run_once(capsys) -> None:
     )
     assert told
     assert float(told[1]) == pytest.approx(sum(map(minutes, lines)) / 60, abs=0.01)
+    assert ahead.count("not here: accept the FLUX.1 [dev] non-commercial licence") == 1
+    assert "not ready here: no backbone black-forest-labs/FLUX.1-dev;" in ahead
 
 
 def minutes(line: str) -> float:

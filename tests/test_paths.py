@@ -12,7 +12,7 @@ from stepscope.analysis.paper import main as paper
 from stepscope.hooks.errors import UnsupportedPathError
 from stepscope.hooks.paths import local_path, run_path
 from stepscope.hooks.store import Run
-from stepscope.probes.command import at_home
+from stepscope.probes.typed import at_home
 from tests.filled import LENGTH, filled, plan
 from tests.shell import infused, listed, run_command, tiny
 

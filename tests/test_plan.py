@@ -87,10 +87,12 @@ def test_plan_says_how_many_samples_steps_and_bytes_where_and_how_much_is_free(
     words = infused(faces=listed(face), seeds="[0,1,2]", batch_size=2, steps=5, out=out)
     answer = typed([*words, "prompts=['a man','a woman']", "dry=true"])
     assert answer.status == 0, answer.err
-    head, into, *_ = answer.out.splitlines()
+    head, *grid, into = answer.out.partition("models")[2].splitlines()[3:8]
     assert head == (
-        "flux_dev, infusenet: 6 samples (6 to make), 5 steps, 64 x 64, 1 branch(es), batches of 2"
+        "flux_dev, infusenet: 1 face x 2 prompts x 3 seeds = 6 samples (6 to make), 5 steps, 64 x 64, "
+        "batches of 2"
     )
+    assert grid == ["  faces    ann", '  prompts  "a man" | "a woman"', "  seeds    0, 1, 2"]
     assert into == f"into {out}"
     assert rows(answer.out)["latents"] == (
         pytest.approx(122_900),
@@ -105,7 +107,7 @@ def test_dry_stops_after_the_plan(word, typed, tmp_path, face, nothing_loaded):
     for out in ([f"out={tmp_path / 'runs' / 'run.zarr'}"], []):
         answer = typed(infused(faces=listed(face)), word, *out)
         assert (answer.status, answer.err) == (0, "")
-        assert "1 samples (1 to make)" in answer.out
+        assert "= 1 sample (1 to make)" in answer.out
         assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -119,8 +121,8 @@ def test_run_that_does_not_fit_is_refused_before_anything_is_loaded(
         answer = typed(words, *more)
         assert answer.status == 2
         assert re.fullmatch(
-            r"this run may need [\d.]+ kB and .*run\.zarr has [\d.]+ kB free: fewer samples, "
-            r"record=norms, or another out=",
+            r"this run may need [\d.]+ kB and .*run\.zarr has [\d.]+ kB free: fewer samples or steps, "
+            r"or another out=",
             answer.line,
         )
     assert set(asked) == {tmp_path}  # the nearest folder that exists

@@ -173,8 +173,11 @@ def test_killed_it_goes_on_and_ends_with_the_same_bytes(plain, path, tmp_path, m
     assert files(path) == files(undisturbed)
     before = files(path)
     reread(path, only, say=said.append)
-    assert "next: python -m analysis runs=[" in said[1]
+    assert (
+        f"next: stepscope measure {path} 'metrics=[arcface_carried,arcface_committed]'" in said[1]
+    )
     assert "; 0 evaluations" in said[2]
+    assert said[3].startswith("finished: ")
     assert files(path) == before
 
 
@@ -254,10 +257,10 @@ def test_the_usual_steps_are_dense_early(path):
         "readings=[caried]": "readings: no 'caried'; did you mean 'carried'",
         "off_from=[7]": "has steps 0 to 1",
         "off_from=[]": "off_from is empty",
-        "off_from=[0.5]": "has steps 0 to 1",
-        "faces=[10_0]": "faces=[100] is read as a number: quote it",
+        "off_from=[0.5]": "off_from.0=0.5: a whole number is wanted",
+        "faces=[10_0]": "has no '10_0'; known: ann, bob",
         "places=3": "places=3: name places=",
-        "batch_size=x": "batch_size='x' is not positive",
+        "batch_size=x": "batch_size='x': a whole number is wanted",
         "faces=[anna]": "has no 'anna'; did you mean 'ann'",
         "places={backbone.pat:x}": "places: no 'backbone.pat'; known: backbone.path",
     }.items(),

@@ -90,7 +90,8 @@ def test_finished_run_is_left_as_it_is(tmp_path, ann, typed):
     answer = typed(words)
     assert answer.status == 0
     assert answer.out.splitlines() == [
-        f"{tmp_path / 'run.zarr'} is finished: all 2 samples are done, nothing to do"
+        f"finished: 2 samples in {tmp_path / 'run.zarr'}, nothing to do",
+        f"next: stepscope measure {tmp_path / 'run.zarr'}, then stepscope explore {tmp_path / 'run.zarr'}",
     ]
     assert {f: f.stat().st_mtime_ns for f in (tmp_path / "run.zarr").rglob("*")} == before
 
@@ -131,9 +132,9 @@ def test_changed_configuration_is_refused_with_the_difference(tmp_path, ann, typ
     assert "adapter.scale: 1.0 -> 0.5; steps: 2 -> 3. " in refused("adapter.scale=0.5", "steps=3")
     assert refused("record.velocity=true").startswith("capture.velocity: false -> true.")
     (tmp_path / "prompts.txt").write_text("a man\na person\n")
-    assert refused().startswith("sample 1: ('ann', 'a woman', 0) -> ('ann', 'a person', 0).")
+    assert refused().startswith("sample 1, ('ann', 'a woman', 0), is not in this grid;")
     (tmp_path / "prompts.txt").write_text("a man\n")
-    assert refused().startswith("samples: 2 -> 1.")
+    assert "finished: 1 sample of the 2 in " in typed(words).out
     (tmp_path / "prompts.txt").write_text("a man\na woman\n")
     good = ann.read_bytes()
     np.save(ann, np.ones(512, np.float32))

@@ -59,7 +59,7 @@ def test_a_run_of_an_older_schema(copied: Path) -> None:
     change(copied, schema_version=0)
     said = line(copied)
     assert "older schema, version 0" in said
-    assert "python -m probes backbone=pocket_schnell adapter=pocket" in said
+    assert "stepscope probe backbone=pocket_schnell adapter=pocket" in said
 
 
 def test_an_unfinished_run_is_continued(copied: Path) -> None:
@@ -83,7 +83,7 @@ def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-AGAIN, ANEW = "makes those samples again: python -m probes", "Remove it and record it again"
+AGAIN, ANEW = "makes those samples again: stepscope probe", "Remove it and record it again"
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ AGAIN, ANEW = "makes those samples again: python -m probes", "Remove it and reco
     [
         (lost, "latents/c/1/0/0/0/0", ": latents lacks 1 of its files", AGAIN),
         (lost, "contribution/c/0/0/0/0", ": contribution lacks 1 of its files", AGAIN),
-        (lost, "block/c/0", ": block lacks 1 of its files", f"{ANEW}: python -m probes"),
-        (flipped, "attention_norm/c/0/0/0/0/0", ": ", f"{ANEW}: python -m probes"),
+        (lost, "block/c/0", ": block lacks 1 of its files", f"{ANEW}: stepscope probe"),
+        (flipped, "attention_norm/c/0/0/0/0/0", ": ", f"{ANEW}: stepscope probe"),
         (cut, "zarr.json", ", its zarr.json cannot be read", ANEW.lower()),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_file_that_a_killed_writer_left_beside_the_others_is_no_damage(copied:
 
 
 def test_a_run_that_was_not_measured(pocket_run: Path) -> None:
-    assert line(pocket_run).endswith(f"python -m analysis runs=[{pocket_run}]")
+    assert line(pocket_run).endswith(f"stepscope measure {pocket_run}")
     assert open_recorded(pocket_run).sizes["sample"] == 2
 
 
@@ -134,8 +134,8 @@ def test_the_command_makes_the_same_configuration() -> None:
     ]
     made = configuration(Study.from_config(composed(words)))
     said = shlex.split(recording({"configuration": made}, Path("r.zarr")))
-    assert said[:3] == ["python", "-m", "probes"]
-    assert configuration(Study.from_config(composed(said[3:]))) == made
+    assert said[:2] == ["stepscope", "probe"]
+    assert configuration(Study.from_config(composed(said[2:]))) == made
 
 
 def test_the_command_for_a_run_of_another_pipeline() -> None:

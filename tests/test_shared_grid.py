@@ -24,8 +24,13 @@ Make = Callable[..., list[str]]
 
 
 def said(path: Path, number: int) -> str:
-    """What one of the processes said last."""
-    return Path(f"{path}.{number}.txt").read_text().splitlines()[-1]
+    """What one of the processes said last of the run."""
+    return last_word(Path(f"{path}.{number}.txt").read_text().splitlines())
+
+
+def last_word(lines: list[str]) -> str:
+    """The last line besides the one that says what to do next."""
+    return [line for line in lines if not line.startswith("next: ")][-1]
 
 
 def stamps(path: Path) -> dict[Path, int]:
@@ -97,7 +102,7 @@ def test_a_batch_that_another_makes_is_left_to_it(tmp_path, ann, undisturbed, ty
     again = typed(words).out.splitlines()[-1]
     assert again == last.replace("6 of them by", "0 of them by")
     claim.drop()
-    assert typed(words).out.splitlines()[-1] == f"{path}: all {SAMPLES} samples are done"
+    assert last_word(typed(words).out.splitlines()) == f"{path}: all {SAMPLES} samples are done"
     assert {f: t for f, t in stamps(path).items() if f in before} == before
     assert check_done_samples(path, undisturbed) == SAMPLES
     assert not list((path / "done").glob(".claim*"))
@@ -134,7 +139,7 @@ def test_a_sample_that_another_has_made_meanwhile_is_not_made_again(
 
     monkeypatch.setattr(Lock, "take", late)
     run(study_of(words), say=said.append)
-    assert said[-1] == f"{path}: all {SAMPLES} samples are done, 0 of them by this process"
+    assert last_word(said) == f"{path}: all {SAMPLES} samples are done, 0 of them by this process"
     assert place.done.all()
     assert stamps(path) == whole[1]
 
@@ -151,7 +156,7 @@ def test_who_finds_that_another_made_the_run_shares_it(tmp_path, ann, undisturbe
 
     monkeypatch.setattr(Run, "create", late)
     run(study, say=said.append)
-    assert said[-1] == f"{path}: all {SAMPLES} samples are done"
+    assert last_word(said) == f"{path}: all {SAMPLES} samples are done"
     assert check_done_samples(path, undisturbed) == SAMPLES
 
 

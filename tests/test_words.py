@@ -56,7 +56,7 @@ def test_command_line_warns_in_one_line(typed, tmp_path):
     answer = typed(words)
     assert answer.status == 0
     assert answer.err.splitlines()[0] == (
-        "warning: flux_dev does not know 'wizard', 'old', 'blurry': no image follows it"
+        "warning: flux_dev does not know 'wizard', 'old', 'blurry': such words have no effect"
     )
     assert answer.err.count("warning") == 1
 

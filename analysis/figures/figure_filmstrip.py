@@ -21,6 +21,7 @@ from stepscope.analysis.figures.style import QUIET, WIDTH, canvas
 from stepscope.analysis.figures.style import frames as place
 from stepscope.analysis.lookup import MissingEvidenceError, measured
 from stepscope.analysis.quantities import run_name
+from stepscope.probes.usage import says
 
 EXPERIMENTS = ("trajectory",)
 FRAMES = 9
@@ -91,7 +92,7 @@ def draw_strip(
         for axes in row:
             axes.axis("off")
         row[0].text(
-            0, 0.5, "not measured: python -m probes.reread", fontsize=6, style="italic", color=QUIET,
+            0, 0.5, f"not measured: {says('reread')}", fontsize=6, style="italic", color=QUIET,
             transform=row[0].transAxes,
         )  # fmt: skip
         row[0].axis("on")

@@ -1,6 +1,6 @@
 """Reference faces for a run that does not hold them: an aligned photo of each person.
 
-A run of `python -m probes` with an adapter holds the face that conditions it. For a run of any other
+A run of `stepscope probe` with an adapter holds the face that conditions it. For a run of any other
 pipeline the user names the photos.
 """
 

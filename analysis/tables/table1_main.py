@@ -26,6 +26,7 @@ from stepscope.analysis.quantities import DISTANCES, perceptual, run_name
 from stepscope.analysis.speed import describe_calls, times_faster
 from stepscope.analysis.tables.table import Table
 from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.usage import says
 
 EXPERIMENTS = ("main",)
 PAPERS_EFFECT = 0.028
@@ -121,6 +122,6 @@ def missing(rows: list[list[Entry]]) -> str:
     if not gone:
         return ""
     return (
-        f"Not measured: {', '.join(gone)}. `python -m analysis runs=[...] metrics=[lpips,dinov2,chance]` "
+        f"Not measured: {', '.join(gone)}. `{says('measure')} RUN.zarr metrics=[lpips,dinov2,chance]` "
         "adds them where their models and photos are."
     )

@@ -20,6 +20,7 @@ from stepscope.analysis.quantities import DISTANCES, name
 from stepscope.analysis.speed import describe_calls
 from stepscope.analysis.tables.table import Table
 from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.usage import says
 
 EXPERIMENTS = ("main", "trajectory", "step_budget", "guidance", "weak_adapter")
 COLUMNS = ("confounder", "controlled", "how, read from the runs", "what would control it")
@@ -164,7 +165,7 @@ def sites(evidence: Evidence) -> Control:
     read = [n for n in ("carried_similarity", "committed_similarity") if n in run]
     how = f"recorded separately: {listed(there) or 'nothing'}; a norm ratio measures text, not identity"
     if len(read) < 2:
-        return PARTLY, how, "readings with the adapter off (python -m probes.reread)"
+        return PARTLY, how, f"readings with the adapter off ({says('reread')})"
     return YES, f"{how}; identity is also measured with the adapter off: {listed(read)}", ""
 
 
