@@ -15,7 +15,7 @@ Question = Mapping[str, str]
 
 
 def answer(sources: Sequence[Source], name: str, question: Question) -> dict[str, Any] | bytes:
-    """The answer to a question: JSON values with arrays as `array`, or a picture as WebP.
+    """The answer to a question: JSON values with arrays as `array`, or an encoded picture.
 
     name: one of `ANSWERS`. question: `run` is the run's place among the sources, and what the function
     there reads. Raises ExploreError for what is not there.

@@ -15,7 +15,9 @@ from PIL import Image
 from stepscope.analysis.explore.source import Contents, ExploreError, Source, rows
 
 Kind = Literal["decoded", "approximate", "none"]
-QUALITY = 88
+QUALITY = 90
+WEBP = 2**18
+"""Pixels up to which a picture is WebP, which is smaller; beyond, JPEG is several times as fast."""
 LARGEST = 1024
 KEPT = 12
 """Samples whose encoded pictures are kept: scrubbing reads a sample's pictures once."""
@@ -46,7 +48,7 @@ def _approximable(contents: Contents) -> bool:
 
 
 def frames(source: Source, sample: int, largest: int = LARGEST) -> list[bytes]:
-    """The picture of every step as WebP; empty bytes for a step that did not run.
+    """The picture of every step as WebP or JPEG; empty bytes for a step that did not run.
 
     largest: pixels of the longer side at most. Raises ExploreError where there are no pictures.
     """
@@ -89,15 +91,13 @@ def _linear(contents: Contents, sample: int) -> list[np.ndarray | None]:
     weights = fitted(final, image)
     if weights is None:
         return [None] * len(x0)
-    scale = image.shape[0] // final.shape[1], image.shape[1] // final.shape[2]
     pictures: list[np.ndarray | None] = []
     for latents in x0:
         if not np.isfinite(latents).all():
             pictures.append(None)
             continue
         colours = (_channels(latents) @ weights).clip(0, 255).round().astype(np.uint8)
-        small = colours.reshape(*final.shape[1:], 3)
-        pictures.append(small.repeat(scale[0], 0).repeat(scale[1], 1))
+        pictures.append(colours.reshape(*final.shape[1:], 3))
     return pictures
 
 
@@ -120,10 +120,16 @@ def _channels(latents: np.ndarray) -> np.ndarray:
 
 
 def encoded(picture: np.ndarray, largest: int) -> bytes:
-    """A picture (row, column, rgb) uint8 as WebP, no side longer than `largest`."""
+    """A picture (row, column, rgb) uint8, no side longer than `largest`: as WebP, a large one as JPEG."""
     image = Image.fromarray(np.ascontiguousarray(picture))
     if max(image.size) > largest:
         image.thumbnail((largest, largest), Image.Resampling.LANCZOS)
     target = io.BytesIO()
-    image.save(target, "WEBP", quality=QUALITY)
+    small = image.width * image.height <= WEBP
+    image.save(target, "WEBP" if small else "JPEG", quality=QUALITY)
     return target.getvalue()
+
+
+def media_type(picture: bytes) -> str:
+    """What an encoded picture is called on the web."""
+    return "image/webp" if picture[:4] == b"RIFF" else "image/jpeg"

@@ -9,7 +9,7 @@ from typing import Any
 
 from stepscope.analysis.explore.answers import answer, array
 from stepscope.analysis.explore.document import document
-from stepscope.analysis.explore.pictures import frames
+from stepscope.analysis.explore.pictures import frames, media_type
 from stepscope.analysis.explore.source import Source
 from stepscope.analysis.explore.variables import about
 from stepscope.analysis.explore.view import choose, samples, tokens
@@ -87,7 +87,10 @@ def sample_answers(
     if found["pictures"] != "none":
         for step, picture in enumerate(frames(source, sample, LARGEST)):
             data = base64.b64encode(picture).decode()
-            yield f"frame?{place}&step={step}", f"data:image/webp;base64,{data}" if data else ""
+            yield (
+                f"frame?{place}&step={step}",
+                (f"data:{media_type(picture)};base64,{data}" if data else ""),
+            )
     if not found["done"]:
         return
     for name, shown in about(source)["variables"].items():

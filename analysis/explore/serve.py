@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from stepscope.analysis.explore.answers import ANSWERS, answer
 from stepscope.analysis.explore.document import document, plotly
+from stepscope.analysis.explore.pictures import media_type
 from stepscope.analysis.explore.source import ExploreError, Source
 
 HOST = "127.0.0.1"
@@ -72,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def reply(self, found: dict[str, Any] | bytes) -> None:
         if isinstance(found, bytes):
-            self.send(HTTPStatus.OK if found else HTTPStatus.NO_CONTENT, "image/webp", found)
+            self.send(HTTPStatus.OK if found else HTTPStatus.NO_CONTENT, media_type(found), found)
         else:
             self.json(HTTPStatus.OK, found)
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from stepscope.analysis.explore.marks import marks
 from stepscope.analysis.explore.pictures import picture_kind
 from stepscope.analysis.explore.source import ExploreError, Source, plain, rows
 from stepscope.analysis.explore.variables import kind_of, variables
@@ -30,7 +31,9 @@ def samples(source: Source) -> dict[str, Any]:
         if name in FIRST or len(words) > 1:
             columns[name] = {"words": list(words), "codes": codes}
     count = recorded.sizes.get("sample", 0)
-    done = recorded["done"].values if "done" in recorded else np.ones(count, bool)
+    done = np.ones(count, bool)
+    if "done" in recorded:
+        done = marks(source.path, recorded["done"])
     return {"count": count, "columns": columns, "done": done.astype(int).tolist()}
 
 

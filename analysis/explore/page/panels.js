@@ -137,14 +137,15 @@ function showPicture(run) {
   const kinds = { decoded: "decoded x0", approximate: "x0, colours approximate", none: "no picture" };
   const name = given.runs > 1 ? `${run.about.name}, ` : "";
   const words = `${name}sample ${sample}, ${stepWords(run, step)}`;
-  run.caption.textContent = `${words}: ${view ? kinds[view.pictures] : "not read"}`;
+  run.caption.textContent = words;
   if (!view) return;
   if (!view.done) return noPicture(run, "This sample is not finished: nothing of it is in the run yet.");
   if (view.pictures === "none") return noPicture(run, view.note);
-  if (view.note) run.caption.append(made("br"), view.note);
   const address = pictureAddress(number(run), sample, step);
   const ended = view.steps_run >= 0 && step >= view.steps_run;
   if (!address || ended) return noPicture(run, "this step did not run");
+  run.caption.append(`: ${kinds[view.pictures]}`);
+  if (view.note) run.caption.append(made("br"), view.note);
   run.none.hidden = true;
   run.image.hidden = false;
   run.image.alt = `Picture of ${words}`;
@@ -236,7 +237,8 @@ function readOut(run, variable, value, words) {
   const more = axes.map((axis) => `${axis} ${words[axis]}`);
   const where = [filled(shown.site, words, false), `step ${words.step}`, ...more].join(", ");
   const unit = shown.units === "1" ? "" : ` ${shown.units}`;
-  const text = `${variable} is ${told(value)}${unit} at ${where}; sample ${words.sample} of ${run.about.name}`;
+  const has = Number.isFinite(value) ? `is ${told(value)}${unit}` : "has no value";
+  const text = `${variable} ${has} at ${where}; sample ${words.sample} of ${run.about.name}`;
   if (run.value.textContent !== text) run.value.textContent = text;
   run.line.textContent = `${run.about.opening[shown.group]}\n${filled(shown.line, words, true)}`;
 }
