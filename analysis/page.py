@@ -56,6 +56,11 @@ def paragraph(text: str, kind: str = "") -> str:
     return f"<p{f' class={kind}' if kind else ''}>{html.escape(text)}</p>"
 
 
+def link(address: str, text: str) -> str:
+    """A paragraph that leads to another page."""
+    return f'<p><a href="{html.escape(address)}">{html.escape(text)}</a></p>'
+
+
 def section(name: str, heading: str, *parts: str) -> str:
     """A section that `contents` can lead to by its name."""
     return f'<section id="{name}"><h2>{html.escape(heading)}</h2>' + "".join(parts) + "</section>"

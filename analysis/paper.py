@@ -21,6 +21,7 @@ from stepscope.analysis.commands import Planned, chosen_faces, experiments, plan
 from stepscope.analysis.cost import describe, label
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.exhibit import Exhibit
+from stepscope.analysis.explore.excerpt import excerpt
 from stepscope.analysis.figures import FIGURES
 from stepscope.analysis.figures.style import save, styled
 from stepscope.analysis.look_ahead import look_ahead
@@ -81,7 +82,16 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
             f"{out}: {made}, in {', '.join(str(out / kind) for kind in KINDS if config[kind] != [])}"
         )
         return None
-    path = report.write(out / "report.html", evidence, items, title=f"stepscope: {out.name}")
+    beside = excerpt(evidence.runs, out)
+    path = report.write(
+        out / "report.html",
+        evidence,
+        items,
+        title=f"stepscope: {out.name}",
+        explorer=beside and beside.path.name,
+    )
+    if beside:
+        say(str(beside))
     say(f"{path}: {made}")
     say(f"next: open {path} in a browser")
     return path

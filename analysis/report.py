@@ -34,17 +34,26 @@ class Item:
     runs: Sequence[str] = ()
 
 
+EXPLORE = "Look at some samples step by step: pictures, curves and maps of the blocks"
+"""Where the link to the explorer's page leads."""
 FIRST = {"table_verdicts": 1, "table_confounders": 0}
 """Tables with which the page begins, and how many of their columns name a row."""
 LAST = {"table_numbers": 2}
 """Tables that a reader looks things up in, at the end."""
 
 
-def write(path: Path, evidence: Evidence, items: Sequence[Item], *, title: str) -> Path:
+def write(
+    path: Path,
+    evidence: Evidence,
+    items: Sequence[Item],
+    *,
+    title: str,
+    explorer: str | None = None,
+) -> Path:
     """Write the page; it opens from disk, with its pictures inside, and asks the network for nothing.
 
     Items of FIRST and LAST are made here, whether or not they are among `items`. Links to the files of
-    figures are relative to the page.
+    figures are relative to the page. explorer: the name of the explorer's page beside it.
     """
     own = [item for item in items if item.name not in FIRST | LAST]
     sections = [
@@ -59,6 +68,7 @@ def write(path: Path, evidence: Evidence, items: Sequence[Item], *, title: str) 
         page.paragraph(provenance_line(evidence), "note"),
         page.grid(summary(evidence), kind="claims"),
         page.paragraph(how_to_read(evidence), "note"),
+        page.link(explorer, EXPLORE) if explorer else "",
         page.contents((name, heading) for name, heading, _ in sections),
         *(page.section(*one) for one in sections),
     ]

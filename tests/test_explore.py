@@ -73,7 +73,7 @@ def test_what_was_not_decoded_has_approximate_colours_and_the_cure(pocket_run: P
     source = Source(str(pocket_run))
     seen = view(source, 0)
     assert seen["pictures"] == "approximate"
-    assert f"python -m analysis 'runs=[{pocket_run}]'" in seen["note"]
+    assert f"stepscope measure {pocket_run}" in seen["note"]
     last = np.asarray(Image.open(io.BytesIO(frames(source, 0)[-1])), float)
     image = xr.open_zarr(pocket_run).image[0].values.astype(float)
     scale = image.shape[0] // last.shape[0]
@@ -189,7 +189,7 @@ def test_a_full_page_takes_samples_of_each_run_in_turn(pocket_run: Path, tmp_pat
     ("words", "line"),
     [
         (["no.zarr"], "no run 'no.zarr'"),
-        (["."], ". is not a run: it has no zarr.json"),
+        (["."], "is not a run, it has no zarr.json"),
         (["RUN", "RUN", "RUN"], "3 runs: one or two can be shown"),
         (["RUN", "--samples", "1"], "--samples is of --save"),
         (["RUN", "--save", "OUT", "--samples", "1,x"], "--samples 1,x: numbers with commas"),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
@@ -138,8 +139,8 @@ def test_a_link_restores_the_view(browser: Any, page_file: Path) -> None:
     )
     with opened(browser, page_file.as_uri() + link) as page:
         settled(page, "; sample 1 of")
-        kept = dict(part.split("=") for part in page.evaluate("location.hash.slice(1)").split("&"))
-        wanted = dict(part.split("=") for part in link[1:].split("&"))
+        kept = dict(parse_qsl(page.evaluate("location.hash.slice(1)")))
+        wanted = dict(parse_qsl(link[1:]))
         assert wanted.items() <= kept.items()
         assert page.locator("#value0").inner_text().startswith("contribution is ")
         assert not page.get_by_label("logarithmic colours").is_checked()
@@ -184,9 +185,7 @@ def test_a_token_is_read_over_the_picture(browser: Any, tokens: Path) -> None:
 def test_what_was_not_measured_says_the_command(browser: Any, pocket_run: Path) -> None:
     with served(pocket_run) as address, opened(browser, address) as page:
         settled(page)
-        assert (
-            f"python -m analysis 'runs=[{pocket_run}]'" in page.locator("#unmeasured").inner_text()
-        )
+        assert f"stepscope measure {pocket_run}" in page.locator("#unmeasured").inner_text()
         assert "colours approximate" in page.locator("figcaption").inner_text()
 
 

@@ -1,6 +1,7 @@
 """The study from its command to its report, on the pocket models; the report opens by itself."""
 
 import html
+import json
 import re
 import shlex
 import shutil
@@ -56,6 +57,7 @@ def test_figures_tables_and_the_report_are_there(out: Path) -> None:
         f"figures/{n}.{e}" for n in ("figure1_replacement", "figure2_grid") for e in ("pdf", "png")
     }
     assert made == {
+        "explore.html",
         "report.html",
         *figures,
         *(f"tables/table1_main.{e}" for e in ("csv", "md", "tex")),
@@ -87,6 +89,15 @@ def test_the_command_under_a_figure_draws_it_and_leaves_the_report(out: Path, tm
     assert run_command(moved, main) == 0
     assert figure.exists()
     assert page.stat().st_mtime_ns == before
+
+
+def test_the_report_leads_to_a_page_of_samples_step_by_step(out: Path) -> None:
+    assert '<a href="explore.html">' in (out / "report.html").read_text()
+    page = (out / "explore.html").read_text()
+    held = json.loads(page.split('id="given">')[1].split("</script>")[0])
+    assert [held["saved"][f"samples?run={run}"]["kept"] for run in (0, 1)] == [[0, 1], [0, 1]]
+    assert held["saved"]["view?run=1&sample=1"]["pictures"] == "decoded"
+    assert "similarity" in held["saved"]["view?run=1&sample=1"]["values"]
 
 
 def test_the_report_asks_the_network_for_nothing(out: Path) -> None:

@@ -1,4 +1,4 @@
 """A run in the browser, sample by sample and step by step: `python -m analysis.explore run.zarr`.
 
-Reading needs neither torch nor diffusers, and nothing of `stepscope.hooks`, which imports both.
+Reading needs neither torch nor diffusers.
 """

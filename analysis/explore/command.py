@@ -32,13 +32,19 @@ def parser(program: str) -> argparse.ArgumentParser:
     return made
 
 
-def main(words: Sequence[str] | None = None, program: str = "python -m analysis.explore") -> int:
-    """Run the command; returns the process's exit status: 0, or 2 for what the user can mend."""
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command; returns the process's exit status: 0, or 2 for what the user can mend.
+
+    words: those of the process if None.
+    """
+    own = sys.argv[0].startswith("stepscope ")
+    program = sys.argv[0] if own else "python -m analysis.explore"
     given = parser(program).parse_args(words)
     # here, so that -h answers at once
     from stepscope.analysis.explore.save import save
     from stepscope.analysis.explore.serve import serve, start
     from stepscope.analysis.explore.source import ExploreError, Source
+    from stepscope.hooks.errors import StepscopeError
 
     try:
         if len(given.runs) > 2:
@@ -51,7 +57,7 @@ def main(words: Sequence[str] | None = None, program: str = "python -m analysis.
         if given.samples is not None:
             raise ExploreError("--samples is of --save; the live page has all samples")
         serve(start(sources, given.port), None if given.no_browser else webbrowser.open, print)
-    except (ExploreError, OSError) as error:
+    except (StepscopeError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

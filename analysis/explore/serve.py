@@ -11,6 +11,7 @@ from stepscope.analysis.explore.answers import ANSWERS, answer
 from stepscope.analysis.explore.document import document, plotly
 from stepscope.analysis.explore.pictures import media_type
 from stepscope.analysis.explore.source import ExploreError, Source
+from stepscope.hooks.errors import StepscopeError
 
 HOST = "127.0.0.1"
 HERE = {HOST, "localhost"}
@@ -58,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.reply(answer(self.sources, name, dict(parse_qsl(parts.query))))
             else:
                 self.refuse(HTTPStatus.NOT_FOUND, f"nothing at {parts.path}")
-        except ExploreError as error:
+        except StepscopeError as error:
             self.refuse(HTTPStatus.NOT_FOUND, str(error))
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-GROUP = "analysis"
-MARK = "measured_"
-"""Prefix of the variables that say of which samples a metric was measured; 0 is not."""
-FILE = "zarr.json"
+from stepscope.analysis.runs import GROUP, MARK, attributes
+from stepscope.hooks.documents import FILE
+from stepscope.hooks.errors import StepscopeError
+from stepscope.hooks.paths import run_path
 
 
-class ExploreError(ValueError):
+class ExploreError(StepscopeError):
     """What the user named cannot be shown; the message is one line that says what would work."""
 
 
@@ -50,7 +50,7 @@ class Contents:
 
 @dataclass
 class Source:
-    """A run by its path. Raises ExploreError for what is no run.
+    """A run by its path. Raises RunError for what is no run, or of a schema that is not read.
 
     text: the path as the user typed it, for commands that are shown.
     """
@@ -61,22 +61,8 @@ class Source:
     _contents: Contents | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
-        self.path = Path(self.text).expanduser()
-        file = self.path / FILE
-        if not self.path.exists():
-            raise ExploreError(
-                f"no run {self.text!r}: `python -m probes ... out={self.text}` makes one"
-            )
-        if not file.is_file():
-            raise ExploreError(f"{self.text} is not a run: it has no {FILE}")
-        try:
-            about = json.loads(file.read_bytes())["attributes"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ExploreError(
-                f"{self.text} is damaged, its {FILE} cannot be read: {error}"
-            ) from error
-        if "schema_version" not in about:
-            raise ExploreError(f"{self.text} is a Zarr store, but no run: it has no schema_version")
+        self.path = run_path(self.text)
+        attributes(self.path)
 
     @property
     def name(self) -> str:
@@ -96,7 +82,7 @@ class Source:
 
     def command(self) -> str:
         """The command that measures the run."""
-        return f"python -m analysis {shlex.quote(f'runs=[{self.text}]')}"
+        return f"stepscope measure {shlex.quote(self.text)}"
 
     def opening(self, group: str = "") -> str:
         """The line of Python that opens the run, or its measured group."""
