@@ -31,7 +31,8 @@ def flux() -> Layout:
 def many(path: Path, samples: int, *, damaged: bool = False) -> Path:
     """A run whose samples are marked done, all but the last.
 
-    damaged: the first sample's file of every recorded variable is no chunk; else it has none.
+    The first sample has norms. damaged: its file of every recorded variable is no chunk; else it has none
+    of the others.
     """
     plan = flux()
     labels = [
@@ -41,8 +42,10 @@ def many(path: Path, samples: int, *, damaged: bool = False) -> Path:
     run = Run.create(path, plan, labels, {"pipeline": "FluxPipeline", "backbone": "flux_dev"})
     names = ("sigma", "timestep")
     run.write_steps({name: np.linspace(1, 0.04, 28, dtype=np.float32) for name in names})
-    done = xr.Dataset({"done": ("sample", [True])})
-    done.to_zarr(path, region={"sample": slice(0, 1)}, consolidated=False)
+    declared, shape = plan.variables["attention_norm"]
+    values = np.random.default_rng(0).uniform(1, 100, (1, *shape)).astype(np.float32)
+    first = xr.Dataset({"done": ("sample", [True]), "attention_norm": (declared.dims, values)})
+    first.to_zarr(path, region={"sample": slice(0, 1)}, consolidated=False)
     for i in range(1, samples - 1):
         os.link(path / "done" / "c" / "0", path / "done" / "c" / str(i))
     for name, (declared, shape) in plan.variables.items() if damaged else ():

@@ -34,7 +34,7 @@ def document(names: Sequence[str], saved: Mapping[str, Any] | None = None) -> st
         "policy": POLICY,
         "title": html.escape(f"{' and '.join(names)} in stepscope"),
         "style": (folder / "style.css").read_text(encoding="utf-8"),
-        "plotly": '<script src="plotly.js"></script>' if saved is None else f"<script>{plotly()}</script>",
+        "plotly": '<script src="plotly.js" defer></script>' if saved is None else f"<script>{plotly()}</script>",
         "given": given.replace("<", "\\u003c"),  # so that no prompt ends the script
         "script": script,
     }  # fmt: skip

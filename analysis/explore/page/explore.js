@@ -47,6 +47,9 @@ async function showSample() {
       ? "the same face, prompt and seed"
       : `not of the same face, prompt and seed: ${called(runs[1].samples, state.samples[1])}`;
   }
+  controlStep();
+  runs.forEach(showPicture);
+  await drawable;
   await showMaps();
   await showCurves();
   await showStep();
@@ -154,8 +157,8 @@ function hasValues(run, axis, word) {
   return range(grid(array, shown, { ...chosen(run, shown).places, [axis]: place }).flat()) !== null;
 }
 
-/** Everything that moves with the step: pictures, marks, the lit cell and what is said of it. */
-async function showStep() {
+/** The slider and its words, at the chosen step. */
+function controlStep() {
   const first = lead();
   state.step = Math.min(state.step, first.about.steps - 1);
   element("step").max = first.about.steps - 1;
@@ -163,6 +166,12 @@ async function showStep() {
   const words = stepWords(first, state.step);
   element("where").textContent = words.replace(/^step \d+/, `$& of 0 to ${first.about.steps - 1}`);
   element("step").setAttribute("aria-valuetext", words);
+}
+
+/** Everything that moves with the step: pictures, marks, the lit cell and what is said of it. */
+async function showStep() {
+  controlStep();
+  await drawable;
   for (const run of runs) {
     showPicture(run);
     const shown = run.about.variables[state.variable];

@@ -1,8 +1,14 @@
 /** Maps, curves and token maps, drawn by Plotly and on a canvas; colours follow the page's. */
 "use strict";
 
-/** @type {any} */
-const plotly = /** @type {any} */ (window).Plotly;
+/** Plotly, once its script has run: the page's own comes first, and reads the run meanwhile. @type {any} */
+let plotly;
+const drawable = new Promise((ready) => {
+  document.addEventListener("DOMContentLoaded", () => {
+    plotly = /** @type {any} */ (window).Plotly;
+    ready(plotly);
+  });
+});
 
 const SERIES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#888888"];
 const VIRIDIS = [
