@@ -99,6 +99,15 @@ def test_samples_are_named_by_words_and_places(pocket_run: Path) -> None:
     assert found["done"] == [1, 1]
 
 
+def test_the_reference_face_is_shown_as_it_was_recorded(pocket_run: Path) -> None:
+    source = Source(str(pocket_run))
+    assert view(source, 1)["reference"]
+    picture = answer([source], "face", {"run": "0", "sample": "1"})
+    assert isinstance(picture, bytes)
+    shown = np.asarray(Image.open(io.BytesIO(picture)), float)
+    assert np.abs(shown - xr.open_zarr(pocket_run).face_crop[1].values).mean() < 4  # of 255
+
+
 def test_ten_thousand_samples_open_by_their_coordinates_alone(tmp_path: Path) -> None:
     """Everything else of the run is damaged, so that reading any of it is an error."""
     source = Source(str(many(tmp_path / "run.zarr", 10_000, damaged=True)))
@@ -203,6 +212,18 @@ def test_a_mistake_is_one_line(
     said = capsys.readouterr().err
     assert line in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.skipif(
+    shutil.which("tsc") is None, reason="npm install -g typescript, to check its types"
+)
+def test_the_types_in_the_page_s_script_hold() -> None:
+    words = "--checkJs --allowJs --noEmit --strict --target es2022 --lib es2022,dom,dom.iterable"
+    files = sorted(map(str, Path("analysis/explore/page").glob("*.js")))
+    done = subprocess.run(
+        ["tsc", *words.split(), *files], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_reading_needs_neither_torch_nor_diffusers(pocket_run: Path, tmp_path: Path) -> None:

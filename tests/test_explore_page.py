@@ -203,6 +203,17 @@ def test_ten_thousand_samples_are_searched_and_few_are_listed(browser: Any, tmp_
         assert page.locator("*").count() < 600
 
 
+def test_a_damaged_sample_is_said_and_the_next_is_shown(browser: Any, tmp_path: Path) -> None:
+    path = many(tmp_path / "run.zarr", 3, damaged=True)
+    with served(path) as address, opened(browser, address) as page:
+        page.get_by_role("alert").filter(
+            has_text="this part of the run cannot be read now"
+        ).wait_for()
+        page.get_by_label("Sample", exact=True).select_option("1")
+        page.get_by_role("alert").wait_for(state="hidden")
+        assert "step 0" in page.locator("figcaption").inner_text()
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_the_screen_in_light_and_dark(

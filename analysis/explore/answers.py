@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from stepscope.analysis.explore.pictures import frames
+from stepscope.analysis.explore.pictures import encoded, face, frames
 from stepscope.analysis.explore.source import ExploreError, Source
 from stepscope.analysis.explore.variables import about
-from stepscope.analysis.explore.view import samples, tokens, view
+from stepscope.analysis.explore.view import check_sample, samples, tokens, view
 
 Question = Mapping[str, str]
 
@@ -46,11 +46,19 @@ def _frame(source: Source, question: Question) -> bytes:
     return made[step]
 
 
+def _face(source: Source, question: Question) -> bytes:
+    sample = number(question, "sample")
+    check_sample(source, source.contents().recorded, sample)
+    crop = face(source, sample)
+    return b"" if crop is None else encoded(crop, crop.shape[0])
+
+
 ANSWERS: dict[str, Callable[[Source, Question], dict[str, Any] | bytes]] = {
     "about": lambda source, question: about(source),
     "samples": lambda source, question: samples(source),
     "view": _view,
     "frame": _frame,
+    "face": _face,
     "tokens": _tokens,
 }
 

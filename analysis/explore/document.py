@@ -30,11 +30,12 @@ def document(names: Sequence[str], saved: Mapping[str, Any] | None = None) -> st
     folder = files("stepscope.analysis.explore") / "page"
     script = "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
     given = json.dumps({"runs": len(names), "saved": saved}, ensure_ascii=False, allow_nan=False)
+    library = '<script src="plotly.js" defer></script>'
     parts = {
         "policy": POLICY,
         "title": html.escape(f"{' and '.join(names)} in stepscope"),
         "style": (folder / "style.css").read_text(encoding="utf-8"),
-        "plotly": '<script src="plotly.js" defer></script>' if saved is None else f"<script>{plotly()}</script>",
+        "plotly": library if saved is None else f"<script>{plotly()}</script>",
         "given": given.replace("<", "\\u003c"),  # so that no prompt ends the script
         "script": script,
     }  # fmt: skip

@@ -59,14 +59,24 @@ def frames(source: Source, sample: int, largest: int = LARGEST) -> list[bytes]:
         if key in _made:
             _made.move_to_end(key)
             return _made[key]
-        if kind == "none":
-            raise ExploreError(note)
+        if kind == "none" or not contents.is_done(sample):
+            raise ExploreError(note or f"sample {sample} is not finished")
         pictures = _decoded(contents, sample) if kind == "decoded" else _linear(contents, sample)
         made = [b"" if picture is None else encoded(picture, largest) for picture in pictures]
         _made[key] = made
         while len(_made) > KEPT:
             _made.popitem(last=False)
         return made
+
+
+def face(source: Source, sample: int) -> np.ndarray | None:
+    """The aligned reference face (row, column, rgb) of whom the sample should show; None without one."""
+    contents = source.contents()
+    for group in (contents.recorded, contents.measured):
+        if "face_crop" in group:
+            crop = rows(group["face_crop"], sample)
+            return crop if crop.any() else None
+    return None
 
 
 def _decoded(contents: Contents, sample: int) -> list[np.ndarray | None]:

@@ -86,13 +86,13 @@ def sample_answers(
     yield f"view?{place}", found
     if found["pictures"] != "none":
         for step, picture in enumerate(frames(source, sample, LARGEST)):
-            data = base64.b64encode(picture).decode()
-            yield (
-                f"frame?{place}&step={step}",
-                (f"data:{media_type(picture)};base64,{data}" if data else ""),
-            )
+            yield f"frame?{place}&step={step}", address(picture)
     if not found["done"]:
         return
+    if found["reference"]:
+        picture = answer(sources, "face", {"run": str(run), "sample": str(sample)})
+        assert isinstance(picture, bytes)
+        yield f"face?{place}", address(picture)
     for name, shown in about(source)["variables"].items():
         if shown["kind"] == "tokens":
             values = source.contents().holding(name)[name]
@@ -100,3 +100,9 @@ def sample_answers(
             for step in range(steps):
                 question = f"tokens?{place}&step={step}&variable={name}"
                 yield question, array(tokens(source, sample, step, name))
+
+
+def address(picture: bytes) -> str:
+    """A picture as an address that holds it; empty for none."""
+    data = base64.b64encode(picture).decode()
+    return f"data:{media_type(picture)};base64,{data}" if data else ""

@@ -39,6 +39,10 @@ class Contents:
                 return group
         raise ExploreError(f"no variable {name!r} in the run")
 
+    def is_done(self, sample: int) -> bool:
+        """Whether every recorded variable of the sample is complete."""
+        return "done" not in self.recorded or bool(self.recorded["done"][sample].values)
+
     def is_measured(self, name: str, sample: int) -> bool:
         """Whether a variable of the measured group has this sample's values."""
         metric = self.measured[name].attrs.get("metric")

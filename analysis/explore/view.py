@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from stepscope.analysis.explore.marks import marks
-from stepscope.analysis.explore.pictures import picture_kind
+from stepscope.analysis.explore.pictures import face, picture_kind
 from stepscope.analysis.explore.source import ExploreError, Source, plain, rows
 from stepscope.analysis.explore.variables import kind_of, variables
 
@@ -42,7 +42,8 @@ def view(source: Source, sample: int, names: Sequence[str] | None = None) -> dic
 
     values: name -> array of the variable's axes after `sample`, as it is stored; NaN where a step or
     a branch did not run. A variable that was not measured of the sample is left out, and so is every
-    one of a sample that is not done. Raises ExploreError for a sample or variable that is not there.
+    one of a sample that is not done. reference: whether there is a picture of whom it should show.
+    Raises ExploreError for a sample or variable that is not there.
     """
     contents = source.contents()
     recorded = contents.recorded
@@ -51,7 +52,7 @@ def view(source: Source, sample: int, names: Sequence[str] | None = None) -> dic
     for name in names or ():
         if name not in shown:
             raise ExploreError(f"no variable {name!r} to show; known: {', '.join(shown)}")
-    done = "done" not in recorded or bool(recorded["done"][sample].values)
+    done = contents.is_done(sample)
     values = {}
     for name, about in shown.items() if done else ():
         if about["kind"] == "tokens" or (names is not None and name not in names):
@@ -67,6 +68,7 @@ def view(source: Source, sample: int, names: Sequence[str] | None = None) -> dic
         "steps_run": int(ran),
         "pictures": kind,
         "note": note,
+        "reference": done and face(source, sample) is not None,
         "values": values,
     }
 

@@ -12,7 +12,7 @@
  * @typedef {{count: number, columns: Record<string, {words: string[], codes: number[]}>, done: number[],
  *   kept?: number[]}} Samples
  * @typedef {{sample: number, done: boolean, steps_run: number, pictures: "decoded"|"approximate"|"none",
- *   note: string, values: Record<string, Stored>}} View
+ *   note: string, reference: boolean, values: Record<string, Stored>}} View
  * @typedef {Record<string, number>} Places  the index along each axis
  */
 
@@ -54,11 +54,10 @@ function forget() {
 }
 
 /**
- * Where the picture of a step is; empty where the step did not run and the page was saved.
- * @param {number} run @param {number} sample @param {number} step
+ * Where a picture is; empty where there is none and the page was saved.
+ * @param {string} question
  */
-function pictureAddress(run, sample, step) {
-  const question = `frame?run=${run}&sample=${sample}&step=${step}`;
+function pictureAddress(question) {
   return given.saved ? given.saved[question] || "" : question;
 }
 

@@ -36,8 +36,8 @@ async function showSample() {
     });
     complain(null);
   } catch (error) {
+    runs.forEach((run) => Object.assign(run, { view: null, arrays: {} }));
     complain(error);
-    return;
   }
   listSamples(runs[0].samples, runs[0].words, state.samples[0]);
   if (runs[1]) {

@@ -4,7 +4,7 @@
 /**
  * @typedef {{about: About, samples: Samples, words: string[], view: View|null,
  *   arrays: Record<string, Numbers>, picture: any, image: any, canvas: any, none: any, caption: any,
- *   map: any, plot: any, value: any, line: any, missing: any, grid: number[][]|null,
+ *   face: any, map: any, plot: any, value: any, line: any, missing: any, grid: number[][]|null,
  *   tokens: {values: number[][], words: Record<string, any>}|null, token: any, lit: any}} Run
  */
 
@@ -84,8 +84,9 @@ function build(run) {
   run.token = made("div", { id: told, role: "status" });
   run.none = made("p", { class: "none", hidden: "" });
   run.caption = made("figcaption");
+  run.face = made("img", { class: "face", alt: "Reference face", title: "Reference face", hidden: "" });
   run.lit = made("div", { class: "lit", hidden: "" });
-  const frame = made("div", { class: "frame" }, run.image, run.canvas, run.lit, run.none);
+  const frame = made("div", { class: "frame" }, run.image, run.canvas, run.lit, run.none, run.face);
   run.image.addEventListener("error", () => noPicture(run, "this step did not run"));
   run.image.addEventListener("load", () => {
     frame.style.setProperty("--shape", run.image.naturalWidth / run.image.naturalHeight);
@@ -138,16 +139,20 @@ function showPicture(run) {
   const name = given.runs > 1 ? `${run.about.name}, ` : "";
   const words = `${name}sample ${sample}, ${stepWords(run, step)}`;
   run.caption.textContent = words;
-  if (!view) return;
+  run.face.hidden = !view || !view.reference;
+  if (!view) return noPicture(run, "this sample could not be read");
   if (!view.done) return noPicture(run, "This sample is not finished: nothing of it is in the run yet.");
   if (view.pictures === "none") return noPicture(run, view.note);
-  const address = pictureAddress(number(run), sample, step);
+  const place = `run=${number(run)}&sample=${sample}`;
+  const address = pictureAddress(`frame?${place}&step=${step}`);
   const ended = view.steps_run >= 0 && step >= view.steps_run;
   if (!address || ended) return noPicture(run, "this step did not run");
   run.caption.append(`: ${kinds[view.pictures]}`);
   if (view.note) run.caption.append(made("br"), view.note);
   run.none.hidden = true;
   run.image.hidden = false;
+  const whom = view.reference ? pictureAddress(`face?${place}`) : "";
+  if (whom && run.face.getAttribute("src") !== whom) run.face.src = whom;
   run.image.alt = `Picture of ${words}`;
   run.image.src = address;
 }
@@ -158,7 +163,8 @@ async function showTokens(run) {
   run.canvas.hidden = run.lit.hidden = true;
   run.tokens = null;
   run.token.replaceChildren();
-  if (!state.tokens || !shown || !run.view || !run.view.done) return;
+  if (!state.tokens || !run.view || !run.view.done) return;
+  if (!shown) return run.caption.append(made("br"), `${run.about.name} has no ${state.tokens}`);
   const { places, words } = chosen(run, shown);
   const where = `run=${number(run)}&sample=${words.sample}&step=${places.step}`;
   const now = JSON.stringify([places, words, state.tokens]);
@@ -185,6 +191,7 @@ async function showTokens(run) {
     return;
   }
   paint(run.canvas, values, limits);
+  run.face.hidden = true; // it would cover tokens
   run.canvas.hidden = false;
   run.canvas.style.opacity = String(state.opacity / 100);
   run.canvas.setAttribute("aria-label", `${state.tokens} at ${site}; arrows move the chosen token`);

@@ -171,7 +171,7 @@ function drawCurves(where, curves, words) {
  * @param {HTMLElement} where @param {number} x
  */
 function mark(where, x) {
-  const line = { color: colour("lit"), width: 2 };
+  const line = { color: colour("ink"), width: 1.5, dash: "dot" };
   plotly.relayout(where, { shapes: [{ type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line }] });
 }
 

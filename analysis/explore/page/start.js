@@ -158,6 +158,7 @@ async function again() {
   for (const run of runs) {
     run.samples = await ask(`samples?run=${number(run)}`);
     run.words = searchable(run.samples);
+    run.about.samples = run.samples.count;
   }
   if (runs.some((run) => !run.view || !run.view.done)) await showSample();
   else listSamples(runs[0].samples, runs[0].words, state.samples[0]);
