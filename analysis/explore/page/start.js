@@ -156,10 +156,11 @@ function controls() {
 async function again() {
   forget();
   for (const run of runs) {
+    run.about = await ask(`about?run=${number(run)}`);
     run.samples = await ask(`samples?run=${number(run)}`);
     run.words = searchable(run.samples);
-    run.about.samples = run.samples.count;
   }
+  controls();
   if (runs.some((run) => !run.view || !run.view.done)) await showSample();
   else listSamples(runs[0].samples, runs[0].words, state.samples[0]);
 }
