@@ -30,7 +30,7 @@ def document(names: Sequence[str], saved: Mapping[str, Any] | None = None) -> st
     folder = files("stepscope.analysis.explore") / "page"
     script = "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
     given = json.dumps({"runs": len(names), "saved": saved}, ensure_ascii=False, allow_nan=False)
-    library = '<script src="plotly.js" defer></script>'
+    library = '<link rel="preload" as="script" href="plotly.js">'
     parts = {
         "policy": POLICY,
         "title": html.escape(f"{' and '.join(names)} in stepscope"),

@@ -49,7 +49,11 @@ async function showSample() {
   }
   controlStep();
   runs.forEach(showPicture);
-  await drawable;
+  await new Promise((shown) => {
+    requestAnimationFrame(() => setTimeout(shown));
+    setTimeout(shown, 1000); // a page in the background draws no frame
+  });
+  await drawable();
   await showMaps();
   await showCurves();
   await showStep();
@@ -171,7 +175,7 @@ function controlStep() {
 /** Everything that moves with the step: pictures, marks, the lit cell and what is said of it. */
 async function showStep() {
   controlStep();
-  await drawable;
+  await drawable();
   for (const run of runs) {
     showPicture(run);
     const shown = run.about.variables[state.variable];

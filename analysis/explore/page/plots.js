@@ -1,14 +1,27 @@
 /** Maps, curves and token maps, drawn by Plotly and on a canvas; colours follow the page's. */
 "use strict";
 
-/** Plotly, once its script has run: the page's own comes first, and reads the run meanwhile. @type {any} */
+/** Plotly, once its script has run. @type {any} */
 let plotly;
-const drawable = new Promise((ready) => {
-  document.addEventListener("DOMContentLoaded", () => {
-    plotly = /** @type {any} */ (window).Plotly;
-    ready(plotly);
+/** @type {Promise<void>|undefined} */
+let loading;
+
+/** Wait for Plotly. Its script takes longest to run: samples and pictures are shown before. */
+function drawable() {
+  loading = loading || new Promise((ready, fail) => {
+    const done = () => {
+      plotly = /** @type {any} */ (window).Plotly;
+      ready();
+    };
+    if (given.saved) return document.addEventListener("DOMContentLoaded", done);
+    const script = document.createElement("script");
+    script.addEventListener("load", done);
+    script.addEventListener("error", () => fail(new Error("the plotting library could not be read")));
+    script.src = "plotly.js";
+    return document.head.append(script);
   });
-});
+  return loading;
+}
 
 const SERIES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#888888"];
 const VIRIDIS = [
