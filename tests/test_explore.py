@@ -3,8 +3,6 @@
 import io
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +12,17 @@ import xarray as xr
 from PIL import Image
 
 from stepscope.analysis.explore.answers import answer
-from stepscope.analysis.explore.command import main
 from stepscope.analysis.explore.pictures import fitted, frames
 from stepscope.analysis.explore.save import save
 from stepscope.analysis.explore.source import ExploreError, Source
 from stepscope.analysis.explore.variables import about, selection
 from stepscope.analysis.explore.view import samples, view
+from stepscope.hooks import record
 from stepscope.hooks.capture import Capture
 from stepscope.hooks.layout import layout
 from stepscope.hooks.store import Run
 from tests.exploring import many
+from tests.small import SMALL
 
 NORMS = {"attention_norm", "residual_norm", "residual_norm_without_massive", "massive_share"}
 
@@ -144,6 +143,31 @@ def test_a_run_that_grows_is_seen_to_grow(tmp_path: Path) -> None:
     assert view(source, 0)["done"]
 
 
+def test_a_step_that_did_not_run_has_no_picture(pocket_run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    shutil.copytree(pocket_run, path)
+    run = xr.open_zarr(path, chunks=None)
+    x0 = run["x0"][1:2].variable.load()
+    x0[:, 2:] = np.nan
+    xr.Dataset({"x0": x0}).to_zarr(path, region={"sample": slice(1, 2)}, consolidated=False)
+    assert [bool(picture) for picture in frames(Source(str(path)), 1)] == [True, True, False, False]
+
+
+def test_a_recorded_pipeline_of_another_family_is_shown(sd: Any, tmp_path: Path) -> None:
+    """A U-Net without faces, with guidance in one batch: other blocks, two branches, text for labels."""
+    with record(sd, tmp_path / "run.zarr"):
+        sd("a </script> & <b>", negative_prompt="ugly", guidance_scale=5.0, **SMALL)
+    source = Source(str(tmp_path / "run.zarr"))
+    shown = about(source)
+    assert shown["coordinates"]["branch"] == ["positive", "negative"]
+    assert shown["coordinates"]["block"][0] == "down.00.00.00"
+    assert np.isfinite(view(source, 0)["values"]["residual_norm"][..., 0]).all()
+    page = save([source], tmp_path / "page.html").path.read_text()
+    held = json.loads(page.split('id="given">')[1].split("</script>")[0])
+    prompt = held["saved"]["samples?run=0"]["columns"]["prompt"]
+    assert prompt["words"] == ["a </script> & <b>"]
+
+
 def test_a_sample_that_is_not_measured_has_no_measured_values(
     measured_pocket: Path, tmp_path: Path
 ) -> None:
@@ -174,64 +198,3 @@ def test_what_is_not_there_is_answered_in_one_line(
     with pytest.raises(ExploreError) as told:
         answer([Source(str(pocket_run))], name, question)
     assert error in str(told.value)
-
-
-def test_a_saved_page_is_whole_and_small(measured_pocket: Path, tmp_path: Path) -> None:
-    source = Source(str(measured_pocket))
-    saved = save([source], tmp_path / "page.html", [[1]])
-    assert saved.samples == ((1, 1),)
-    text = saved.path.read_text()
-    held = json.loads(text.split('id="given">')[1].split("</script>")[0])["saved"]
-    assert held["view?run=0&sample=1"]["values"].keys() == view(source, 1)["values"].keys()
-    assert held["frame?run=0&sample=1&step=3"].startswith("data:image/")
-    assert len(text) < 8e6
-
-
-def test_a_full_page_takes_samples_of_each_run_in_turn(pocket_run: Path, tmp_path: Path) -> None:
-    sources = [Source(str(pocket_run))] * 2
-    saved = save(sources, tmp_path / "page.html", most=1)
-    assert saved.samples == ((1, 2), (0, 2))
-    assert "--samples" in str(saved)
-
-
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        (["no.zarr"], "no run 'no.zarr'"),
-        (["."], "is not a run, it has no zarr.json"),
-        (["RUN", "RUN", "RUN"], "3 runs: one or two can be shown"),
-        (["RUN", "--samples", "1"], "--samples is of --save"),
-        (["RUN", "--save", "OUT", "--samples", "1,x"], "--samples 1,x: numbers with commas"),
-    ],
-)
-def test_a_mistake_is_one_line(
-    words: list[str], line: str, pocket_run: Path, tmp_path: Path, capsys, monkeypatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main([str(pocket_run) if word == "RUN" else word for word in words]) == 2
-    said = capsys.readouterr().err
-    assert line in said
-    assert said.count("\n") == 1
-
-
-@pytest.mark.skipif(
-    shutil.which("tsc") is None, reason="npm install -g typescript, to check its types"
-)
-def test_the_types_in_the_page_s_script_hold() -> None:
-    words = "--checkJs --allowJs --noEmit --strict --target es2022 --lib es2022,dom,dom.iterable"
-    files = sorted(map(str, Path("analysis/explore/page").glob("*.js")))
-    done = subprocess.run(
-        ["tsc", *words.split(), *files], capture_output=True, text=True, timeout=120
-    )
-    assert (done.returncode, done.stdout) == (0, "")
-
-
-def test_reading_needs_neither_torch_nor_diffusers(pocket_run: Path, tmp_path: Path) -> None:
-    words = [str(pocket_run), "--save", str(tmp_path / "page.html")]
-    code = (
-        "import sys; from stepscope.analysis.explore.command import main; "
-        f"import stepscope.analysis.explore.serve; assert main({words}) == 0; "
-        "print({'torch', 'diffusers', 'hydra', 'matplotlib'} & {*sys.modules})"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stdout.splitlines()[-1:] == ["set()"], done.stderr

@@ -6,19 +6,14 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+from plotly.offline import get_plotlyjs
+
 SCRIPTS = ("data.js", "state.js", "plots.js", "panels.js", "curves.js", "explore.js", "start.js")
 POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src 'self' data: blob:; connect-src 'self'"
 )
 """What a browser may load for the page: nothing from another machine."""
-
-
-def plotly() -> str:
-    """The script of Plotly, out of its package."""
-    from plotly.offline import get_plotlyjs
-
-    return get_plotlyjs()
 
 
 def document(names: Sequence[str], saved: Mapping[str, Any] | None = None) -> str:
@@ -35,7 +30,7 @@ def document(names: Sequence[str], saved: Mapping[str, Any] | None = None) -> st
         "policy": POLICY,
         "title": html.escape(f"{' and '.join(names)} in stepscope"),
         "style": (folder / "style.css").read_text(encoding="utf-8"),
-        "plotly": library if saved is None else f"<script>{plotly()}</script>",
+        "plotly": library if saved is None else f"<script>{get_plotlyjs()}</script>",
         "given": given.replace("<", "\\u003c"),  # so that no prompt ends the script
         "script": script,
     }  # fmt: skip

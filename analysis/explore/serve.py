@@ -7,8 +7,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from plotly.offline import get_plotlyjs
+
 from stepscope.analysis.explore.answers import ANSWERS, answer
-from stepscope.analysis.explore.document import document, plotly
+from stepscope.analysis.explore.document import document
 from stepscope.analysis.explore.pictures import media_type
 from stepscope.analysis.explore.source import ExploreError, Source
 from stepscope.hooks.errors import StepscopeError
@@ -54,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
                 page = document([source.name for source in self.sources])
                 self.send(HTTPStatus.OK, "text/html; charset=utf-8", page.encode())
             elif name == "plotly.js":
-                self.send(HTTPStatus.OK, "text/javascript", plotly().encode(), kept=True)
+                self.send(HTTPStatus.OK, "text/javascript", get_plotlyjs().encode(), kept=True)
             elif name in ANSWERS:
                 self.reply(answer(self.sources, name, dict(parse_qsl(parts.query))))
             else:
