@@ -1,4 +1,12 @@
 from .capture import Capture as Capture
+from .edits import Add as Add
+from .edits import At as At
+from .edits import Edit as Edit
+from .edits import Mean as Mean
+from .edits import Operation as Operation
+from .edits import Scale as Scale
+from .edits import Swap as Swap
+from .edits import edit as edit
 from .errors import StepscopeWarning as StepscopeWarning
 from .families import register as register
 from .families import register_pipeline as register_pipeline

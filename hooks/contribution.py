@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from stepscope.hooks.clock import Clock
+from stepscope.hooks.order import reading
 from stepscope.hooks.tape import Place, Tape, norm_into
 
 
@@ -48,7 +49,7 @@ class Residuals:
             for row, residual in zip(self._tape.row, residuals, strict=True):
                 norm_into(row, residual)
 
-        return transformer.register_forward_pre_hook(hook, with_kwargs=True)
+        return transformer.register_forward_pre_hook(reading(hook), with_kwargs=True)
 
     def read(self) -> Mapping[Place, np.ndarray]:
         """L2 norms of what was handed to each pass, (residual, row of the batch)."""

@@ -24,6 +24,10 @@ class UnsupportedPathError(StepscopeError):
     """A path that is an address of another store, such as a bucket, or of no known home folder."""
 
 
+class EditError(StepscopeError):
+    """An edit that touches nothing, or does not fit the call that it is to change."""
+
+
 class StepscopeWarning(UserWarning):
     """Something was not recorded, or is not a finite number, and the pipeline's own work goes on."""
 

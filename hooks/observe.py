@@ -14,7 +14,9 @@ from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.families import Family, Tokens
 from stepscope.hooks.families.arguments import argument
 from stepscope.hooks.massive import Channels
-from stepscope.hooks.sites import QUANTITIES, Block, Site
+from stepscope.hooks.order import reading
+from stepscope.hooks.sites import QUANTITIES, Block, Site, edited_streams
+from stepscope.hooks.streams import spans
 from stepscope.hooks.tape import Place, Tape, norm_into, token_norm_into
 from stepscope.hooks.texts import Texts
 
@@ -87,12 +89,12 @@ class Observer:
     def attach(self, clock: Clock, network: nn.Module) -> list[RemovableHandle]:
         """Lay the hooks; the caller removes the handles."""
         handles = [
-            network.register_forward_pre_hook(self._before(clock), with_kwargs=True),
-            network.register_forward_hook(self._after(clock)),
+            network.register_forward_pre_hook(reading(self._before(clock)), with_kwargs=True),
+            network.register_forward_hook(reading(self._after(clock))),
         ]
         for index, block in enumerate(self.blocks):
             for site in block.sites:
-                hook = self._site_hook(clock, index, block, site)
+                hook = reading(self._site_hook(clock, index, block, site))
                 handles.append(site.module.register_forward_hook(hook, with_kwargs=True))
         return handles
 
@@ -118,10 +120,7 @@ class Observer:
         """Real tokens of the text of each row; None if they are not known."""
         if self._texts is None:
             return None
-        known = self._texts.of(argument(args, kwargs, 1, "encoder_hidden_states")).lengths
-        if known is None:
-            return None
-        return tuple(known[i * len(known) // rows] for i in range(rows))  # repeats stand together
+        return self._texts.lengths(argument(args, kwargs, 1, "encoder_hidden_states"), rows)
 
     def _after(self, clock: Clock) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
@@ -170,7 +169,7 @@ class Observer:
                 return
             self._fired += 1
             if site.split is not None:
-                streams = site.split(module, args, kwargs, output)
+                streams = edited_streams(output) or site.split(module, args, kwargs, output)
             else:
                 streams = site.read(output, self._image_and_reference)
             for place, (name, stream) in enumerate(zip(site.streams, streams, strict=False)):
@@ -196,24 +195,12 @@ class Observer:
 
     def _parts(self, name: str, stream: torch.Tensor) -> list[tuple[int, int, torch.Tensor]]:
         """What a stream of a module is made of: (place in PASS_STREAMS, first row, tensor)."""
-        now = self._now
-        if name == "image" and now.tokens.reference:
-            image, reference = stream.split([now.tokens.image, now.tokens.reference], dim=1)
-            return [(0, 0, image), (1, 0, reference)]
-        if name != "text":
-            return [(PASS_STREAMS.index(name), 0, stream)]
-        if self.family.text_encoder is None or self.family.context != "text":
-            return [(2, 0, stream)]
-        if now.lengths is None:  # nothing tells text from padding
-            return []
-        # A FLUX ControlNet Union puts a token of its mode before the text.
-        text = stream[:, stream.shape[1] - now.tokens.context :]
-        if len(set(now.lengths)) == 1:
-            pieces = [(0, text, now.lengths[0])]
-        else:
-            pieces = [(i, text[i : i + 1], n) for i, n in enumerate(now.lengths)]
-        found = [(2, i, piece[:, :n]) for i, piece, n in pieces if n]
-        return found + [(3, i, piece[:, n:]) for i, piece, n in pieces if n < piece.shape[1]]
+        now, found = self._now, []
+        for kind, row, tokens in spans(self.family, now.tokens, now.lengths, name, stream.shape[1]):
+            part = stream if row is None else stream[row : row + 1]
+            part = part if tokens is None else part[:, tokens]
+            found.append((PASS_STREAMS.index(kind), row or 0, part))
+        return found
 
     def _read_map(self, slot: int, stream: torch.Tensor) -> None:
         assert self.maps is not None

@@ -111,13 +111,12 @@ def _made(refused: _Unpickled, make: Callable[..., Any], *given: Any) -> Any:
     return make(*given)
 
 
-def of_this(network: nn.Module, hook: Callable[..., None]) -> Callable[..., None]:
+def of_this(network: nn.Module, hook: Callable[..., Any]) -> Callable[..., Any]:
     """The hook for this network alone. `copy.deepcopy` of a network takes its hooks along, and of a bound
     method all that it is bound to."""
 
-    def told(module: nn.Module, *seen: Any) -> None:
-        if module is network:
-            hook(module, *seen)
+    def told(module: nn.Module, *seen: Any) -> Any:
+        return hook(module, *seen) if module is network else None
 
     return told
 

@@ -1,5 +1,6 @@
 """A pipeline under hooks: what watches each of its calls, and hands what it made to the run."""
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -14,15 +15,18 @@ from torch import nn
 from stepscope.hooks.adapters import active_adapters
 from stepscope.hooks.call import Call, follow
 from stepscope.hooks.capture import Capture
-from stepscope.hooks.clock import Clock, Listener, Tick, denoiser_of, is_called, listening
+from stepscope.hooks.clock import Clock, Listener, Tick, denoiser_of, listening
 from stepscope.hooks.collect import axes_of, collect
+from stepscope.hooks.edits.opened import told_edits
 from stepscope.hooks.errors import StepscopeError, StepscopeWarning, UnsupportedPipelineError
 from stepscope.hooks.families import family_of
 from stepscope.hooks.fingerprint import of_models
 from stepscope.hooks.finite import told_of
 from stepscope.hooks.fit import refuse_other_axes, refuse_other_schedule, sizes_of
 from stepscope.hooks.labels import Label
+from stepscope.hooks.order import reading
 from stepscope.hooks.parts import observers
+from stepscope.hooks.passes import refuse_uncalled, undo
 from stepscope.hooks.patch import of_this
 from stepscope.hooks.provenance import device_of, provenance
 from stepscope.hooks.sink import Sink
@@ -94,6 +98,8 @@ class Recording:
             )
         self._adapters = active_adapters(self.pipe)
         about = provenance(self.pipe, self.capture, of_models(self.pipe))
+        if edits := told_edits(self.pipe):
+            about |= {"edits": edits}
         self._sink.expect({**about, "references": self.photos} if self.photos else about)
         run, labels = self._sink.run, self._told.labels or ()
         if run is not None:
@@ -122,12 +128,7 @@ class Recording:
         refuse_other_schedule(self._sink.run, [float(t) for t in self.pipe.scheduler.timesteps])
 
     def _before_pass(self, module: nn.Module, args: Any) -> None:
-        if not is_called(self._denoiser):
-            raise UnsupportedPipelineError(
-                f"the {type(module).__name__} of this recording was run outside of a call of the recorded "
-                f"{type(self.pipe).__name__}, whose steps nothing counts: call the pipeline, or record the "
-                "one that is called"
-            )
+        refuse_uncalled(self.pipe, self._denoiser)
         batch = self._call.batch
         if self._clock.running and self._clock.step == 0 and batch is not None:
             self._told.refuse_counts(batch)  # before a step is paid for
@@ -223,7 +224,11 @@ class Recording:
         seen = made.labels
         if len(self.photos) == 1:
             seen = [{**label, "face": next(iter(self.photos))} for label in seen]
-        self._sink.put(made, told.places, told.over(seen), told.extras or [{}] * axes.batch)
+        seen = told.over(seen)
+        if told_edits(self.pipe):
+            each = [json.dumps(told_edits(self.pipe, i)) for i in range(axes.batch)]
+            seen = [{**label, "edits": edits} for label, edits in zip(seen, each, strict=True)]
+        self._sink.put(made, told.places, seen, told.extras or [{}] * axes.batch)
         return made.samples["not_finite"].tolist()
 
     def _lose(self, error: Exception) -> None:
@@ -249,13 +254,8 @@ class Recording:
         """The call raised: nothing of it is kept, and what it left half done for us is undone."""
         self._told = Told()
         self._sink.abandon()
-        if not isinstance(error, StepscopeError):
-            return
-        if dict(getattr(self._denoiser, "attn_processors", {})) != self._processors:
-            denoiser: Any = self._denoiser
-            denoiser.set_attn_processor(dict(self._processors))
-        if hasattr(self.pipe, "maybe_free_model_hooks"):
-            self.pipe.maybe_free_model_hooks()
+        if isinstance(error, StepscopeError):
+            undo(self.pipe, self._denoiser, self._processors)
 
     def attach(self, stack: ExitStack) -> None:
         """Everything that watches the pipeline, each removed when `stack` closes."""
@@ -264,7 +264,8 @@ class Recording:
             self._begin, self._start, self._tick, self._settle, self._end, self._abandon
         )
         self._clock = stack.enter_context(listening(self.pipe, told))
-        before, after = of_this(denoiser, self._before_pass), of_this(denoiser, self._after_pass)
+        before = reading(of_this(denoiser, self._before_pass))
+        after = reading(of_this(denoiser, self._after_pass))
         stack.callback(denoiser.register_forward_pre_hook(before).remove)
         handles = parts.denoiser.attach(self._clock, denoiser)
         networks = {"denoiser": denoiser}

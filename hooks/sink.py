@@ -1,5 +1,6 @@
 """Where a recording's calls go: a run on disk, written on a thread of its own."""
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -160,6 +161,7 @@ class Sink:
             ]
             # before anything is written: a call that does not fit adds nothing
             run.refuse_other(samples[0])
+            _add_edits(run, about.get("edits", []))
             run.write_steps(made.steps)
             if places is None:
                 run.append(labels, samples)
@@ -176,6 +178,14 @@ class Sink:
     def close(self) -> None:
         """Remove what an unfinished call spooled; for when no job runs any more."""
         _close(self._spool)
+
+
+def _add_edits(run: Run, edits: Sequence[Mapping[str, Any]]) -> None:
+    """The run's attribute `edits` has each that was made in any call; samples tell which are theirs."""
+    known = run.attributes.get("edits", [])
+    new = [edit for edit in json.loads(json.dumps(edits)) if edit not in known]
+    if new:
+        run.annotate(edits=[*known, *new])
 
 
 def _close(spool: Spool | None) -> None:

@@ -1,7 +1,7 @@
 """Names for the places in a denoiser that can be read: `double.07.attention.image`."""
 
 import fnmatch
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,12 +53,34 @@ class Block:
                     yield f"{self.name}.{site.quantity}.{stream}"
 
 
+_STREAMS = "_stepscope_streams"
+
+
+def with_streams(output: torch.Tensor, streams: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """The output of a site that has a `split`, changed: the streams that it is the sum of now.
+
+    Another run of the module would give those that it had before.
+    """
+    setattr(output, _STREAMS, streams)
+    return output
+
+
+def edited_streams(output: Any) -> tuple[torch.Tensor, ...] | None:
+    """The streams of a changed output, None of one that is as the module made it."""
+    return getattr(output, _STREAMS, None)
+
+
 def select(patterns: Iterable[str], blocks: Iterable[Block]) -> list[str]:
-    """Site names that match any of the shell-style patterns, in order of execution.
+    """Names of sites that can be kept whole and match any of the shell-style patterns, in order of
+    execution.
 
     Raises StepscopeError for a pattern that matches nothing, with the closest names.
     """
-    names = [name for block in blocks for name in block.site_names()]
+    return matching(patterns, [name for block in blocks for name in block.site_names()])
+
+
+def matching(patterns: Iterable[str], names: Sequence[str]) -> list[str]:
+    """Those of the names that match any of the patterns. Raises StepscopeError as `select` does."""
     chosen: set[str] = set()
     for pattern in patterns:
         matched = fnmatch.filter(names, pattern)

@@ -39,6 +39,15 @@ def refuse(pipe: Any) -> None:
         ) from error
 
 
+def refuse_edit(pipe: Any) -> None:
+    """As `refuse`: where it is not known what is what, nothing can be edited by name."""
+    try:
+        refuse(pipe)
+    except UnsupportedPipelineError as error:
+        told = str(error).replace("cannot record", "cannot edit", 1)
+        raise UnsupportedPipelineError(told) from error
+
+
 def _refuse(pipe: Any) -> None:
     denoiser = denoiser_of(pipe)
     networks = {part: getattr(pipe, part, None) for part in ("transformer", "unet", "controlnet")}

@@ -51,6 +51,13 @@ class Texts:
         alive = [(ref(), encoded) for ref, encoded in self._known]
         return next((e for known, e in alive if known is embeds), Encoded(None, None))
 
+    def lengths(self, embeds: Any, rows: int) -> tuple[int, ...] | None:
+        """Real tokens of each row of a pass that reads an embedding; None if they are not known."""
+        known = self.of(embeds).lengths
+        if known is None:
+            return None
+        return tuple(known[i * len(known) // rows] for i in range(rows))  # repeats stand together
+
     def _encode(self, original: Any, *args: Any, **kwargs: Any) -> Any:
         self._lengths = []
         result = original(*args, **kwargs)

@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,9 @@ import xarray as xr
 
 from stepscope.hooks.capture import Capture
 from stepscope.hooks.clock import Listener, Tick, denoiser_of, listening
+from stepscope.hooks.edits.proof import prove_edits
 from stepscope.hooks.families import family_of
+from stepscope.hooks.finding import Finding
 from stepscope.hooks.recorder import record
 from stepscope.hooks.tally import Tally
 from stepscope.hooks.witness import Witness
@@ -22,17 +23,8 @@ NORM_TOLERANCE = 1e-3  # float32 sums over millions of entries, against float64
 GUIDANCE_TOLERANCE = 0.05  # half-precision outputs, subtracted
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One claim that was checked: whether it holds, and what was measured."""
-
-    claim: str
-    holds: bool
-    detail: str
-
-
 def verify(pipe: Any, call: Callable[[], Any]) -> list[Finding]:
-    """Check a pipeline in two runs of `call`, without and with recording.
+    """Check a pipeline in runs of `call`: without hooks, with recording, and with edits.
 
     call: runs the pipeline with fixed seeds and returns its images as an array; few steps are
         enough. Raises UnsupportedPipelineError for a pipeline that cannot be recorded.
@@ -67,7 +59,7 @@ def verify(pipe: Any, call: Callable[[], Any]) -> list[Finding]:
             f"{differ} of {plain.size} numbers differ",
         )
     )
-    return findings
+    return findings + prove_edits(pipe, call, plain)
 
 
 class _Told:

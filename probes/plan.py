@@ -20,6 +20,7 @@ from stepscope.hooks.vocabulary import BRANCHES
 from stepscope.hooks.writer import WAITING
 from stepscope.probes import grid
 from stepscope.probes.backbones import PARTS
+from stepscope.probes.edits import refuse_unfit
 from stepscope.probes.face_variables import FACE_VARIABLES, SHAPES
 from stepscope.probes.infusenet import adapter_folder
 from stepscope.probes.study import Study
@@ -43,12 +44,13 @@ def outline(study: Study) -> Layout:
     with explained(study.backbone.path, what):
         transformer = _meta(FluxTransformer2DModel, path / "transformer")
         vae: Any = AutoencoderKL.load_config(path / "vae")
-    adapter_blocks = []
+    adapter_blocks, network = [], None
     if study.adapter is not None:
         with explained(study.adapter.path, "adapter"):
             adapter = adapter_folder(study.adapter, settings_only=True)
             network = _meta(FluxControlNetModel, adapter / "InfuseNetModel")
         adapter_blocks = blocks_of(network)
+    refuse_unfit(study, transformer, network)
     y, x = latent_sides(study, len(vae["block_out_channels"]))
     tokens = {"image": (y // 2) * (x // 2), "text": study.max_sequence_length}
     blocks = blocks_of(transformer)

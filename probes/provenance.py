@@ -28,6 +28,10 @@ def configuration(study: Study) -> dict[str, Any]:
     for name in _ELSEWHERE:
         values.pop(name)
     values["device"] = values["device"].partition(":")[0]
+    edits = [wanted.told() for wanted in study.edits]
+    values.pop("edits")
+    if edits:  # a run without is the same run as before there were any
+        values["edits"] = edits
     return json.loads(json.dumps(values))
 
 
@@ -66,6 +70,7 @@ def attributes(
     return {
         **provenance(pipe, study.capture, of_models(pipe)),
         "configuration": configuration(study),
+        **({"edits": [wanted.edit().told() for wanted in study.edits]} if study.edits else {}),
         "backbone": study.backbone.name,
         "adapter": study.adapter.name if study.adapter is not None else "none",
         **identity(study, [*(face.found for face in faces), control]),
@@ -81,5 +86,6 @@ def attributes(
 def inputs(study: Study) -> dict[str, str]:
     """SHA-256 of the files that the configuration names besides faces and models, where they are here."""
     named = {"control_image": study.control_image, "initial_latents": study.initial_latents}
+    named |= {f"edits[{i}].direction": wanted.direction for i, wanted in enumerate(study.edits)}
     files = {key: located(path) for key, path in named.items() if path is not None}
     return {key: digest(file) for key, file in files.items() if file.is_file()}

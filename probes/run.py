@@ -2,19 +2,21 @@
 
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stepscope.hooks.edits import edit
 from stepscope.hooks.errors import RunError, RunExistsError
 from stepscope.hooks.paths import run_path
 from stepscope.hooks.recorder import record
 from stepscope.hooks.store import Run
 from stepscope.probes import grid, models, plan, provenance
 from stepscope.probes.claims import Claims
+from stepscope.probes.edits import refuse_rows
 from stepscope.probes.existing import (
     GRID,
     Standing,
@@ -44,6 +46,7 @@ def run(study: Study, say: Say = print) -> Path:
     """
     files = face_files(study.faces)
     cells = grid.cells(list(files), prompts_of(study), study.seeds)
+    refuse_rows(study.edits, len(cells), study.batch_size)
     out = run_path(study.out) if study.out is not None else growing(study, cells, files)
     standing = open_existing(study, out, cells, files)
     if standing is not None and not standing.left:
@@ -136,6 +139,7 @@ def denoise(loaded: models.Models, cells: Sequence[grid.Cell], out: Run) -> str:
     with (
         loaded.ready() as call,
         closing(Claims(out)) as claims,
+        edited(loaded),
         record(loaded.pipe, out, study.capture) as recording,
         progress(len(work) * study.steps) as advance,
     ):
@@ -169,6 +173,16 @@ def spoken(batch: Sequence[grid.Cell], size: int) -> str:
     return f"sample {first} of {size}" if first == last else f"samples {first}-{last} of {size}"
 
 
+@contextmanager
+def edited(loaded: models.Models) -> Iterator[None]:
+    """The study's edits, if it has any, after the adapter has withheld what a pass is not given."""
+    with ExitStack() as stack:
+        if loaded.study.edits:
+            edits = [wanted.edit() for wanted in loaded.study.edits]
+            stack.enter_context(edit(loaded.pipe, edits))
+        yield
+
+
 def labels(loaded: models.Models, cells: Sequence[grid.Cell]) -> list[dict[str, Any]]:
     """What is known of each sample before it is made."""
     study = loaded.study
@@ -196,10 +210,18 @@ def labels(loaded: models.Models, cells: Sequence[grid.Cell]) -> list[dict[str, 
             "call": batch[0].index,
             "text_tokens": lengths[cell.prompt],
             **same,
+            **edits_of(study, row),
         }
         for batch in grid.split(cells, study.batch_size)
-        for cell in batch
+        for row, cell in enumerate(batch)
     ]
+
+
+def edits_of(study: Study, row: int) -> dict[str, str]:
+    """The coordinate `edits` of the sample in a row of its batch; none in a run without edits."""
+    edits = [wanted.edit() for wanted in study.edits]
+    told = [one.told() for one in edits if one.rows is None or row in one.rows]
+    return {"edits": json.dumps(told)} if edits else {}
 
 
 def text_tokens(loaded: models.Models, prompts: Sequence[str]) -> dict[str, int]:

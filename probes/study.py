@@ -10,6 +10,7 @@ from pydantic import ConfigDict
 from stepscope.hooks.capture import Capture
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.hooks.labels import stored_seed
+from stepscope.probes.edits import Wanted, listed
 from stepscope.probes.places import located, placed
 from stepscope.probes.values import checked
 
@@ -96,7 +97,7 @@ class Study:
     control_image_kind: `photo`, of which the keypoints of the largest face are drawn as InfiniteYou
     does, or `keypoints`, a drawing of them. initial_latents: `.npy`, unpacked, (channel, y, x) or
     (sample, channel, y, x) in grid order; None draws them from the seeds. out: the run's path, None
-    for one named after the configuration.
+    for one named after the configuration. edits: what is changed while the model runs.
     """
 
     backbone: Backbone
@@ -119,6 +120,7 @@ class Study:
     device: str
     out: str | None
     dry: bool
+    edits: tuple[Wanted, ...] = ()
 
     __pydantic_config__ = _ONLY
 
@@ -164,6 +166,8 @@ class Study:
         values["capture"] = values.pop("record", None)
         if values.get("adapter", {}).get("name") == "none":
             values["adapter"] = None
+        if "edits" in values:
+            values["edits"] = listed(values["edits"])
         for name in {"faces", "prompts", "seeds"} & values.keys():
             if not isinstance(values[name], list):
                 values[name] = [values[name]]

@@ -1,8 +1,16 @@
 from .analysis.runs import open_run as open_run
+from .hooks import Add as Add
+from .hooks import At as At
 from .hooks import Capture as Capture
+from .hooks import Edit as Edit
 from .hooks import Finding as Finding
+from .hooks import Mean as Mean
+from .hooks import Operation as Operation
 from .hooks import Recording as Recording
+from .hooks import Scale as Scale
 from .hooks import StepscopeWarning as StepscopeWarning
+from .hooks import Swap as Swap
+from .hooks import edit as edit
 from .hooks import record as record
 from .hooks import register as register
 from .hooks import register_pipeline as register_pipeline

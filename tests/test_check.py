@@ -11,7 +11,9 @@ from diffusers import FluxKontextPipeline
 from diffusers.hooks import PyramidAttentionBroadcastConfig
 from PIL import Image
 
-from stepscope.hooks import Finding, StepscopeWarning, families, observe, support, verify
+from stepscope.hooks import Finding, StepscopeWarning, families, observe, order, support, verify
+from stepscope.hooks.edits import editing, lens
+from stepscope.hooks.edits.sites import Sites
 from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.families import unet
 from stepscope.hooks.families.flux import FLUX
@@ -32,6 +34,12 @@ FINITE = "every number is finite"
 COMPUTED = "every attention computed what it returned"
 BRANCHES = "the branches are what they are named"
 BYTES = "recording on and off give the same bytes"
+EDITS = [
+    "an edit that multiplies by 1 gives the same bytes",
+    "an edited site reads as asked, and what comes after it is changed",
+    "everything before an edited site is unchanged",
+    "nothing of an edit is left after an error",
+]
 GUIDED = {"true_cfg": 2.0, "negative_prompt": "sketch"}
 
 
@@ -44,7 +52,7 @@ def failing(findings: list[Finding]) -> list[str]:
 def test_every_claim_holds_on_the_reference_models(words_of, guided, face):
     words = words_of(faces=listed(face), seeds="[0,1]", batch_size=2, **guided)
     findings = check(study_of(words))
-    claims = [CHAIN, SPLIT, COMPUTED, FINITE, NORMS, *([BRANCHES] if guided else []), BYTES]
+    claims = [CHAIN, SPLIT, COMPUTED, FINITE, NORMS, *([BRANCHES] if guided else []), BYTES, *EDITS]
     assert [finding.claim for finding in findings] == claims
     assert not failing(findings), findings
 
@@ -201,7 +209,7 @@ def test_image_prompt_that_is_counted_as_text_is_found(monkeypatch):
 
     assert not failing(verify(pipe, call))
     monkeypatch.setattr(unet, "text_and_image_prompt", lambda module, args, kwargs, out: (out,))
-    assert failing(verify(pipe, call)) == [SPLIT]
+    assert failing(verify(pipe, call)) == [SPLIT, EDITS[0]]
 
 
 def test_values_of_an_earlier_step_are_found(monkeypatch):
@@ -227,6 +235,31 @@ def test_massive_channels_that_are_not_left_out_are_found(monkeypatch):
     assert found_in(CASES["flux"]) == [NORMS]
 
 
+def test_edits_that_are_not_what_they_say_are_found(monkeypatch):
+    """Values that are written twice, that are written where none are asked for, and hooks that stay."""
+    case = CASES["sd"]
+    assert found_in(case) == []
+    write = lens._write
+
+    def twice(*args: Any) -> None:
+        write(*args)
+        write(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lens, "_write", twice)
+        assert found_in(case) == [EDITS[1]]
+    choose = Sites.chosen
+    with monkeypatch.context() as patch:
+        patch.setattr(Sites, "chosen", lambda self, edit: self.names)
+        assert found_in(case) == EDITS[1:3]
+    assert choose is Sites.chosen
+    left = order.before_readers
+    with monkeypatch.context() as patch:
+        kept: Any = type("Kept", (), {"remove": lambda self: None})
+        patch.setattr(editing, "before_readers", lambda handle: (left(handle), kept())[1])
+        assert found_in(case)[-1] == EDITS[3]
+
+
 def test_compiled_pipeline_is_refused(spoilt):
     case = CASES["flux"]
     pipe = spoilt(case)
@@ -238,7 +271,7 @@ def test_compiled_pipeline_is_refused(spoilt):
 def test_command_prints_every_claim(typed):
     answer = typed(tiny(), main=main)
     assert (answer.status, answer.err) == (0, "")
-    assert [line[:6] for line in answer.out.splitlines()] == ["ok    "] * 6
+    assert [line[:6] for line in answer.out.splitlines()] == ["ok    "] * 10
 
 
 def test_command_fails_where_a_claim_does(typed, monkeypatch):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from stepscope.hooks.families.edges import Edges
 from stepscope.hooks.sites import Block
 from stepscope.hooks.tally import Tally
 
@@ -68,6 +69,8 @@ class Family:
     text_encoder: the pipeline's component whose tokens are the text stream; None where the text is
         only read by cross-attention, so that no token of the stream is padding.
     adds_residuals: a ControlNet adds to this model's image tokens between blocks.
+    edges: the places at which an adapter's network adds to this model, from both networks; None if
+        none does.
     wiring: plain hooks that `verify` compares what blocks hand on with what they get by.
     """
 
@@ -81,4 +84,5 @@ class Family:
     context: str = "text"
     text_encoder: str | None = None
     adds_residuals: bool = False
+    edges: Callable[[nn.Module, nn.Module], Edges] | None = None
     wiring: Callable[[nn.Module, list[Block]], "Wiring"] | None = None

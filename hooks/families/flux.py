@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import nn
 
 from stepscope.hooks.families.arguments import argument
+from stepscope.hooks.families.edges import FluxEdges
 from stepscope.hooks.families.family import Family, Pass, Tokens
 from stepscope.hooks.families.flux_wiring import FluxWiring
 from stepscope.hooks.sites import Block, Site
@@ -111,6 +112,7 @@ FLUX = Family(
     },
     text_encoder="text_encoder_2",
     adds_residuals=True,
+    edges=FluxEdges,
     wiring=FluxWiring,
 )
 FLUX_CONTROLNET = Family(

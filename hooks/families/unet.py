@@ -12,6 +12,7 @@ from torch import nn
 
 from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.families.arguments import argument
+from stepscope.hooks.families.edges import UnetEdges
 from stepscope.hooks.families.family import Branches, Family, Pass, Tokens
 from stepscope.hooks.families.unet_wiring import UnetWiring
 from stepscope.hooks.sites import Block, Site
@@ -199,6 +200,7 @@ UNET = Family(
     _unpacked,
     pipelines=_PASSES,
     refused=_REFUSED,
+    edges=UnetEdges,
     wiring=UnetWiring,
 )
 UNET_CONTROLNET = Family("ControlNet", ControlNetModel, _blocks, _tokens, _unpacked)

@@ -1,0 +1,79 @@
+"""What an operation is: from values and where they stand to values of the same shape."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from stepscope.hooks.edits.donor import Donor
+
+
+class At(NamedTuple):
+    """Where the values stand that an operation is given: what the clock knows, and the batch around them.
+
+    site: its name. step: from 0, of `steps` that the call runs. sigma: at the start of the step, as the
+    scheduler has it. branch: of the pass. chosen: the rows of the batch that the edit is made to, in its
+    order. rows: those of them that the values are of (all, or one where texts differ in length).
+    batch: every sample of the branch at the site, (sample, token, channel), with every token.
+    tokens: which of its tokens the values are. counts: of each sample, how many tokens these are.
+    donor: the recorded run that the operation names.
+    """
+
+    site: str
+    step: int
+    steps: int
+    sigma: float
+    branch: str
+    chosen: tuple[int, ...]
+    rows: tuple[int, ...]
+    batch: torch.Tensor
+    tokens: slice | torch.Tensor
+    counts: tuple[int, ...]
+    donor: Donor | None = None
+
+
+Change = Callable[[torch.Tensor, At], torch.Tensor]
+"""From values (row, token, channel) and where they stand to values of the same shape."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """From values and where they stand to values of the same shape; nothing else is remembered."""
+
+    def __call__(self, values: torch.Tensor, at: At) -> torch.Tensor:
+        raise NotImplementedError
+
+    @property
+    def run(self) -> str | None:
+        """The path of the recorded run that it takes values from, None if it takes none."""
+        return None
+
+    @property
+    def samples(self) -> tuple[int, ...] | None:
+        """Those of the run that it reads; None for all of them."""
+        return None
+
+    def refuse_rows(self, rows: Sequence[int], batch: int) -> None:
+        """Raise EditError where it cannot be done to these rows of a batch of that size."""
+
+    def refuse_shape(self, site: str, tokens: int, channels: int) -> None:
+        """Raise EditError where it cannot be done at a site of that shape."""
+
+    def told(self) -> dict[str, Any]:
+        """JSON values that say what it does."""
+        return {"do": type(self).__name__}
+
+
+@dataclass(frozen=True)
+class Apply(Operation):
+    """A function of the values and of where they stand, for what is not in the list."""
+
+    function: Change
+
+    def __call__(self, values: torch.Tensor, at: At) -> torch.Tensor:
+        return self.function(values, at)
+
+    def told(self) -> dict[str, Any]:
+        name = getattr(self.function, "__qualname__", type(self.function).__name__)
+        return {"do": "function", "name": f"{self.function.__module__}.{name}"}

@@ -1,0 +1,77 @@
+"""The sites of a pipeline that can be edited, by name, and what each edit's patterns choose of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from stepscope.hooks.clock import denoiser_of
+from stepscope.hooks.edits.value import Edit
+from stepscope.hooks.errors import EditError, StepscopeError
+from stepscope.hooks.families import blocks_of, family_of
+from stepscope.hooks.families.edges import Edges
+from stepscope.hooks.sites import Block, matching
+
+ADAPTER, IMAGE_PROMPT = "adapter", "image_prompt"
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Every place of a denoiser that an edit can be made at.
+
+    blocks: with the sites whose outputs they are. edges: what an adapter's network adds, None without.
+    image_prompt: whether an IP-Adapter is loaded.
+    """
+
+    blocks: Sequence[Block]
+    edges: Edges | None
+    image_prompt: bool
+
+    @classmethod
+    def of(cls, denoiser: nn.Module, network: nn.Module | None) -> "Sites":
+        """Those of a denoiser, and of a ControlNet beside it if there is one."""
+        edges = family_of(denoiser).edges
+        processors = getattr(denoiser, "attn_processors", {}).values()
+        return cls(
+            blocks_of(denoiser),
+            None if edges is None or network is None else edges(denoiser, network),
+            any(hasattr(processor, "to_k_ip") for processor in processors),
+        )
+
+    @classmethod
+    def of_pipe(cls, pipe: Any) -> "Sites":
+        return cls.of(denoiser_of(pipe), getattr(pipe, "controlnet", None))
+
+    @property
+    def names(self) -> list[str]:
+        """In order of execution; those of the adapter last."""
+        own = [
+            f"{block.name}.{site.quantity}.{stream}"
+            for block in self.blocks
+            for site in block.sites
+            for stream in site.streams
+            if stream != IMAGE_PROMPT or self.image_prompt
+        ]
+        return own + [*(self.edges.names if self.edges is not None else ())]
+
+    def chosen(self, edit: Edit) -> list[str]:
+        """Names of the sites that an edit is made at.
+
+        Raises EditError for a pattern that matches none.
+        """
+        for pattern in edit.patterns:
+            if pattern.endswith(f".{ADAPTER}") and self.edges is None:
+                raise EditError(
+                    f"no site matches {pattern!r}: the pipeline has no ControlNet (or InfuseNet) that "
+                    "adds anything between blocks"
+                )
+            if pattern.endswith(f".{IMAGE_PROMPT}") and not self.image_prompt:
+                raise EditError(
+                    f"no site matches {pattern!r}: it is what an IP-Adapter adds, and none is loaded. "
+                    "pipe.load_ip_adapter(...) first"
+                )
+        try:
+            return matching(edit.patterns, self.names)
+        except StepscopeError as error:
+            raise EditError(str(error)) from error
