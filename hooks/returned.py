@@ -13,6 +13,16 @@ def first_output(output: Any) -> Any:
     return getattr(output, "images", None)
 
 
+def numbers_of(output: Any) -> np.ndarray:
+    """The numbers of what a call returned: a pipeline's output, its images or latents, or an array."""
+    given = output if isinstance(output, list | np.ndarray | torch.Tensor) else first_output(output)
+    if isinstance(given, torch.Tensor):
+        given = given.detach().float().cpu().numpy()
+    if given is None:
+        raise TypeError(f"{type(output).__name__} is no image: return what the pipeline returned")
+    return np.asarray(given)
+
+
 def images_of(output: Any, output_type: str) -> np.ndarray | None:
     """(sample, row, column, rgb) of 0 to 255; None where latents were returned.
 

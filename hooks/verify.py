@@ -16,6 +16,7 @@ from stepscope.hooks.edits.proof import prove_edits
 from stepscope.hooks.families import family_of
 from stepscope.hooks.finding import Finding
 from stepscope.hooks.recorder import record
+from stepscope.hooks.returned import numbers_of
 from stepscope.hooks.tally import Tally
 from stepscope.hooks.witness import Witness
 
@@ -26,11 +27,11 @@ GUIDANCE_TOLERANCE = 0.05  # half-precision outputs, subtracted
 def verify(pipe: Any, call: Callable[[], Any]) -> list[Finding]:
     """Check a pipeline in runs of `call`: without hooks, with recording, and with edits.
 
-    call: runs the pipeline with fixed seeds and returns its images as an array; few steps are
+    call: runs the pipeline with fixed seeds and returns its output, or the images alone; few steps are
         enough. Raises UnsupportedPipelineError for a pipeline that cannot be recorded.
     """
     denoiser = denoiser_of(pipe)
-    plain = np.asarray(call())
+    plain = numbers_of(call())
     told, capture = _Told(pipe), Capture(velocity=True)
     witness = Witness(denoiser, told.lengths, capture.massive)
     told.on_tick = witness.begin_step
@@ -40,7 +41,7 @@ def verify(pipe: Any, call: Callable[[], Any]) -> list[Finding]:
         stack.enter_context(listening(pipe, Listener(begin=told.begin, tick=told.tick)))
         for handle in witness.attach():
             stack.callback(handle.remove)
-        recorded = np.asarray(call())
+        recorded = numbers_of(call())
         stack.close()
         run = xr.open_zarr(path).load()
     # What a block hands on is compared with what the next gets: equal up to one rounding.

@@ -1,6 +1,7 @@
 """What is installed is one package with its own dependencies: beside a user's folders, from any folder."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -105,16 +106,15 @@ def test_a_wheel_works_beside_folders_of_the_same_names(installed, tmp_path):
     words = ["backbone=pocket_schnell", "adapter=pocket", "faces=[pocket/portraits/00_0.png]"]
     words += ["prompts=[portrait of a person]", "steps=1", f"out={out}"]
 
-    def stepscope(*words: str) -> str:
-        command = [installed, "-m", "stepscope", *words]
-        answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def python(*words: str) -> str:
+        command = [installed, *words]
+        answer = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True)
         assert answer.returncode == 0, answer.stderr
         return answer.stdout
 
-    where = "import stepscope.hooks as h; print(h.__file__)"
-    file = subprocess.run(
-        [installed, "-c", where], cwd=tmp_path, capture_output=True, text=True
-    ).stdout
+    file = python("-c", "import stepscope.hooks as h; print(h.__file__)")
     assert str(installed.parents[1]) in file
-    stepscope("probe", *words)
+    python("-m", "stepscope", "probe", *words)
     assert "latents" in {path.name for path in out.iterdir()}

@@ -17,6 +17,7 @@ from stepscope.hooks.errors import EditError
 from stepscope.hooks.families import Tokens, blocks_of, family_of
 from stepscope.hooks.finding import Finding
 from stepscope.hooks.order import reading
+from stepscope.hooks.returned import numbers_of
 from stepscope.hooks.sites import Block, Site
 
 FACTOR = 0.5  # of the edit that is tried; exact in every dtype
@@ -35,7 +36,7 @@ def prove_edits(pipe: Any, call: Callable[[], Any], plain: np.ndarray) -> list[F
     first, second = _Seen(pipe), _Seen(pipe)
     try:
         with first.on(Edit("*", Scale(1.0))):
-            same = np.asarray(call())
+            same = numbers_of(call())
     except EditError as error:
         return [Finding(claim, False, str(error))]
     with second.on(Edit(first.site, Scale(FACTOR), steps=(0, 1))):
