@@ -35,7 +35,7 @@ from stepscope.analysis.needs import (
     unmeasured,
 )
 from stepscope.analysis.runs import MARK, content, measurements, open_recorded, reading
-from stepscope.analysis.there import (
+from stepscope.analysis.valid import (
     frames_there,
     images_there,
     not_finite,

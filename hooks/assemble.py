@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from stepscope.hooks.contribution import Residuals
+from stepscope.hooks.norm_buffer import Place
 from stepscope.hooks.observe import MEASURES, PASS_STREAMS, Observer
 from stepscope.hooks.sites import QUANTITIES
-from stepscope.hooks.tape import Place
 
 NORMS = {
     "attention": "attention_norm",
@@ -50,12 +50,12 @@ def norms(observer: Observer, axes: Axes) -> dict[str, np.ndarray]:
     """Each of `NORMS`, (sample, step, branch, block, stream): root mean squares over tokens, and shares."""
     blocks, wanted = len(observer.blocks), len(axes.streams)
     made = {name: axes.missing(blocks, wanted) for name in NORMS.values()}
-    tape = observer.norms.read()
+    norms = observer.norms.read()
     have = [(PASS_STREAMS.index(s), i) for i, s in enumerate(axes.streams) if s in PASS_STREAMS]
     for place, branch, rows in axes.placed():
-        if place not in tape:
+        if place not in norms:
             continue
-        values = tape[place].reshape(len(MEASURES), blocks, len(PASS_STREAMS), -1)
+        values = norms[place].reshape(len(MEASURES), blocks, len(PASS_STREAMS), -1)
         values = values * per_token(observer, place)
         for measure, name in zip(values, NORMS.values(), strict=True):
             for seen, stream in have:
@@ -86,9 +86,9 @@ def maps(observer: Observer, axes: Axes, grid: tuple[int, int]) -> dict[str, np.
     assert observer.maps is not None
     blocks = len(observer.blocks)
     made = {f"{q}_token_norm": axes.missing(blocks, *grid) for q in QUANTITIES}
-    tape = observer.maps.read()
+    maps = observer.maps.read()
     for place, branch, rows in axes.placed():
-        values = tape[place].reshape(len(QUANTITIES), blocks, -1, *grid)
+        values = maps[place].reshape(len(QUANTITIES), blocks, -1, *grid)
         for name, quantity in zip(made, values, strict=True):
             made[name][:, place[0], branch] = quantity[:, rows].swapaxes(0, 1)
     return made
@@ -102,9 +102,9 @@ def adapter_norms(observer: Observer, axes: Axes, context: str) -> np.ndarray:
     """
     blocks = len(observer.blocks)
     made = np.full((axes.batch, axes.steps, blocks, len(axes.streams)), np.nan, np.float32)
-    tape = observer.norms.read()
+    norms = observer.norms.read()
     names = {"text": context} if context != "text" else {}
-    for (step, nth), values in tape.items():
+    for (step, nth), values in norms.items():
         if (step, nth) not in observer.passes or step >= len(axes.passes):
             continue
         parts = axes.passes[step][nth]
@@ -123,12 +123,12 @@ def contribution(residuals: Residuals, observer: Observer, axes: Axes) -> np.nda
     """|alpha r| / |h| of every block, (sample, step, branch, block); 0 where nothing was handed over."""
     blocks = len(observer.blocks)
     made = axes.missing(blocks)
-    given, tape = residuals.read(), observer.norms.read()
+    given, norms = residuals.read(), observer.norms.read()
     image = MEASURES.index("residual"), slice(None), PASS_STREAMS.index("image")
     for place, branch, rows in axes.placed():
-        if place not in tape:
+        if place not in norms:
             continue
-        h = tape[place].reshape(len(MEASURES), blocks, len(PASS_STREAMS), -1)[image][:, rows]
+        h = norms[place].reshape(len(MEASURES), blocks, len(PASS_STREAMS), -1)[image][:, rows]
         ratio = np.zeros_like(h)
         if place in given:
             for block, source in enumerate(residuals.sources()):

@@ -155,7 +155,7 @@ class _Source:
         if self.clock.running and self.calls_here():
             self.clock.passes += 1
 
-    def _refuse_others(self) -> None:
+    def _check_alone(self) -> None:
         """Raise UnsupportedPipelineError while another call runs the denoiser, whose passes would be taken
         for those of this one."""
         for source in list(_SOURCES.values()):
@@ -176,7 +176,7 @@ class _Source:
             return original(*args, **kwargs)  # which says what is wrong with them
         bound.apply_defaults()
         with _TURN:
-            self._refuse_others()
+            self._check_alone()
             self.calling, self.thread = True, get_ident()
         try:
             result = self._told(original, bound)

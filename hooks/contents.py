@@ -47,7 +47,7 @@ class Contents:
         """How many samples there are."""
         return self.arrays["done"].shape[0]
 
-    def refuse_gone(self) -> None:
+    def check_present(self) -> None:
         """Raise RunError if the run is there no more."""
         if not self.scratch.is_dir():
             raise RunError(f"{self.path} is gone: it was moved or removed")
@@ -55,7 +55,7 @@ class Contents:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the run's lock, and see the run as other processes have left it. Raises RunError."""
-        self.refuse_gone()
+        self.check_present()
         with alone(self.scratch / ".lock", str(self.path)):
             if self.documents.refresh():
                 self._read()

@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from stepscope.hooks.clock import Clock
+from stepscope.hooks.norm_buffer import NormBuffer, Place, norm_into
 from stepscope.hooks.order import reading
-from stepscope.hooks.tape import Place, Tape, norm_into
 
 
 class Residuals:
@@ -23,13 +23,13 @@ class Residuals:
 
     def __init__(self, doubles: int, singles: int) -> None:
         self.doubles, self.singles = doubles, singles
-        self._tape = Tape(0)
+        self._buffer = NormBuffer(0)
         self._counts = (0, 0)
         self._repeat = False
 
-    def rewind(self) -> None:
+    def reset(self) -> None:
         """Start a pipeline call: nothing has been handed over."""
-        self._tape.rewind()
+        self._buffer.reset()
 
     def attach(self, clock: Clock, transformer: nn.Module) -> RemovableHandle:
         """Lay the hook; the caller removes the handle."""
@@ -42,18 +42,18 @@ class Residuals:
                 return
             if (len(double), len(single)) != self._counts:
                 self._counts = len(double), len(single)
-                self._tape = Tape(len(residuals))
+                self._buffer = NormBuffer(len(residuals))
             self._repeat = bool(kwargs.get("controlnet_blocks_repeat"))
             rows, device = residuals[0].shape[0], residuals[0].device
-            self._tape.turn((clock.step, clock.nth), (rows,), clock.steps, device)
-            for row, residual in zip(self._tape.row, residuals, strict=True):
+            self._buffer.start_pass((clock.step, clock.nth), (rows,), clock.steps, device)
+            for row, residual in zip(self._buffer.row, residuals, strict=True):
                 norm_into(row, residual)
 
         return transformer.register_forward_pre_hook(reading(hook), with_kwargs=True)
 
     def read(self) -> Mapping[Place, np.ndarray]:
         """L2 norms of what was handed to each pass, (residual, row of the batch)."""
-        return self._tape.read()
+        return self._buffer.read()
 
     def sources(self) -> list[int | None]:
         """For each block, which residual it gets."""

@@ -22,7 +22,7 @@ MODEL = ("models", "dtype", "autocast", "pipeline", "scheduler", "capture")
 SHOWN = 3  # differences that one line names
 
 
-def refuse_other_model(run: Run | None, about: Mapping[str, Any]) -> None:
+def check_same_model(run: Run | None, about: Mapping[str, Any]) -> None:
     """Raise RunError if the run is of another model than a call under these attributes."""
     if run is None:
         return
@@ -35,7 +35,7 @@ def refuse_other_model(run: Run | None, about: Mapping[str, Any]) -> None:
             )
 
 
-def refuse_other_schedule(run: Run | None, timesteps: Sequence[float]) -> None:
+def check_same_schedule(run: Run | None, timesteps: Sequence[float]) -> None:
     """Raise RunError if the run's timesteps are no part of those that the scheduler was set to."""
     if run is None:
         return
@@ -51,7 +51,7 @@ def refuse_other_schedule(run: Run | None, timesteps: Sequence[float]) -> None:
         )
 
 
-def refuse_other_axes(run: Run | None, axes: Axes) -> None:
+def check_same_axes(run: Run | None, axes: Axes) -> None:
     """Raise RunError if the run lacks a branch or a stream of a call that has begun."""
     if run is None:
         return

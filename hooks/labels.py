@@ -155,7 +155,7 @@ def columns_of(
     }
 
 
-def refuse_labels(
+def check_labels(
     labels: Sequence[Label],
     columns: Mapping[str, Column] = KNOWN,
     taken: Collection[str] = (),

@@ -9,7 +9,7 @@ from collections import defaultdict
 
 import torch
 
-from stepscope.hooks.tape import channel_norm_into
+from stepscope.hooks.norm_buffer import channel_norm_into
 
 
 class Channels:

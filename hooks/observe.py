@@ -14,10 +14,10 @@ from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.families import Family, Tokens
 from stepscope.hooks.families.arguments import argument
 from stepscope.hooks.massive import Channels
+from stepscope.hooks.norm_buffer import NormBuffer, Place, norm_into, token_norm_into
 from stepscope.hooks.order import reading
 from stepscope.hooks.sites import QUANTITIES, Block, Site, edited_streams
 from stepscope.hooks.streams import spans
-from stepscope.hooks.tape import Place, Tape, norm_into, token_norm_into
 from stepscope.hooks.texts import Texts
 
 PASS_STREAMS = ("image", "reference", "text", "padding", "image_prompt")
@@ -51,8 +51,8 @@ class Observer:
     whole: names of sites whose tensors are kept as they are. keep_output: keep the network's own.
     may_skip: the network may return without running its blocks (an adapter outside its window).
 
-    passes: what was seen, by place. norms: tape with slots (measure, block, stream).
-    maps: tape with slots (quantity, block). tensors: site name -> {place: tensor on the host}.
+    passes: what was seen, by place. norms: a buffer with slots (measure, block, stream).
+    maps: a buffer with slots (quantity, block). tensors: site name -> {place: tensor on the host}.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class Observer:
         may_skip: bool = False,
     ) -> None:
         self.family, self.blocks = family, list(blocks)
-        self.norms = Tape(len(MEASURES) * len(blocks) * len(PASS_STREAMS))
-        self.maps = Tape(len(QUANTITIES) * len(blocks)) if maps else None
+        self.norms = NormBuffer(len(MEASURES) * len(blocks) * len(PASS_STREAMS))
+        self.maps = NormBuffer(len(QUANTITIES) * len(blocks)) if maps else None
         self.passes: dict[Place, Pass] = {}
         self.tensors: dict[str, dict[Place, torch.Tensor]] = {name: {} for name in whole}
         self._channels = Channels(massive)
@@ -78,11 +78,11 @@ class Observer:
         self._fired = 0
         self._now = Pass(Tokens(0, 0, (0, 0), 0), 0, None, [])
 
-    def rewind(self) -> None:
+    def reset(self) -> None:
         """Start a pipeline call: nothing has been seen."""
-        self.norms.rewind()
+        self.norms.reset()
         if self.maps is not None:
-            self.maps.rewind()
+            self.maps.reset()
         self.passes = {}
         self.tensors = {name: {} for name in self.tensors}
 
@@ -109,9 +109,9 @@ class Observer:
             self._now = Pass(tokens, rows, self._lengths(args, kwargs, rows), self._now.counts)
             self._now.counts = [1] * (len(QUANTITIES) * len(self.blocks) * len(PASS_STREAMS))
             self.passes[place] = self._now
-            self.norms.turn(place, (rows,), clock.steps, latents.device)
+            self.norms.start_pass(place, (rows,), clock.steps, latents.device)
             if self.maps is not None:
-                self.maps.turn(place, (rows, tokens.image), clock.steps, latents.device)
+                self.maps.start_pass(place, (rows, tokens.image), clock.steps, latents.device)
             self._fired = 0
 
         return hook

@@ -9,7 +9,7 @@ from stepscope.hooks.clock import is_called
 from stepscope.hooks.errors import UnsupportedPipelineError
 
 
-def refuse_uncalled(pipe: Any, denoiser: nn.Module, what: str = "recording") -> None:
+def check_called(pipe: Any, denoiser: nn.Module, what: str = "recording") -> None:
     """Raise UnsupportedPipelineError where the denoiser runs outside of a call of a watched pipeline.
 
     what: it is that watches, for the message.

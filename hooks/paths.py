@@ -34,7 +34,7 @@ def run_path(text: str | os.PathLike[str]) -> Path:
     return local_path(text, "run")
 
 
-def refuse_unwritable(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Raise RunError if nothing can be written at the path, in words that name what stands in the way."""
     there = next(place for place in (path, *path.parents) if place.exists())
     if not there.is_dir():

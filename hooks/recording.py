@@ -22,19 +22,19 @@ from stepscope.hooks.errors import StepscopeError, StepscopeWarning, Unsupported
 from stepscope.hooks.families import family_of
 from stepscope.hooks.fingerprint import of_models
 from stepscope.hooks.finite import told_of
-from stepscope.hooks.fit import refuse_other_axes, refuse_other_schedule, sizes_of
+from stepscope.hooks.fit import check_same_axes, check_same_schedule, sizes_of
 from stepscope.hooks.labels import Label
+from stepscope.hooks.next_call import NextCall
+from stepscope.hooks.norm_buffer import Place
 from stepscope.hooks.order import reading
 from stepscope.hooks.parts import observers
-from stepscope.hooks.passes import refuse_uncalled, undo
+from stepscope.hooks.passes import check_called, undo
 from stepscope.hooks.patch import of_this
 from stepscope.hooks.provenance import device_of, provenance
 from stepscope.hooks.sink import Sink
 from stepscope.hooks.stopwatch import Stopwatch
 from stepscope.hooks.support import branches_of, parts_of, refuse
-from stepscope.hooks.tape import Place
 from stepscope.hooks.texts import Texts
-from stepscope.hooks.told import Told
 
 
 class Recording:
@@ -57,7 +57,7 @@ class Recording:
         self._call = Call(Stopwatch(device_of(pipe)))
         self._clock = Clock()
         self._adapters, self._processors = "[]", {}
-        self._told = Told()
+        self._next = NextCall()
         self._lost: Exception | None = None
 
     def label(self, labels: Sequence[Label]) -> None:
@@ -66,10 +66,10 @@ class Recording:
         face, prompt, seed and the like are coordinates that every run has; any other name becomes a
         coordinate of its own. Without it, prompt and seed are those that the pipeline was seen to use.
         """
-        self._sink.refuse_labels(labels)
+        self._sink.check_labels(labels)
         # as they are now: they are written later, on another thread
         own = [deepcopy(dict(label)) for label in labels]
-        self._told = replace(self._told, labels=own)
+        self._next = replace(self._next, labels=own)
 
     def place(
         self,
@@ -83,7 +83,7 @@ class Recording:
         face_seconds: what finding and embedding the batch's faces took, for `stage_seconds`.
         extras: further variables of each sample, declared in the run's layout.
         """
-        self._told = Told(self._told.labels, samples, face_seconds, extras)
+        self._next = NextCall(self._next.labels, samples, face_seconds, extras)
 
     # The life of one call: see hooks/clock.py. What does not fit is an error until its first step has
     # ended. After it the call is not stopped any more, for what it has cost: see `_lose`.
@@ -101,10 +101,10 @@ class Recording:
         if edits := told_edits(self.pipe):
             about |= {"edits": edits}
         self._sink.expect({**about, "references": self.photos} if self.photos else about)
-        run, labels = self._sink.run, self._told.labels or ()
+        run, labels = self._sink.run, self._next.labels or ()
         if run is not None:
-            run.refuse_image(arguments.get("output_type", "pil") != "latent")
-        self._sink.refuse_labels(labels)  # again: earlier calls are written by now
+            run.check_image(arguments.get("output_type", "pil") != "latent")
+        self._sink.check_labels(labels)  # again: earlier calls are written by now
         if len(self.photos) > 1 and not any(label.get("face") for label in labels):
             warnings.warn(
                 f"faces names {len(self.photos)} people, and this call says of no sample whom it shows: "
@@ -120,18 +120,18 @@ class Recording:
     def _start(self) -> None:
         for part in (self.parts.denoiser, self.parts.adapter, self.parts.residuals):
             if part is not None:
-                part.rewind()
+                part.reset()
         self._call.ticks.clear()
         self._call.branches.clear()
         self._call.ended.clear()
         self._call.begun = None
-        refuse_other_schedule(self._sink.run, [float(t) for t in self.pipe.scheduler.timesteps])
+        check_same_schedule(self._sink.run, [float(t) for t in self.pipe.scheduler.timesteps])
 
     def _before_pass(self, module: nn.Module, args: Any) -> None:
-        refuse_uncalled(self.pipe, self._denoiser)
+        check_called(self.pipe, self._denoiser)
         batch = self._call.batch
         if self._clock.running and self._clock.step == 0 and batch is not None:
-            self._told.refuse_counts(batch)  # before a step is paid for
+            self._next.check_counts(batch)  # before a step is paid for
 
     def _after_pass(self, module: nn.Module, args: Any, output: Any) -> None:
         batch = self._call.batch
@@ -173,24 +173,24 @@ class Recording:
                 "denoiser's are the noisy image's: the others are not known"
             )
         if step == 0:
-            self._refuse_unfit(tick)
+            self._check_fit(tick)
         self._sink.spool(self.parts.denoiser.tensors)
 
-    def _refuse_unfit(self, tick: Tick) -> None:
+    def _check_fit(self, tick: Tick) -> None:
         """Raise RunError where the first step tells that the run cannot hold the call."""
-        self._told.refuse_counts(len(tick.before))
-        refuse_other_axes(self._sink.run, axes_of(self._call, self.parts, self._denoiser))
+        self._next.check_counts(len(tick.before))
+        check_same_axes(self._sink.run, axes_of(self._call, self.parts, self._denoiser))
         sizes, axes = sizes_of(self.pipe, self.parts, tick.before)
-        self._sink.refuse_labels(self._told.labels or (), {*sizes, *axes})
+        self._sink.check_labels(self._next.labels or (), {*sizes, *axes})
         if self._sink.run is not None:
-            self._sink.run.refuse_ends(sizes)
+            self._sink.run.check_ends(sizes)
 
     def _settle(self, latents: torch.Tensor) -> None:
         self._call.settled = latents
 
     def _end(self, output: Any) -> None:
         """Hand what a finished call made to the writer, and say of it what is to be known."""
-        told, self._told = self._told, Told()
+        told, self._next = self._next, NextCall()
         if self._lost is not None:
             return
         if not self._call.ticks:
@@ -207,7 +207,7 @@ class Recording:
         if any(bad):
             self._warn(told_of(bad))
 
-    def _keep(self, output: Any, told: Told) -> list[str]:
+    def _keep(self, output: Any, told: NextCall) -> list[str]:
         """Collect the finished call on the host; what is not finite of each sample."""
         whole = self.pipe.num_timesteps if getattr(self.pipe, "interrupt", False) else None
         axes = axes_of(self._call, self.parts, self._denoiser, interrupted=whole)
@@ -252,7 +252,7 @@ class Recording:
 
     def _abandon(self, error: BaseException) -> None:
         """The call raised: nothing of it is kept, and what it left half done for us is undone."""
-        self._told = Told()
+        self._next = NextCall()
         self._sink.abandon()
         if isinstance(error, StepscopeError):
             undo(self.pipe, self._denoiser, self._processors)

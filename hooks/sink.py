@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from stepscope.hooks.collect import Collected
-from stepscope.hooks.fit import refuse_other_model
-from stepscope.hooks.labels import Label, refuse_labels
+from stepscope.hooks.fit import check_same_model
+from stepscope.hooks.labels import Label, check_labels
 from stepscope.hooks.layout import Layout, full_variable
-from stepscope.hooks.paths import refuse_unwritable, run_path
+from stepscope.hooks.norm_buffer import Place
+from stepscope.hooks.paths import check_writable, run_path
 from stepscope.hooks.spool import Spool
 from stepscope.hooks.store import Run
-from stepscope.hooks.tape import Place
 from stepscope.hooks.writer import Writer, writing
 
 
@@ -41,7 +41,7 @@ class Sink:
         self._run = out if isinstance(out, Run) else None
         if self._run is None and self._path.exists():
             self._run = Run.open(self._path)
-        refuse_unwritable(self._path)
+        check_writable(self._path)
         self._about: Mapping[str, Any] = {}
         self._writer = writer
         self._spool: Spool | None = None
@@ -56,8 +56,8 @@ class Sink:
             self._writer.settle()  # the first call makes the run
         if self._run is None:
             return
-        self._run.refuse_gone()
-        refuse_other_model(self._run, about)
+        self._run.check_present()
+        check_same_model(self._run, about)
         photos = about.get("references", {})
         known = self._run.attributes.get("references", {})
         if photos.items() - known.items():
@@ -68,7 +68,7 @@ class Sink:
         """The run, None while there is none."""
         return self._run
 
-    def refuse_labels(self, labels: Sequence[Label], taken: Collection[str] = ()) -> None:
+    def check_labels(self, labels: Sequence[Label], taken: Collection[str] = ()) -> None:
         """Raise RunError for a label that the run cannot hold.
 
         taken: names that a run which is not made yet will have for other things.
@@ -77,9 +77,9 @@ class Sink:
         if self._made_one and not (self._run is not None and self._run.has(*names)):
             self._writer.settle()  # an earlier call says of which type they are
         if self._run is not None:
-            self._run.refuse_labels(labels)
+            self._run.check_labels(labels)
         else:
-            refuse_labels(labels, taken=taken, where=str(self._path))
+            check_labels(labels, taken=taken, where=str(self._path))
 
     def spool(self, tensors: Mapping[str, dict[Place, torch.Tensor]]) -> None:
         """Put the whole tensors that a step left on disk; memory holds those of one step.
@@ -151,7 +151,7 @@ class Sink:
             if self._run is None:
                 self._run = Run.at(self._path, layout, about)
             run = self._run
-            run.refuse_gone()
+            run.check_present()
             if not run.has("not_finite"):  # made before runs told of it
                 del arrays["not_finite"]
             arrays = {name: _on_axes(values, name, made, run) for name, values in arrays.items()}
@@ -160,7 +160,7 @@ class Sink:
                 for i in range(len(labels))
             ]
             # before anything is written: a call that does not fit adds nothing
-            run.refuse_other(samples[0])
+            run.check_same_shapes(samples[0])
             _add_edits(run, about.get("edits", []))
             run.write_steps(made.steps)
             if places is None:

@@ -8,7 +8,7 @@ import torch
 
 from stepscope.hooks import atomic
 from stepscope.hooks.assemble import Axes
-from stepscope.hooks.tape import Place
+from stepscope.hooks.norm_buffer import Place
 
 
 class Spool:

@@ -19,7 +19,7 @@ from stepscope.hooks.blank import make_blank
 from stepscope.hooks.contents import Contents
 from stepscope.hooks.documents import FILE, MEASURED, SCRATCH, Documents
 from stepscope.hooks.errors import RunError, RunExistsError
-from stepscope.hooks.labels import KNOWN, Label, refuse_labels
+from stepscope.hooks.labels import KNOWN, Label, check_labels
 from stepscope.hooks.layout import Layout
 from stepscope.hooks.lock import Lock, alone
 from stepscope.hooks.paths import run_path
@@ -56,7 +56,7 @@ class Run:
         if path.exists():
             raise RunExistsError(f"{path} already exists")
         taken = {*layout.variables, *layout.coordinates}
-        refuse_labels(labels, taken=taken - KNOWN.keys(), where=str(path))
+        check_labels(labels, taken=taken - KNOWN.keys(), where=str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.sweep(path.parent, path.name)
         partial = atomic.partial(path.parent, path.name)
@@ -88,7 +88,7 @@ class Run:
         run = cls(path)
         atomic.sweep(path.parent, path.name)
         atomic.sweep(path / SCRATCH)
-        run._refuse_damaged()
+        run._check_undamaged()
         return run
 
     @classmethod
@@ -118,9 +118,9 @@ class Run:
         """Whether there are arrays of all these names."""
         return self._held.arrays.keys() >= set(names)
 
-    def refuse_gone(self) -> None:
+    def check_present(self) -> None:
         """Raise RunError if the run is there no more."""
-        self._held.refuse_gone()
+        self._held.check_present()
 
     @property
     def done(self) -> np.ndarray:
@@ -154,16 +154,16 @@ class Run:
     def write(self, sample: int, values: Mapping[str, np.ndarray]) -> None:
         """Write every variable of one sample, then mark it done; meanwhile it is not.
 
-        Raises RunError as `refuse_other` does.
+        Raises RunError as `check_same_shapes` does.
         """
-        self.refuse_other(values)
+        self.check_same_shapes(values)
         if self._marked(sample):  # made again: half of it would be old
             self._held.arrays["done"].write(sample, np.array([False]))
         for name, value in values.items():
             self._held.arrays[name].write(sample, value[None])
         self._held.arrays["done"].write(sample, np.array([True]))
 
-    def refuse_other(self, values: Mapping[str, np.ndarray]) -> None:
+    def check_same_shapes(self, values: Mapping[str, np.ndarray]) -> None:
         """Raise RunError if a sample's variable is missing, unknown, or of another shape than the run's."""
         held, made = self._held.recorded, set(values)
         if made != held:
@@ -176,7 +176,7 @@ class Run:
             if value.shape != shape:
                 raise RunError(f"{name} is {value.shape} here and {shape} in {self.path}")
 
-    def refuse_image(self, image: bool) -> None:
+    def check_image(self, image: bool) -> None:
         """Raise RunError where a call makes images and the run has none, or the other way round."""
         if image != ("image" in self._held.arrays):
             has, makes = ("no image", "one") if image else ("an image of each sample", "none")
@@ -184,7 +184,7 @@ class Run:
                 f"{self.path} has {has}, and this call makes {makes}. Record into another run"
             )
 
-    def refuse_ends(self, ends: Mapping[str, tuple[int, ...]]) -> None:
+    def check_ends(self, ends: Mapping[str, tuple[int, ...]]) -> None:
         """Raise RunError for variables whose last axes are of another size in the run."""
         for name, end in ends.items():
             if name not in self._held.arrays:
@@ -197,10 +197,10 @@ class Run:
                     f"{name} ({axes}) is {end} here and {theirs} in {self.path}. Record into another run"
                 )
 
-    def refuse_labels(self, labels: Sequence[Label]) -> None:
+    def check_labels(self, labels: Sequence[Label]) -> None:
         """Raise RunError for a label that the run cannot take: a name that it has for another thing, a
         value of another type than its column's, or what is no value of JSON."""
-        refuse_labels(labels, self._held.columns, self._held.taken, str(self.path))
+        check_labels(labels, self._held.columns, self._held.taken, str(self.path))
 
     def write_steps(self, values: Mapping[str, np.ndarray]) -> None:
         """Write the variables that belong to steps alone: sigma and timestep, (step,) each.
@@ -218,7 +218,7 @@ class Run:
                     raise RunError(f"{self.path} was recorded on another schedule: {name} differs")
                 self._steps[name] = value
 
-    def _refuse_damaged(self) -> None:
+    def _check_undamaged(self) -> None:
         written = bool(self.read("done").any())
         for name in set(self._held.arrays) - self._held.recorded - {"done"}:
             whole = self._held.arrays[name].whole()
@@ -232,7 +232,7 @@ class Run:
 
         `call` of each is the index of the first of them. They are written past the end and the run grows
         last, in one rename: a process killed before it leaves the run of before. Raises RunError as
-        `refuse_other` and `refuse_labels` do, and then nothing was written.
+        `check_same_shapes` and `check_labels` do, and then nothing was written.
         """
         if len(labels) != len(samples):
             raise RunError(f"{len(labels)} labels for {len(samples)} samples")
@@ -240,8 +240,8 @@ class Run:
             return
         with self._held.alone():
             for values in samples:
-                self.refuse_other(values)
-            self.refuse_labels(labels)
+                self.check_same_shapes(values)
+            self.check_labels(labels)
             old = self._held.size
             for sample, values in enumerate(samples, old):
                 for name, value in values.items():
@@ -252,12 +252,12 @@ class Run:
         """Add places for further samples, none of them done, and replace attributes, seen at once.
 
         size: samples that the run is thought to have. False, and nothing is changed, if another process
-        has made it larger meanwhile. Raises RunError as `refuse_labels` does.
+        has made it larger meanwhile. Raises RunError as `check_labels` does.
         """
         with self._held.alone():
             if self._held.size != size:
                 return False
-            self.refuse_labels(labels)
+            self.check_labels(labels)
             self._held.grow(labels, attributes, done=False)
             return True
 

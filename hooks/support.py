@@ -14,8 +14,8 @@ from stepscope.hooks.clock import denoiser_of
 from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.estimate import SCHEDULERS, refusal
 from stepscope.hooks.families import PIPELINES, Branches, Family, Pass, blocks_of, family_of
+from stepscope.hooks.norm_buffer import Place
 from stepscope.hooks.patch import is_laid
-from stepscope.hooks.tape import Place
 
 # Hooks of diffusers (diffusers/hooks/*.py) under which a block still computes what it returns.
 _HARMLESS = (
@@ -39,7 +39,7 @@ def refuse(pipe: Any) -> None:
         ) from error
 
 
-def refuse_edit(pipe: Any) -> None:
+def check_edit(pipe: Any) -> None:
     """As `refuse`: where it is not known what is what, nothing can be edited by name."""
     try:
         refuse(pipe)
@@ -53,17 +53,17 @@ def _refuse(pipe: Any) -> None:
     networks = {part: getattr(pipe, part, None) for part in ("transformer", "unet", "controlnet")}
     networks = {part: model for part, model in networks.items() if isinstance(model, nn.Module)}
     for part, model in networks.items():
-        _refuse_compiled(part, model)
+        _check_not_compiled(part, model)
     family = family_of(denoiser)
     if not blocks_of(denoiser):
         raise UnsupportedPipelineError(
             f"its {type(denoiser).__name__} has no transformer blocks (BasicTransformerBlock) to read"
         )
     branches_of(pipe, family)
-    _refuse_network(pipe)
+    _check_network(pipe)
     for part, model in networks.items():
-        _refuse_parallel(part, model)
-        _refuse_caches(part, model)
+        _check_not_parallel(part, model)
+        _check_no_cache(part, model)
     if not isinstance(pipe.scheduler, tuple(SCHEDULERS)):
         raise UnsupportedPipelineError(refusal(pipe.scheduler))
 
@@ -114,7 +114,7 @@ def parts_of(
     return names
 
 
-def _refuse_network(pipe: Any) -> None:
+def _check_network(pipe: Any) -> None:
     network = getattr(pipe, "controlnet", None)
     if network is None:
         return
@@ -126,7 +126,7 @@ def _refuse_network(pipe: Any) -> None:
     family_of(network)
 
 
-def _refuse_compiled(part: str, model: nn.Module) -> None:
+def _check_not_compiled(part: str, model: nn.Module) -> None:
     """Dynamo guards no hooks of modules that it compiled (`skip_nnmodule_hook_guards`).
 
     What was compiled before recording would run without them; what is compiled meanwhile may.
@@ -141,7 +141,7 @@ def _refuse_compiled(part: str, model: nn.Module) -> None:
             )
 
 
-def _refuse_parallel(part: str, model: nn.Module) -> None:
+def _check_not_parallel(part: str, model: nn.Module) -> None:
     if getattr(model, "_parallel_config", None) is not None:
         raise UnsupportedPipelineError(
             f"pipe.{part} runs in parallel (enable_parallelism): each process has a part of the tokens "
@@ -149,7 +149,7 @@ def _refuse_parallel(part: str, model: nn.Module) -> None:
         )
 
 
-def _refuse_caches(part: str, model: nn.Module) -> None:
+def _check_no_cache(part: str, model: nn.Module) -> None:
     for name, module in model.named_modules():
         registry = getattr(module, "_diffusers_hook", None)
         found = [h for h in getattr(registry, "hooks", {}) if h not in _HARMLESS]

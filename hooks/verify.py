@@ -18,7 +18,7 @@ from stepscope.hooks.finding import Finding
 from stepscope.hooks.recorder import record
 from stepscope.hooks.returned import numbers_of
 from stepscope.hooks.tally import Tally
-from stepscope.hooks.witness import Witness
+from stepscope.hooks.wiring_check import WiringCheck
 
 NORM_TOLERANCE = 1e-3  # float32 sums over millions of entries, against float64
 GUIDANCE_TOLERANCE = 0.05  # half-precision outputs, subtracted
@@ -33,7 +33,7 @@ def verify(pipe: Any, call: Callable[[], Any]) -> list[Finding]:
     denoiser = denoiser_of(pipe)
     plain = numbers_of(call())
     told, capture = _Told(pipe), Capture(velocity=True)
-    witness = Witness(denoiser, told.lengths, capture.massive)
+    witness = WiringCheck(denoiser, told.lengths, capture.massive)
     told.on_tick = witness.begin_step
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = Path(folder) / "check.zarr"
@@ -93,7 +93,7 @@ class _Told:
         return [counts[i * len(counts) // rows] for i in range(rows)]
 
 
-def _wiring(witness: Witness, tolerance: float) -> list[Finding]:
+def _wiring(witness: WiringCheck, tolerance: float) -> list[Finding]:
     found = []
     if witness.wiring is not None and witness.wiring.chain.count:
         claim = "a block's output plus the adapter's residual is the next block's input"
@@ -109,7 +109,7 @@ def _exact(claim: str, tally: Tally, tolerance: float) -> Finding:
     return Finding(claim, holds, f"{tally.count} comparisons, largest difference {tally.worst:.2g}")
 
 
-def _computed(witness: Witness) -> Finding:
+def _computed(witness: WiringCheck) -> Finding:
     """No attention hands on a value of an earlier step (diffusers' caches do)."""
     idle = witness.idle
     first = next(iter(idle), "")
@@ -124,7 +124,7 @@ def _finite(run: xr.Dataset) -> Finding:
     return Finding("every number is finite", not told, detail)
 
 
-def _norms(witness: Witness, run: xr.Dataset) -> Finding:
+def _norms(witness: WiringCheck, run: xr.Dataset) -> Finding:
     """Stored norms of the first step against float64 ones of the raw tensors, as a multiset of branches.
 
     Which branch is which is what guidance tells; here each pass's rows must be some branch's.
@@ -148,7 +148,7 @@ def _norms(witness: Witness, run: xr.Dataset) -> Finding:
 
 
 def _guidance(
-    run: xr.Dataset, outputs: Sequence[torch.Tensor], family: Any, witness: Witness
+    run: xr.Dataset, outputs: Sequence[torch.Tensor], family: Any, witness: WiringCheck
 ) -> Finding:
     """The scheduler's input as a combination of the branches as they are named.
 

@@ -10,10 +10,10 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_tim
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.study import Backbone
 from stepscope.probes.weights import (
+    check_complete,
+    check_same_layout,
     explained,
     local_folder,
-    refuse_incomplete,
-    refuse_other_layout,
 )
 
 PARTS = ("transformer", "vae", "scheduler")
@@ -34,8 +34,8 @@ def load(backbone: Backbone, device: str, controlnet: Any = None) -> Any:
         else:
             pipe = FluxControlNetPipeline.from_pretrained(path, controlnet=controlnet, dtype=dtype)
         for model in (pipe.transformer, pipe.vae):
-            refuse_incomplete(model)
-    refuse_mixture(pipe.transformer.config, pipe.scheduler.config)
+            check_complete(model)
+    check_pairing(pipe.transformer.config, pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
 
@@ -49,13 +49,13 @@ def backbone_folder(backbone: Backbone, *, download: bool = True) -> Path:
     what = f"backbone {backbone.name}"
     local = local_folder(backbone.path, what)
     if local is not None:
-        refuse_other_layout(local, what, PARTS)
+        check_same_layout(local, what, PARTS)
         return local
     with explained(backbone.path, what):
         return Path(DiffusionPipeline.download(backbone.path, local_files_only=not download))
 
 
-def refuse_mixture(transformer: Any, scheduler: Any) -> None:
+def check_pairing(transformer: Any, scheduler: Any) -> None:
     """Raise StepscopeError if a transformer runs under the other backbone's schedule.
 
     FLUX.1-dev has a guidance embedding and a resolution-dependent (dynamic) shift; schnell has

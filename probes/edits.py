@@ -106,7 +106,7 @@ def _is_text(entry: dict[str, Any]) -> bool:
     return isinstance(entry.get("sites"), str)
 
 
-def refuse_unfit(study: Any, denoiser: nn.Module, network: nn.Module | None) -> None:
+def check_fit(study: Any, denoiser: nn.Module, network: nn.Module | None) -> None:
     """Raise EditError for an edit that the study's models, steps, branches or adapter cannot have.
 
     denoiser, network: of the backbone and the adapter, without weights.
@@ -128,13 +128,13 @@ def refuse_unfit(study: Any, denoiser: nn.Module, network: nn.Module | None) -> 
                 f"{which}: the run has no branch {one.branch!r}, it has {', '.join(branches)}{told}"
             )
         if any(site.endswith(f".{ADAPTER}") for site in chosen):
-            _refuse_adapter_off(study, which, one)
+            _check_adapter_on(study, which, one)
         run = one.operation.run
         if run is not None:
-            Donor(run, one.operation.samples).refuse_sites(chosen, one.branch)
+            Donor(run, one.operation.samples).check_sites(chosen, one.branch)
 
 
-def _refuse_adapter_off(study: Any, which: str, one: Edit) -> None:
+def _check_adapter_on(study: Any, which: str, one: Edit) -> None:
     if study.adapter.scale == 0:
         raise EditError(f"{which} would touch nothing: adapter.scale is 0")
     if one.branch == "negative":
@@ -158,7 +158,7 @@ def _refuse_adapter_off(study: Any, which: str, one: Edit) -> None:
         )
 
 
-def refuse_rows(edits: Sequence[Wanted], samples: int, batch_size: int) -> None:
+def check_rows(edits: Sequence[Wanted], samples: int, batch_size: int) -> None:
     """Raise EditError where a batch of the run lacks a row that an edit names."""
     sizes = {min(batch_size, samples), samples % batch_size or batch_size}
     for index, wanted in enumerate(edits):
@@ -170,4 +170,4 @@ def refuse_rows(edits: Sequence[Wanted], samples: int, batch_size: int) -> None:
                 f"batch_size={batch_size})"
             )
         for each in sizes:
-            one.operation.refuse_rows(range(each) if one.rows is None else one.rows, each)
+            one.operation.check_rows(range(each) if one.rows is None else one.rows, each)

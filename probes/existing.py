@@ -12,7 +12,7 @@ from pathlib import Path
 from stepscope.hooks.errors import RunError, StepscopeError
 from stepscope.hooks.labels import stored_seed
 from stepscope.hooks.store import Run
-from stepscope.probes import grid, identity, provenance
+from stepscope.probes import grid, model_files, provenance
 from stepscope.probes.study import Study
 from stepscope.probes.usage import says
 from stepscope.probes.weights import digest
@@ -63,7 +63,7 @@ def open_existing(
     if old is None:
         raise RunError(f"{out} was not made by `{says('probe')}`: choose another out=")
     changed = provenance.differences(old, provenance.configuration(study))
-    if changed.keys() - identity.PLACES.keys() - GRID:
+    if changed.keys() - model_files.PLACES.keys() - GRID:
         refuse(out, "another configuration", lines(changed))
     standing = placed(run, cells)
     if study.initial_latents is not None and standing is not None and standing.left:
@@ -74,7 +74,7 @@ def open_existing(
         refuse(out, "another configuration", told)
         raise AssertionError("a difference is told")
     refuse(out, "another configuration", other_files(run, study, files))
-    refuse_other_models(run, study)
+    check_same_models(run, study)
     return standing
 
 
@@ -122,17 +122,17 @@ def sample_of(cell: grid.Cell) -> Sample:
     return cell.face, cell.prompt, stored_seed(cell.seed)
 
 
-def refuse_other_models(run: Run, study: Study) -> None:
+def check_same_models(run: Run, study: Study) -> None:
     """Raise RunError if a model is not the one that the run was made with.
 
     One that was moved is the same; one that was moved and is not here may be another. What was found
     the same is remembered by the run, so that large files are not read at every start.
     """
     about = run.attributes
-    seen = identity.compare(about, study)
+    seen = model_files.compare(about, study)
     changed = provenance.differences(about["configuration"], provenance.configuration(study))
     moved = {
-        k: v for k, v in changed.items() if k not in GRID and identity.PLACES[k] not in seen.same
+        k: v for k, v in changed.items() if k not in GRID and model_files.PLACES[k] not in seen.same
     }
     refuse(run.path, "another configuration", [*lines(moved), *seen.other] if moved else [])
     refuse(run.path, "other models", seen.other)

@@ -23,7 +23,7 @@ from stepscope.hooks.clock import Listener, listening
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.families.flux import FLUX_CONTROLNET
 from stepscope.probes.study import Adapter
-from stepscope.probes.weights import WeightsError, explained, folder, refuse_incomplete
+from stepscope.probes.weights import WeightsError, check_complete, explained, folder
 
 PROJECTION = "image_proj_model.bin"
 """The projection's file beside `InfuseNetModel/`."""
@@ -70,7 +70,7 @@ def load_infusenet(adapter: Adapter, dtype: torch.dtype) -> tuple[InfuseNet, nn.
     path = adapter_folder(adapter)
     with explained(adapter.path, "adapter"):
         network = InfuseNet.from_pretrained(path / "InfuseNetModel", dtype=dtype)
-        refuse_incomplete(network)
+        check_complete(network)
         projection = load_projection(path / PROJECTION, adapter.heads).to(dtype)
     network.guidance = adapter.guidance
     return network, projection

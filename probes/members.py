@@ -70,7 +70,7 @@ def sweep(overrides: Sequence[str]) -> None:
     Ends the process with status 2, and says which, where one could not be.
     """
     members = [checked(words, shlex.join(swept)) for words, swept in expand(overrides)]
-    refuse_shared_paths(members)
+    check_own_paths(members)
     print(table(members))
     good = [member.study for member in members if member.study is not None and not member.wrong]
     if good and good[0].dry:
@@ -113,10 +113,10 @@ def plan_of(member: Member, values: Mapping[str, Any]) -> None:
         raise StepscopeError(f"no {lost[0].role} {lost[0].place}: {lost[0].cure}")
     found = plan.outline(study)
     member.size = sum(found.bytes_per_sample().values()) * member.left
-    plan.refuse_too_large(found, member.left, member.out)
+    plan.check_space(found, member.left, member.out)
 
 
-def refuse_shared_paths(members: Sequence[Member]) -> None:
+def check_own_paths(members: Sequence[Member]) -> None:
     """Mark members that would lie where another one does."""
     seen: dict[Path, str] = {}
     for member in members:

@@ -20,11 +20,11 @@ from stepscope.hooks.vocabulary import BRANCHES
 from stepscope.hooks.writer import WAITING
 from stepscope.probes import grid
 from stepscope.probes.backbones import PARTS
-from stepscope.probes.edits import refuse_unfit
+from stepscope.probes.edits import check_fit
 from stepscope.probes.face_variables import FACE_VARIABLES, SHAPES
 from stepscope.probes.infusenet import adapter_folder
 from stepscope.probes.study import Study
-from stepscope.probes.weights import explained, folder, refuse_other_layout
+from stepscope.probes.weights import check_same_layout, explained, folder
 
 SHOWN = 12  # faces, prompts or seeds that the plan names
 
@@ -40,7 +40,7 @@ def outline(study: Study) -> Layout:
     """
     what = f"backbone {study.backbone.name}"
     path = folder(study.backbone.path, what, ["*.json", "**/*.json"])
-    refuse_other_layout(path, what, PARTS)
+    check_same_layout(path, what, PARTS)
     with explained(study.backbone.path, what):
         transformer = _meta(FluxTransformer2DModel, path / "transformer")
         vae: Any = AutoencoderKL.load_config(path / "vae")
@@ -50,7 +50,7 @@ def outline(study: Study) -> Layout:
             adapter = adapter_folder(study.adapter, settings_only=True)
             network = _meta(FluxControlNetModel, adapter / "InfuseNetModel")
         adapter_blocks = blocks_of(network)
-    refuse_unfit(study, transformer, network)
+    check_fit(study, transformer, network)
     y, x = latent_sides(study, len(vae["block_out_channels"]))
     tokens = {"image": (y // 2) * (x // 2), "text": study.max_sequence_length}
     blocks = blocks_of(transformer)
@@ -168,7 +168,7 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def refuse_too_large(found: Layout, left: int, out: Path) -> None:
+def check_space(found: Layout, left: int, out: Path) -> None:
     """Raise DiskError if what is left to write may not fit (compression is not counted on)."""
     needed, free = sum(found.bytes_per_sample().values()) * left, free_bytes(out)
     if needed > free:

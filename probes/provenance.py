@@ -10,7 +10,7 @@ from typing import Any
 from stepscope.hooks.fingerprint import of_models
 from stepscope.hooks.provenance import provenance
 from stepscope.probes.faces import Face
-from stepscope.probes.identity import identity
+from stepscope.probes.model_files import file_hashes
 from stepscope.probes.places import located
 from stepscope.probes.study import Study
 from stepscope.probes.weights import digest
@@ -73,7 +73,7 @@ def attributes(
         **({"edits": [wanted.edit().told() for wanted in study.edits]} if study.edits else {}),
         "backbone": study.backbone.name,
         "adapter": study.adapter.name if study.adapter is not None else "none",
-        **identity(study, [*(face.found for face in faces), control]),
+        **file_hashes(study, [*(face.found for face in faces), control]),
         "faces": {
             face.name: {"file_sha256": digest(files[face.name]), **face.found} for face in faces
         },

@@ -29,7 +29,7 @@ import numpy as np
 from stepscope.hooks.errors import RunError, StepscopeError, nearest
 from stepscope.probes import grid, models
 from stepscope.probes.command import command, entry
-from stepscope.probes.existing import refuse_other_models
+from stepscope.probes.existing import check_same_models
 from stepscope.probes.faces import Face
 from stepscope.probes.needed import needs
 from stepscope.probes.preflight import model_lines
@@ -110,9 +110,9 @@ def reread(path: str | Path, settings: Settings, say: Say = print) -> list[Path]
         say(f"finished: all of it is read again, nothing to do\n{after}")
         return []
     if settings.dry:
-        refuse_missing(run.study, say)
+        check_all_present(run.study, say)
         return []
-    refuse_other_models(run.store, run.study)
+    check_same_models(run.store, run.study)
     loaded = load(run, settings)
     deviation = check_reproduces(run, loaded)
     size = settings.batch_size or run.study.batch_size
@@ -131,7 +131,7 @@ def reread(path: str | Path, settings: Settings, say: Say = print) -> list[Path]
     return [run.folder(name) for name in settings.readings]
 
 
-def refuse_missing(study: Study, say: Say) -> None:
+def check_all_present(study: Study, say: Say) -> None:
     """Say which models are needed. Raises StepscopeError where one is not here."""
     wanted = needs(replace(study, faces=("face.npy",)))  # embeddings are the run's
     say("\n".join(model_lines(wanted)))

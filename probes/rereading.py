@@ -17,7 +17,7 @@ from stepscope.hooks.store import Run
 from stepscope.hooks.vocabulary import SAMPLE_COORDINATES, VARIABLES, Variable
 from stepscope.probes import grid
 from stepscope.probes.face_variables import SHAPES
-from stepscope.probes.identity import PLACES
+from stepscope.probes.model_files import PLACES
 from stepscope.probes.provenance import configuration
 from stepscope.probes.readings import DECLARED, GROUP, READING_VARIABLES, default_steps_off
 from stepscope.probes.study import Study

@@ -16,13 +16,13 @@ from stepscope.hooks.recorder import record
 from stepscope.hooks.store import Run
 from stepscope.probes import grid, models, plan, provenance
 from stepscope.probes.claims import Claims
-from stepscope.probes.edits import refuse_rows
+from stepscope.probes.edits import check_rows
 from stepscope.probes.existing import (
     GRID,
     Standing,
+    check_same_models,
     growing,
     open_existing,
-    refuse_other_models,
 )
 from stepscope.probes.faces import Face, face_files
 from stepscope.probes.needed import needs
@@ -46,7 +46,7 @@ def run(study: Study, say: Say = print) -> Path:
     """
     files = face_files(study.faces)
     cells = grid.cells(list(files), prompts_of(study), study.seeds)
-    refuse_rows(study.edits, len(cells), study.batch_size)
+    check_rows(study.edits, len(cells), study.batch_size)
     out = run_path(study.out) if study.out is not None else growing(study, cells, files)
     standing = open_existing(study, out, cells, files)
     if standing is not None and not standing.left:
@@ -61,7 +61,7 @@ def run(study: Study, say: Say = print) -> Path:
         say(f"adds {counted(len(standing.new), 'sample')} to the {standing.run.size} of {out}")
     for note in notes(study, found, cells):
         say(f"note: {note}")
-    plan.refuse_too_large(found, left, out)
+    plan.check_space(found, left, out)
     if study.dry:
         preflight(study, found, files, len(cells), say)
         return out
@@ -76,7 +76,7 @@ def run(study: Study, say: Say = print) -> Path:
         except RunExistsError:  # another process has made it meanwhile
             standing = open_existing(study, out, cells, files)
     else:  # what was not on this machine before, or is another revision on the hub
-        refuse_other_models(standing.run, study)
+        check_same_models(standing.run, study)
     while standing is not None and not add_places(standing, loaded, files):
         standing = open_existing(study, out, cells, files)
     if standing is None:

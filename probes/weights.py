@@ -60,7 +60,7 @@ def _by_the_hub(error: BaseException | None, path: str) -> str | None:
     return None
 
 
-def refuse_incomplete(model: nn.Module) -> None:
+def check_complete(model: nn.Module) -> None:
     """Raise ValueError for parameters that no file had: diffusers leaves them without values."""
     lost = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if lost:
@@ -95,7 +95,7 @@ def folder(path: str, what: str, patterns: list[str], *, download: bool = True) 
         return Path(snapshot_download(path, allow_patterns=patterns, local_files_only=not download))
 
 
-def refuse_other_layout(path: Path, what: str, parts: Sequence[str]) -> None:
+def check_same_layout(path: Path, what: str, parts: Sequence[str]) -> None:
     """Raise WeightsError for a folder that lacks one of the folders which a pipeline has in it."""
     lost = [part for part in parts if not (path / part).is_dir()]
     if lost:

@@ -15,7 +15,7 @@ LONGEST = (
     "test_pocket_stages",
     "test_record",
     "test_infinite_you",
-    "test_identity",
+    "test_model_files",
     "test_paper",
     "test_check",
     "test_decode",

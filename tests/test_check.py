@@ -215,7 +215,7 @@ def test_image_prompt_that_is_counted_as_text_is_found(monkeypatch):
 def test_values_of_an_earlier_step_are_found(monkeypatch):
     """Pyramid attention broadcast, if nothing refused it."""
     case = CASES["flux"]
-    monkeypatch.setattr(support, "_refuse_caches", lambda part, model: None)
+    monkeypatch.setattr(support, "_check_no_cache", lambda part, model: None)
     denoiser: Any = case.denoiser
     denoiser.enable_cache(
         PyramidAttentionBroadcastConfig(

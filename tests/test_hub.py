@@ -9,8 +9,8 @@ from huggingface_hub import errors
 from stepscope.analysis.metrics.decode import vae_folder
 from stepscope.analysis.runs import open_recorded
 from stepscope.probes.backbones import backbone_folder
-from stepscope.probes.identity import identity
 from stepscope.probes.infusenet import adapter_folder
+from stepscope.probes.model_files import file_hashes
 from stepscope.probes.plan import outline
 from stepscope.probes.weights import WeightsError
 from tests.hub import Hub
@@ -138,7 +138,7 @@ def test_what_is_downloaded_is_what_a_run_reads(hub, typed, face, tmp_path):
     assert len(made) == 6  # four of FLUX, InfuseNet and its projection
     hub.offline, hub.asked = True, []
     assert "nothing to do" in typed(words).out
-    assert identity(study_of(words), [])["weights"].keys() >= made
+    assert file_hashes(study_of(words), [])["weights"].keys() >= made
     backbone = {"name": "flux_dev", "path": DEV}
     assert (vae_folder(None, {"configuration": {"backbone": backbone}}) / "config.json").is_file()
     outline(study_of(words))

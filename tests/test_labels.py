@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepscope.hooks.errors import RunError
-from stepscope.hooks.labels import refuse_labels, stored_seed
+from stepscope.hooks.labels import check_labels, stored_seed
 from stepscope.hooks.store import Run
 from tests.filled import LENGTH, empty, filled, plan, row
 
@@ -178,10 +178,10 @@ def test_a_value_of_another_type_is_refused_before_anything_is_written(tmp_path,
     run.append([{"cfg": first}], [row(0)])
     before = {f: f.stat().st_mtime_ns for f in path.rglob("*") if not f.name.startswith(".")}
     if said is None:
-        run.refuse_labels([{"cfg": then}])
+        run.check_labels([{"cfg": then}])
         run.append([{"cfg": then}], [row(1)])
         return
-    for add in (run.refuse_labels, lambda labels: run.append(labels, [row(1)])):
+    for add in (run.check_labels, lambda labels: run.append(labels, [row(1)])):
         with pytest.raises(RunError) as caught:
             add([{"cfg": then}])
         assert str(caught.value) == f"label 'cfg' of {path}: {said}"
@@ -196,7 +196,7 @@ def test_a_value_of_another_type_is_refused_before_anything_is_written(tmp_path,
 def test_a_name_that_means_another_thing_is_refused(tmp_path, name, unchecked):
     run = filled(tmp_path / "run.zarr")
     with pytest.raises(RunError, match="label"):
-        run.refuse_labels([{name: 1}])
+        run.check_labels([{name: 1}])
     with pytest.raises(RunError, match="label"):
         Run.create(tmp_path / "other.zarr", plan(**LENGTH), [{name: 1}], {})
     assert [p.name for p in tmp_path.iterdir()] == ["run.zarr"]
@@ -207,16 +207,16 @@ def test_a_name_that_means_another_thing_is_refused(tmp_path, name, unchecked):
 )
 def test_what_is_no_value_of_json_is_refused_in_a_line(value):
     with pytest.raises(RunError, match="label 'mine'") as caught:
-        refuse_labels([{"mine": value}])
+        check_labels([{"mine": value}])
     assert "\n" not in str(caught.value)
 
 
 def test_known_labels_have_their_types_too():
     with pytest.raises(RunError, match="'face' of a run: 3 is an integer, and there it is text"):
-        refuse_labels([{"face": 3}])
+        check_labels([{"face": 3}])
     with pytest.raises(RunError, match=r"'seed' of a run: 1\.5 is a real number"):
-        refuse_labels([{"seed": 1.5}])
-    refuse_labels([{"face": None, "seed": np.int64(3), "prompt": np.str_("a")}])
+        check_labels([{"seed": 1.5}])
+    check_labels([{"face": None, "seed": np.int64(3), "prompt": np.str_("a")}])
 
 
 @given(seed=st.integers(0, 2**64 - 1))
@@ -230,4 +230,4 @@ def test_seeds_of_64_bits_are_kept(tmp_path):
     run.append([{"seed": 2**64 - 2}, {"seed": 7}], [row(0)] * 2)
     assert xr.open_zarr(run.path).seed.values.tolist() == [-(2**63), -2, 7]
     with pytest.raises(RunError, match="'seed'"):
-        run.refuse_labels([{"seed": 2**64}])
+        run.check_labels([{"seed": 2**64}])

@@ -106,7 +106,7 @@ def test_a_command_refuses_buckets_on_entry(key, typed, face, tmp_path):
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_analysis_and_paper_refuse_buckets_too(capsys):
+def test_analysis_and_paper_check_buckets_too(capsys):
     assert run_command(["runs=['gs://bucket/a.zarr']"], analysis) == 2
     assert capsys.readouterr().err.startswith("runs 'gs://bucket/a.zarr': gs is not supported yet")
     assert run_command(["out='s3://bucket/a'", "--dry"], paper) == 2

@@ -13,7 +13,7 @@ import xarray as xr
 from diffusers import AutoencoderKL
 
 from stepscope.analysis.metrics.metric import Metric, Quantity, digests
-from stepscope.analysis.there import images_there, not_finite
+from stepscope.analysis.valid import images_there, not_finite
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.vocabulary import UPRIGHT
 from stepscope.probes.backbones import pick_device

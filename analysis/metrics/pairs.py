@@ -17,7 +17,7 @@ import xarray as xr
 from stepscope.analysis.cells import cell_keys
 from stepscope.analysis.metrics.metric import Direction, Metric, Quantity
 from stepscope.analysis.runs import content, open_recorded
-from stepscope.analysis.there import images_there
+from stepscope.analysis.valid import images_there
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.recognisers import aligned
 

@@ -63,7 +63,7 @@ class Changes:
             if site not in target.sites:
                 continue
             if self._is_first:
-                target.refuse_shape(now, site, kind, stream)
+                target.check_shape(now, site, kind, stream)
             if self._step not in target.inside:
                 continue
             alive = stream.any() if site.endswith(f".{ADAPTER}") else None

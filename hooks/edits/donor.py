@@ -41,7 +41,7 @@ class Donor:
         self._samples = [int(i) for i in (done if samples is None else samples)]
         self._kept: dict[tuple[str, int | None], np.ndarray] = {}
 
-    def refuse_sites(self, sites: Sequence[str], branch: str | None) -> None:
+    def check_sites(self, sites: Sequence[str], branch: str | None) -> None:
         """Raise EditError where the run lacks a site or a branch."""
         kept = [str(name) for name in self._run.data_vars if str(name).count(".") > 1]
         for site in sites:
@@ -61,7 +61,7 @@ class Donor:
         if branch is not None and branch not in branches:
             raise EditError(f"{self.path} has no branch {branch!r}; it has {', '.join(branches)}")
 
-    def refuse_model(self, pipe: Any) -> None:
+    def check_model(self, pipe: Any) -> None:
         """Raise EditError where the run is of another denoiser than the pipeline's."""
         denoiser = denoiser_of(pipe)
         name = next(name for name, part in pipe.components.items() if part is denoiser)
@@ -75,7 +75,7 @@ class Donor:
                 f"{type(denoiser).__name__} {now}. Values are swapped between calls of one model"
             )
 
-    def refuse_schedule(self, timesteps: Sequence[float]) -> None:
+    def check_schedule(self, timesteps: Sequence[float]) -> None:
         """Raise EditError where the run's steps are not those that the call will run."""
         theirs = self._run["timestep"].values.astype(np.float32)
         mine = np.array(timesteps, np.float32)
@@ -85,7 +85,7 @@ class Donor:
                 f"{_schedule(mine)}. Record it with this call's steps"
             )
 
-    def refuse_shape(self, site: str, tokens: int, channels: int) -> None:
+    def check_shape(self, site: str, tokens: int, channels: int) -> None:
         """Raise EditError where a site has another shape in the run."""
         theirs = self._run[site].shape[-2:]
         if theirs != (tokens, channels):

@@ -24,9 +24,9 @@ from stepscope.hooks.errors import (
 from stepscope.hooks.families import Pass, family_of
 from stepscope.hooks.families.arguments import argument
 from stepscope.hooks.order import before_readers
-from stepscope.hooks.passes import refuse_uncalled, undo
+from stepscope.hooks.passes import check_called, undo
 from stepscope.hooks.patch import of_this, replaced
-from stepscope.hooks.support import branches_of, parts_of, refuse_edit
+from stepscope.hooks.support import branches_of, check_edit, parts_of
 from stepscope.hooks.texts import Texts
 
 
@@ -58,7 +58,7 @@ class Editing:
 
     def _begin(self, arguments: Mapping[str, Any]) -> None:
         self._processors = dict(getattr(self._denoiser, "attn_processors", {}))
-        refuse_edit(self.pipe)
+        check_edit(self.pipe)
         if denoiser_of(self.pipe) is not self._denoiser:
             raise UnsupportedPipelineError(
                 "the pipeline's denoiser was replaced after editing began: edit it anew"
@@ -66,11 +66,11 @@ class Editing:
         sites = Sites.of_pipe(self.pipe)
         for target in self.targets:
             sites.chosen(target.edit)  # an adapter may have been unloaded
-            self._refuse_adapter_off(target, arguments)
+            self._check_adapter_on(target, arguments)
         self._arguments, self._batch = arguments, None
         self.calls += 1
 
-    def _refuse_adapter_off(self, target: Target, arguments: Mapping[str, Any]) -> None:
+    def _check_adapter_on(self, target: Target, arguments: Mapping[str, Any]) -> None:
         scale = arguments.get("controlnet_conditioning_scale", 1.0)
         off = not any(scale) if isinstance(scale, list | tuple) else not scale
         site = next((site for site in target.sites if site.endswith(f".{ADAPTER}")), None)
@@ -90,8 +90,8 @@ class Editing:
         step = self._clock.step
         for target in self.targets:
             if step == 0:
-                target.refuse_branch(list(dict.fromkeys(self._seen)))
-            target.refuse_untouched(step)
+                target.check_branch(list(dict.fromkeys(self._seen)))
+            target.check_touches(step)
         self._seen = []
 
     def _end(self, output: Any) -> None:
@@ -112,7 +112,7 @@ class Editing:
     # A pass of the denoiser.
 
     def _before_pass(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        refuse_uncalled(self.pipe, self._denoiser, "edit")
+        check_called(self.pipe, self._denoiser, "edit")
         if not self._clock.running:
             return None
         now = self._pass(args, kwargs)

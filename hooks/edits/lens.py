@@ -111,7 +111,7 @@ def _words(now: Now, word: str, kind: str, first: int, count: int) -> list[slice
     return found
 
 
-def refuse_tokens(now: Now, edit: Edit, site: str, kind: str, count: int) -> None:
+def check_tokens(now: Now, edit: Edit, site: str, kind: str, count: int) -> None:
     """Raise EditError where a site has no such tokens."""
     if edit.tokens is None:
         return

@@ -54,10 +54,10 @@ class Operation:
         """Those of the run that it reads; None for all of them."""
         return None
 
-    def refuse_rows(self, rows: Sequence[int], batch: int) -> None:
+    def check_rows(self, rows: Sequence[int], batch: int) -> None:
         """Raise EditError where it cannot be done to these rows of a batch of that size."""
 
-    def refuse_shape(self, site: str, tokens: int, channels: int) -> None:
+    def check_shape(self, site: str, tokens: int, channels: int) -> None:
         """Raise EditError where it cannot be done at a site of that shape."""
 
     def told(self) -> dict[str, Any]:

@@ -107,7 +107,7 @@ class Swap(Operation):
             return None
         return (self.sample,) if isinstance(self.sample, int) else tuple(self.sample)
 
-    def refuse_rows(self, rows: Sequence[int], batch: int) -> None:
+    def check_rows(self, rows: Sequence[int], batch: int) -> None:
         many = self.source if isinstance(self.source, tuple) else self.sample
         if isinstance(many, tuple) and len(many) != len(rows):
             raise EditError(
@@ -162,7 +162,7 @@ class Add(Operation):
         own = _norm(values.float())[:, None, None]
         return (values + self.amount * own * unit).to(values.dtype)
 
-    def refuse_shape(self, site: str, tokens: int, channels: int) -> None:
+    def check_shape(self, site: str, tokens: int, channels: int) -> None:
         given = tuple(self.direction.shape)
         if given not in ((channels,), (tokens, channels)):
             raise EditError(

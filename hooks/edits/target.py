@@ -7,7 +7,7 @@ import torch
 
 from stepscope.hooks.edits.course import Course
 from stepscope.hooks.edits.donor import Donor
-from stepscope.hooks.edits.lens import Now, refuse_tokens
+from stepscope.hooks.edits.lens import Now, check_tokens
 from stepscope.hooks.edits.sites import ADAPTER, Sites
 from stepscope.hooks.edits.value import Edit
 from stepscope.hooks.errors import EditError
@@ -29,8 +29,8 @@ class Target:
         run = edit.operation.run
         self.donor = None if run is None else Donor(run, edit.operation.samples)
         if self.donor is not None:
-            self.donor.refuse_sites(self.sites, edit.branch)
-            self.donor.refuse_model(pipe)
+            self.donor.check_sites(self.sites, edit.branch)
+            self.donor.check_model(pipe)
 
     def forget(self) -> None:
         """A call begins."""
@@ -51,12 +51,12 @@ class Target:
                 f"{self.which}: there is no row {missing[0]} in this call's batch of {batch}; rows 0 to "
                 f"{batch - 1} are"
             )
-        self.edit.operation.refuse_rows(rows, batch)
-        self.refuse_branch(branches)
+        self.edit.operation.check_rows(rows, batch)
+        self.check_branch(branches)
         if self.donor is not None:
-            self.donor.refuse_schedule(course.timesteps)
+            self.donor.check_schedule(course.timesteps)
 
-    def refuse_branch(self, branches: Sequence[str]) -> None:
+    def check_branch(self, branches: Sequence[str]) -> None:
         """Raise EditError where the edit's branch is none of those that run."""
         if self.edit.branch is not None and self.edit.branch not in branches:
             raise EditError(
@@ -64,13 +64,13 @@ class Target:
                 f"{', '.join(branches)}"
             )
 
-    def refuse_shape(self, now: Now, site: str, kind: str, stream: torch.Tensor) -> None:
+    def check_shape(self, now: Now, site: str, kind: str, stream: torch.Tensor) -> None:
         """Raise EditError where the site's values are not those that the edit is for."""
         count, channels = stream.shape[1:]
-        refuse_tokens(now, self.edit, site, kind, count)
-        self.edit.operation.refuse_shape(site, count, channels)
+        check_tokens(now, self.edit, site, kind, count)
+        self.edit.operation.check_shape(site, count, channels)
         if self.donor is not None:
-            self.donor.refuse_shape(site, count, channels)
+            self.donor.check_shape(site, count, channels)
 
     def saw(self, site: str, alive: torch.Tensor | None) -> None:
         """The edit was made at a site. alive: of the adapter's, whether any of its values was not 0."""
@@ -78,7 +78,7 @@ class Target:
         if alive is not None:
             self._alive[site] = alive | self._alive[site] if site in self._alive else alive
 
-    def refuse_untouched(self, step: int) -> None:
+    def check_touches(self, step: int) -> None:
         """Raise EditError when its last step has run and a site was never touched."""
         if not self.inside or step != max(self.inside):
             return

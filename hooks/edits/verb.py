@@ -9,7 +9,7 @@ from stepscope.hooks.edits.editing import Editing
 from stepscope.hooks.edits.opened import opened
 from stepscope.hooks.edits.value import Edit
 from stepscope.hooks.errors import EditError, StepscopeWarning
-from stepscope.hooks.support import refuse_edit
+from stepscope.hooks.support import check_edit
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def edit(pipe: Any, edits: Edit | Sequence[Edit]) -> Iterator[Editing]:
     where only the call can tell, in the last step of the edit's window. After any exception the hooks are
     gone. Warns (StepscopeWarning) where nothing was edited.
     """
-    refuse_edit(pipe)
+    check_edit(pipe)
     values = [edits] if isinstance(edits, Edit) else list(edits)
     for value in values:
         if not isinstance(value, Edit):

@@ -48,7 +48,7 @@ class Comparison:
     stamps: dict[str, str]
 
 
-def identity(study: Study, found: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+def file_hashes(study: Study, found: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
     """A run's attributes: the SHA-256 of its models' weights and settings, and the files' stamps.
 
     found: where faces were found, see `Finder.find`. Of the detector's pack, only the file that did.

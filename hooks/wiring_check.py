@@ -1,6 +1,6 @@
 """Plain hooks that measure a denoiser's raw tensors in float64, independently of the recorder's.
 
-A witness never keeps more than one block's tensors, so it can watch full-size models.
+It never keeps more than one block's tensors, so it can watch full-size models.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ Norms = dict[tuple[int, str, int, str], torch.Tensor]
 """(pass, measure, block, stream) -> a number for each row of the batch."""
 
 
-class Witness:
+class WiringCheck:
     """Watches a denoiser: the norms of its first step's passes, and which attentions computed anything.
 
     lengths: real tokens of the text of each row, given the embedding; by the tokenizer's own mask.

@@ -9,7 +9,7 @@ Place = tuple[int, int]
 """A forward pass of a call: the step, and which of the step's passes it is."""
 
 
-class Tape:
+class NormBuffer:
     """One number (or one row of numbers) a pass, slot and row of its batch, in float32.
 
     A slot is one stream of one site. Slots that no hook writes stay NaN. Buffers are kept for the
@@ -29,12 +29,14 @@ class Tape:
         self._buffers: dict[tuple[int, ...], torch.Tensor] = {}
         self._places: dict[Place, tuple[int, ...]] = {}
 
-    def rewind(self) -> None:
+    def reset(self) -> None:
         """Forget the last call's values."""
         self._places.clear()
         self._target = None
 
-    def turn(self, place: Place, shape: tuple[int, ...], steps: int, device: torch.device) -> None:
+    def start_pass(
+        self, place: Place, shape: tuple[int, ...], steps: int, device: torch.device
+    ) -> None:
         """Make `row` the slots of this pass, each of `shape` = (row of the batch, ...)."""
         self.keep()
         step, nth = place

@@ -10,7 +10,7 @@ from stepscope.hooks.labels import Label
 
 
 @dataclass(frozen=True)
-class Told:
+class NextCall:
     """labels: of each sample, None where nothing was told. places: each sample's in the run; None is not
     kept. face_seconds: NaN where not measured. extras: further variables of each sample."""
 
@@ -19,7 +19,7 @@ class Told:
     face_seconds: float = float("nan")
     extras: Sequence[Mapping[str, np.ndarray]] | None = None
 
-    def refuse_counts(self, samples: int) -> None:
+    def check_counts(self, samples: int) -> None:
         """Raise RunError where something was told of another number of samples than the call makes."""
         for told, said in ((self.labels, "label()"), (self.places, "place()")):
             if told is not None and len(told) != samples:
