@@ -82,10 +82,10 @@ def test_the_command_under_a_figure_draws_it_and_leaves_the_report(out: Path, tm
     pieces = [html.unescape(one) for one in re.findall(r"<pre>(.*?)</pre>", page.read_text(), re.S)]
     command = next(one for one in pieces if "figures=[figure2_grid]" in one)
     words = shlex.split(command)
-    assert words[:5] == ["python", "-m", "analysis.paper", "--config-name", "demo"]
+    assert words[:4] == ["stepscope", "paper", "--config-name", "demo"]
     assert {"study.main.faces=2", f"out={out}", "report=false"} <= set(words)
     figure.unlink()
-    moved = [f"out='{copy}'" if word == f"out={out}" else word for word in words[3:]]
+    moved = [f"out='{copy}'" if word == f"out={out}" else word for word in words[2:]]
     assert run_command(moved, main) == 0
     assert figure.exists()
     assert page.stat().st_mtime_ns == before
