@@ -112,7 +112,8 @@ class Documents:
         for document in grown:
             document["shape"][0] = size
         self._all |= others
-        self._group["attributes"] = attributes | _coordinates(attributes, others) | dict(more or {})
+        known = attributes | _coordinates(attributes, others)
+        self._group["attributes"] = annotated(known, more or {})
         try:
             for name in before:
                 self._put(self._path / name, self._all[name])

@@ -1,14 +1,21 @@
 """FLUX backbones through diffusers' own pipelines; a backbone always brings its own scheduler."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, FluxControlNetPipeline, FluxPipeline
+from diffusers import (
+    AutoencoderKL,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    FluxControlNetPipeline,
+    FluxPipeline,
+)
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
 
 from stepscope.hooks.errors import StepscopeError
-from stepscope.probes.study import Backbone
+from stepscope.probes.study import Backbone, Study
 from stepscope.probes.weights import (
     check_complete,
     check_same_layout,
@@ -86,6 +93,15 @@ def schedule(pipe: Any, steps: int, height: int, width: int) -> torch.Tensor:
     sigmas = torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64).tolist()
     retrieve_timesteps(scheduler, steps, "cpu", sigmas=sigmas, mu=mu)
     return scheduler.sigmas[:-1]
+
+
+def planned_sigmas(study: Study, path: Path) -> list[float]:
+    """Sigmas of a study's steps from the configurations of a backbone's folder alone."""
+    vae: Any = AutoencoderKL.load_config(path / "vae")
+    levels = len(vae["block_out_channels"])
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(path / "scheduler")
+    pipe = SimpleNamespace(scheduler=scheduler, vae_scale_factor=2 ** (levels - 1))
+    return schedule(pipe, study.steps, study.height, study.width).tolist()
 
 
 def pick_device(name: str) -> str:

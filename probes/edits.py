@@ -1,15 +1,11 @@
 """The edits of a run, as a configuration says them; what can never fit is refused before models load."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict
-from torch import nn
 
 from stepscope.hooks.edits import Add, Edit, Mean, Operation, Scale, Swap
-from stepscope.hooks.edits.donor import Donor
-from stepscope.hooks.edits.sites import ADAPTER, Sites
 from stepscope.hooks.errors import EditError, nearest
 
 Do = Literal["zero", "scale", "mean", "swap", "add"]
@@ -104,70 +100,3 @@ def listed(values: Any) -> Any:
 
 def _is_text(entry: dict[str, Any]) -> bool:
     return isinstance(entry.get("sites"), str)
-
-
-def check_fit(study: Any, denoiser: nn.Module, network: nn.Module | None) -> None:
-    """Raise EditError for an edit that the study's models, steps, branches or adapter cannot have.
-
-    denoiser, network: of the backbone and the adapter, without weights.
-    """
-    sites = Sites.of(denoiser, network)
-    for index, wanted in enumerate(study.edits):
-        which, one = f"edits[{index}]", wanted.edit()
-        chosen = sites.chosen(one)
-        end = one.steps[1] if one.steps is not None else None
-        if one.steps is not None and max(one.steps[0] or 0, (end or 1) - 1) >= study.steps:
-            raise EditError(
-                f"{which}: steps={list(one.steps)}, and the run has steps={study.steps}, 0 to "
-                f"{study.steps - 1}"
-            )
-        branches = ("positive", "negative")[: study.branches]
-        if one.branch is not None and one.branch not in branches:
-            told = "" if study.branches == 2 else "; true_cfg above 1 adds the negative one"
-            raise EditError(
-                f"{which}: the run has no branch {one.branch!r}, it has {', '.join(branches)}{told}"
-            )
-        if any(site.endswith(f".{ADAPTER}") for site in chosen):
-            _check_adapter_on(study, which, one)
-        run = one.operation.run
-        if run is not None:
-            Donor(run, one.operation.samples).check_sites(chosen, one.branch)
-
-
-def _check_adapter_on(study: Any, which: str, one: Edit) -> None:
-    if study.adapter.scale == 0:
-        raise EditError(f"{which} would touch nothing: adapter.scale is 0")
-    if one.branch == "negative":
-        raise EditError(
-            f"{which} would touch nothing: the negative pass is given nothing of {study.adapter.name}, as "
-            "InfiniteYou has it"
-        )
-    unit, (start, end) = study.adapter.window_unit, study.adapter.window
-    if unit == "sigma" or one.sigmas is not None:
-        return  # which steps these are, the schedule tells
-    n = study.steps
-    on = [
-        i
-        for i in range(n)
-        if (start <= i < end if unit == "step" else start <= i / n and (i + 1) / n <= end)
-    ]
-    if not any(one.inside(i, 0.0) for i in on):
-        raise EditError(
-            f"{which} would touch nothing: steps={list(one.steps or ())}, and the adapter is on in "
-            f"{f'steps {on[0]} to {on[-1]}' if on else 'no step'} (adapter.window={[start, end]})"
-        )
-
-
-def check_rows(edits: Sequence[Wanted], samples: int, batch_size: int) -> None:
-    """Raise EditError where a batch of the run lacks a row that an edit names."""
-    sizes = {min(batch_size, samples), samples % batch_size or batch_size}
-    for index, wanted in enumerate(edits):
-        one, size = wanted.edit(), min(sizes)
-        rows = range(size) if one.rows is None else one.rows
-        if max(rows) >= size:
-            raise EditError(
-                f"edits[{index}]: there is no row {max(rows)} in a batch of {size} ({samples} samples, "
-                f"batch_size={batch_size})"
-            )
-        for each in sizes:
-            one.operation.check_rows(range(each) if one.rows is None else one.rows, each)

@@ -3,14 +3,13 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from diffusers import FluxTransformer2DModel
 
 from stepscope.hooks.layout import Layout
 from stepscope.probes import grid
-from stepscope.probes.backbones import schedule
+from stepscope.probes.backbones import planned_sigmas
 from stepscope.probes.infusenet import steps_inside
 from stepscope.probes.plan import counted
 from stepscope.probes.study import Adapter, Study
@@ -62,11 +61,7 @@ def _sigmas(study: Study, adapter: Adapter, path: Path) -> list[float]:
     """Noise levels of the run's steps; their number alone where the window does not read them."""
     if adapter.window_unit != "sigma":
         return [0.0] * study.steps
-    vae: Any = AutoencoderKL.load_config(path / "vae")
-    levels = len(vae["block_out_channels"])
-    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(path / "scheduler")
-    pipe = SimpleNamespace(scheduler=scheduler, vae_scale_factor=2 ** (levels - 1))
-    return schedule(pipe, study.steps, study.height, study.width).tolist()
+    return planned_sigmas(study, path)
 
 
 def _of_backbone(study: Study, *, guided: bool) -> Iterator[str]:

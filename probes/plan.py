@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, FluxControlNetModel, FluxTransformer2DModel
 
+from stepscope.hooks.edits.sites import Sites
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.families import blocks_of
 from stepscope.hooks.layout import Layout, layout
@@ -19,11 +20,11 @@ from stepscope.hooks.sites import select
 from stepscope.hooks.vocabulary import BRANCHES
 from stepscope.hooks.writer import WAITING
 from stepscope.probes import grid
-from stepscope.probes.backbones import PARTS
-from stepscope.probes.edits import check_fit
+from stepscope.probes.backbones import PARTS, planned_sigmas
 from stepscope.probes.face_variables import FACE_VARIABLES, SHAPES
 from stepscope.probes.infusenet import adapter_folder
 from stepscope.probes.study import Study
+from stepscope.probes.unfit import check_fit
 from stepscope.probes.weights import check_same_layout, explained, folder
 
 SHOWN = 12  # faces, prompts or seeds that the plan names
@@ -50,7 +51,8 @@ def outline(study: Study) -> Layout:
             adapter = adapter_folder(study.adapter, settings_only=True)
             network = _meta(FluxControlNetModel, adapter / "InfuseNetModel")
         adapter_blocks = blocks_of(network)
-    check_fit(study, transformer, network)
+    if study.edits:
+        check_fit(study, Sites.of(transformer, network), planned_sigmas(study, path))
     y, x = latent_sides(study, len(vae["block_out_channels"]))
     tokens = {"image": (y // 2) * (x // 2), "text": study.max_sequence_length}
     blocks = blocks_of(transformer)
@@ -101,7 +103,8 @@ def latent_shape(found: Layout) -> tuple[int, int, int]:
 def describe(study: Study, found: Layout, cells: Sequence[grid.Cell], left: int, out: Path) -> str:
     """The plan as text: the grid, steps, bytes of each variable, total and free disk."""
     sizes, samples = found.bytes_per_sample(), len(cells)
-    lines = [headline(study, found, cells, left), *grid_lines(cells), f"into {out}"]
+    edits = [f"edit: {json.dumps(wanted.edit().told())}" for wanted in study.edits]
+    lines = [headline(study, found, cells, left), *grid_lines(cells), *edits, f"into {out}"]
     for name, (declared, shape) in found.variables.items():
         if name in sizes:
             dims = " x ".join(f"{d} {n}" for d, n in zip(declared.dims[1:], shape, strict=True))

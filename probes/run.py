@@ -16,7 +16,6 @@ from stepscope.hooks.recorder import record
 from stepscope.hooks.store import Run
 from stepscope.probes import grid, models, plan, provenance
 from stepscope.probes.claims import Claims
-from stepscope.probes.edits import check_rows
 from stepscope.probes.existing import (
     GRID,
     Standing,
@@ -32,6 +31,7 @@ from stepscope.probes.preflight import model_lines, preflight
 from stepscope.probes.progress import progress
 from stepscope.probes.rereading import add_to_readings
 from stepscope.probes.study import Study, prompts_of
+from stepscope.probes.unfit import check_rows
 from stepscope.probes.usage import says
 from stepscope.probes.words import warn_of_unknown
 

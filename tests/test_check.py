@@ -248,16 +248,24 @@ def test_edits_that_are_not_what_they_say_are_found(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(lens, "_write", twice)
         assert found_in(case) == [EDITS[1]]
-    choose = Sites.chosen
     with monkeypatch.context() as patch:
         patch.setattr(Sites, "chosen", lambda self, edit: self.names)
         assert found_in(case) == EDITS[1:3]
-    assert choose is Sites.chosen
-    left = order.before_readers
+    handles: list[Any] = []
+
+    class Stays:
+        def remove(self) -> None:
+            pass
+
+    def keep(handle: Any) -> Any:
+        handles.append(order.before_readers(handle))
+        return Stays()
+
     with monkeypatch.context() as patch:
-        kept: Any = type("Kept", (), {"remove": lambda self: None})
-        patch.setattr(editing, "before_readers", lambda handle: (left(handle), kept())[1])
+        patch.setattr(editing, "before_readers", keep)
         assert found_in(case)[-1] == EDITS[3]
+    for handle in handles:
+        handle.remove()
 
 
 def test_compiled_pipeline_is_refused(spoilt):

@@ -119,5 +119,6 @@ def test_a_finished_run_that_lost_its_schedule_is_not_called_finished(tmp_path, 
     answer = typed(words)
     assert answer.status == 2
     assert answer.line == (
-        f"{tmp_path / 'run.zarr'} is damaged: sigma has lost a file. Remove it and record it again"
+        f"{tmp_path / 'run.zarr'} is damaged: sigma has lost a file. Remove it and record it again; "
+        "name another out="
     )

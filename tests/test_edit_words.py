@@ -82,6 +82,35 @@ def test_a_run_that_was_stopped_is_continued_with_its_edits(typed, tmp_path, fac
 
 
 @pytest.mark.parametrize(
+    ("window", "edits"),
+    [
+        ("[0,1]", '[{sites: "*.adapter", do: zero, steps: [1, null]}]'),
+        ("[1,3]", '[{sites: "*.adapter", do: zero, steps: [0, 1]}]'),
+        (
+            "[1,2]",
+            '[{sites: "*.adapter", do: zero, steps: [0, 1]}, '
+            '{sites: "*.adapter", do: zero, steps: [2, 3]}]',
+        ),
+    ],
+    ids=["the first", "from the second on", "the second alone"],
+)
+def test_an_adapter_edited_away_outside_of_a_window_is_one_with_that_window(
+    window, edits, typed, face, tmp_path
+):
+    """Where the window ends, its network is not run; zeros that are added to the stream change no bit."""
+    words = {"faces": listed(face), "steps": 3, "guidance": 3.5}
+    runs = []
+    for name, own in (
+        ("window", {"adapter__window": window, "adapter__window_unit": "step"}),
+        ("edits", {"edits": edits}),
+    ):
+        assert typed(infused(out=tmp_path / f"{name}.zarr", **words, **own)).status == 0
+        runs.append(xr.open_zarr(tmp_path / f"{name}.zarr").load())
+    for name in ("latents", "image", "attention_norm", "contribution"):
+        np.testing.assert_array_equal(*(run[name].values for run in runs), err_msg=name)
+
+
+@pytest.mark.parametrize(
     ("words", "refusal"),
     {
         '[{sites: "duoble.*.adapter", do: zero}]': "no site matches 'duoble.*.adapter'",
@@ -91,8 +120,9 @@ def test_a_run_that_was_stopped_is_continued_with_its_edits(typed, tmp_path, fac
         '[{sites: "*.adapter", do: scale}]': "do=scale asks for factor, and nothing is given",
         '[{sites: "*.adapter", do: swap}]': "do=swap asks for source or run and sample",
         '[{sites: "*.adapter", do: zero, stps: [0, 1]}]': "no configuration key 'edits.0.stps'",
-        '[{sites: "*.adapter", do: zero, steps: [0, 9]}]': "the run has steps=2, 0 to 1",
+        '[{sites: "*.adapter", do: zero, steps: [0, 9]}]': "steps=(0, 9), and the call runs 2 steps",
         '[{sites: "*.adapter", do: zero, steps: [1, 1]}]': "steps=(1, 1) is empty",
+        '[{sites: "*.adapter", do: zero, sigmas: [0.1, 0.0]}]': "its 2 steps begin at sigma 1, 0.",
         '[{sites: "*.adapter", do: zero, branch: negative}]': "no branch 'negative', it has positive",
         '[{sites: "*.adapter", do: zero, rows: [1]}]': "no row 1 in a batch of 1 (1 samples, batch_size=1)",
         '[{sites: "*.adapter", do: swap, source: [1]}]': "no row 1 in a batch of 1",
@@ -113,7 +143,7 @@ def test_words_that_cannot_fit_are_refused_before_models_load(
 @pytest.mark.parametrize(
     ("changed", "edits", "refusal"),
     [
-        ({"adapter__scale": 0}, "", "adapter.scale is 0"),
+        ({"adapter__scale": 0}, "", "the adapter is on in no step (adapter.scale=0.0"),
         (
             {"true_cfg": 2, "negative_prompt": "sketch"},
             ", branch: negative",
@@ -122,7 +152,7 @@ def test_words_that_cannot_fit_are_refused_before_models_load(
         (
             {"adapter__window": "[0,0.5]", "steps": 4},
             ", steps: [2, 4]",
-            "the adapter is on in steps 0 to 1 (adapter.window=[0.0, 0.5])",
+            "in steps 2 to 3: the adapter is on in steps 0 to 1 (adapter.scale=1.0",
         ),
     ],
 )
@@ -133,6 +163,12 @@ def test_edits_of_an_adapter_that_is_off_are_refused(
     answer = typed(infused(faces=listed(face), edits=entry, **changed))
     assert answer.status == 2
     assert refusal in answer.line
+
+
+def test_the_plan_says_what_is_edited(typed, face, without_models):
+    answer = typed(infused(faces=listed(face)), ZERO, "--dry")
+    told = 'edit: {"sites": ["double.*.adapter"], "do": "Scale", "factor": 0.0, "steps": [0, 1]}'
+    assert told in answer.out.splitlines()
 
 
 def test_without_an_adapter_there_is_no_edge_of_one(typed, without_models):

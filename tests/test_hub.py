@@ -116,7 +116,8 @@ def test_a_plan_downloads_no_weights(hub, typed, face):
     hub.local[YOU] = small
     words = infused(faces=listed(face), backbone__path=DEV, adapter__path=YOU)
     answer = typed(words, "--dry")
-    assert answer.status == 0, answer.err
+    assert answer.status == 2
+    assert answer.line.startswith(f"not ready: no backbone {DEV}; no adapter {YOU}")
     assert hub.names(YOU) == ["InfuseNetModel/config.json"]
     assert set(hub.names(DEV)) == {name for name in FLUX_DEV if name.endswith(".json")}
 

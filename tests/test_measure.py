@@ -175,7 +175,8 @@ def test_an_interrupted_measurement_continues(
 
 
 def test_measured_runs_need_no_models(copied: Path, monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)  # where the configuration's relative paths lead nowhere
+    monkeypatch.chdir(tmp_path)  # where the configuration's relative paths lead nowhere,
+    monkeypatch.setattr("stepscope.probes.places.SHIPPED", tmp_path)  # and nothing ships
     lines = said(copied, ["arcface_final", "latency"])
     assert lines == ["arcface_final was measured before; its models are not on this machine"]
     with pytest.raises(StepscopeError, match="no insightface pack 'buffalo'"):

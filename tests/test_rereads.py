@@ -87,7 +87,7 @@ def test_measured_once_it_is_left_alone(again) -> None:
 
 def test_of_some_samples_the_others_are_not_measured(measured_pocket, tmp_path) -> None:
     path = Path(shutil.copytree(measured_pocket, tmp_path / "some.zarr"))
-    with pytest.raises(StepscopeError, match=r"probes\.reread runs=\[.*\] readings=\[carried\]"):
+    with pytest.raises(StepscopeError, match=r"stepscope reread .* readings=\[carried\]"):
         measure_all([path], ["arcface_carried"])
     reread(path, Again(readings=("carried",), faces=("01_0",)), quiet)
     measure_all([path], ["arcface_carried"])

@@ -52,7 +52,9 @@ def test_damaged_backbone(name, typed, tmp_path):
     damage(model / inside)
     answer = typed(tiny(backbone__path=model))
     assert answer.status == 2
-    assert answer.line.startswith(f"backbone flux_dev '{model}' cannot be read: ")
+    assert answer.line.startswith("backbone flux_dev")
+    assert f"'{model}'" in answer.line
+    assert ("cannot be read" in answer.line) != (f"no {inside}/ in" in answer.line)
 
 
 def test_adapter_that_lacks_a_tensor(typed, tmp_path, face):

@@ -1,0 +1,68 @@
+"""Edits that would touch nothing of a study's run are refused before its models load."""
+
+from collections.abc import Sequence
+
+from stepscope.hooks.edits import Edit
+from stepscope.hooks.edits.course import Course
+from stepscope.hooks.edits.donor import Donor
+from stepscope.hooks.edits.sites import ADAPTER, Sites
+from stepscope.hooks.errors import EditError
+from stepscope.probes.edits import Wanted
+from stepscope.probes.infusenet import steps_inside
+from stepscope.probes.study import Adapter, Study
+
+
+def check_fit(study: Study, sites: Sites, sigmas: Sequence[float]) -> None:
+    """Raise EditError for an edit that would touch nothing of the study's run.
+
+    sites: of the backbone and the adapter, without weights. sigmas: of the run's steps.
+    """
+    course = Course((), tuple(sigmas))
+    for index, wanted in enumerate(study.edits):
+        which, one = f"edits[{index}]", wanted.edit()
+        chosen = sites.chosen(one)
+        inside = course.inside(one, which)
+        branches = ("positive", "negative")[: study.branches]
+        if one.branch is not None and one.branch not in branches:
+            told = "" if study.branches == 2 else "; true_cfg above 1 adds the negative one"
+            raise EditError(
+                f"{which}: the run has no branch {one.branch!r}, it has {', '.join(branches)}{told}"
+            )
+        if study.adapter is not None and any(site.endswith(f".{ADAPTER}") for site in chosen):
+            on = steps_inside(study.adapter, sigmas) if study.adapter.scale else []
+            _check_adapter_on(study.adapter, which, one, inside, on)
+        run = one.operation.run
+        if run is not None:
+            Donor(run, one.operation.samples).check_sites(chosen, one.branch)
+
+
+def _check_adapter_on(
+    adapter: Adapter, which: str, one: Edit, inside: frozenset[int], on: Sequence[int]
+) -> None:
+    if one.branch == "negative":
+        raise EditError(
+            f"{which} would touch nothing: the negative pass is given nothing of {adapter.name}, as "
+            "InfiniteYou has it"
+        )
+    if not inside & {*on}:
+        steps = f"{min(inside)} to {max(inside)}"
+        told = f"in steps {on[0]} to {on[-1]}" if on else "in no step"
+        raise EditError(
+            f"{which} would touch nothing in steps {steps}: the adapter is on {told} "
+            f"(adapter.scale={adapter.scale}, adapter.window={list(adapter.window)})"
+        )
+
+
+def check_rows(edits: Sequence[Wanted], samples: int, batch_size: int) -> None:
+    """Raise EditError where a batch of the run lacks a row that an edit names."""
+    sizes = {min(batch_size, samples), samples % batch_size or batch_size}
+    for index, wanted in enumerate(edits):
+        one, size = wanted.edit(), min(sizes)
+        rows = range(size) if one.rows is None else one.rows
+        if max(rows) >= size:
+            raise EditError(
+                f"edits[{index}]: there is no row {max(rows)} in a batch of {size} ({samples} samples, "
+                f"batch_size={batch_size})"
+            )
+        for each in sizes:
+            one.operation.check_rows(range(each) if one.rows is None else one.rows, each)
