@@ -9,6 +9,7 @@ import xarray as xr
 
 from stepscope.analysis.metrics import METRICS
 from stepscope.analysis.runs import MARK
+from stepscope.hooks.attributes import unpacked
 from stepscope.hooks.store import Run
 from tests.grids import values
 from tests.shell import infused, listed, tiny
@@ -57,7 +58,7 @@ def test_new_samples_stand_behind_the_old_ones_in_batches_of_their_own(grown):
     run = xr.open_zarr(grown)
     assert run.done.values.all()
     assert run.batch_size.values.tolist() == [2, 2, 1, 2, 2, 2, 2, 1]
-    assert run.attrs["configuration"]["seeds"] == [0, 1, 2, 3]
+    assert unpacked(run.attrs)["configuration"]["seeds"] == [0, 1, 2, 3]
 
 
 def test_a_new_sample_is_the_one_that_a_run_of_its_own_makes(grown, typed, tmp_path):
@@ -112,7 +113,7 @@ def test_a_face_is_added(typed, tmp_path, face):
     assert typed(infused(faces=listed(face, other), out=path)).status == 0
     run = xr.open_zarr(path)
     assert run.face.values.tolist() == ["ann", "bob"]
-    assert list(run.attrs["faces"]) == ["ann", "bob"]
+    assert list(unpacked(run.attrs)["faces"]) == ["ann", "bob"]
     np.save(other, np.ones(512, np.float32))
     assert (
         "the file of face bob was changed"
