@@ -276,6 +276,12 @@ def test_compiled_pipeline_is_refused(spoilt):
         verify(pipe, images(case, pipe))
 
 
+def test_an_adapter_that_is_off_is_no_fault():
+    case = CASES["infusenet_cfg"]
+    findings = verify(case.pipe, lambda: case(steps=2, controlnet_conditioning_scale=0.0))
+    assert [finding for finding in findings if not finding.holds] == []
+
+
 def test_command_prints_every_claim(typed):
     answer = typed(tiny(), main=main)
     assert (answer.status, answer.err) == (0, "")
