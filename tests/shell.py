@@ -78,5 +78,7 @@ def infused(backbone: str = "dev", **changed: Any) -> Words:
 def study_of(words: Words) -> Study:
     """What the entry point makes of these words."""
     with initialize_config_module("stepscope.conf", version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose("config", words), throw_on_missing=True)
+        config: Any = OmegaConf.to_container(
+            compose("config", words), resolve=True, throw_on_missing=True
+        )
     return Study.from_config(config)
