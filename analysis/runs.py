@@ -1,4 +1,4 @@
-"""Runs as analysis reads them: checked, with one line that says what is missing and what mends it."""
+"""Runs as analysis reads them: checked, with one line that names what is missing and how to fix it."""
 
 import hashlib
 import json

@@ -93,7 +93,7 @@ def entry(config_name: str, work: Work, together: Together | None = None) -> Ent
 
 
 def job(work: Callable[[], object]) -> None:
-    """Do an entry point's work; what the user can mend ends the process with one line and status 2.
+    """Do an entry point's work; a mistake that the user can fix ends the process with one line and status 2.
 
     Ctrl-C ends it with 130. Called inside Hydra's main function, which would add lines of its own
     to an exception that passes through it.

@@ -30,7 +30,7 @@ NEVER = {
     "two windows": (lambda: WRONG(SITE, OFF, steps=(0, 1), sigmas=(1, 0)), "name one of the two"),
     "a window of one": (
         lambda: WRONG(SITE, OFF, steps=(3,)),
-        r"steps=\(3,\) : name two numbers, a start and an end",
+        r"steps=\(3,\): name two numbers, a start and an end",
     ),
     "an empty window": (lambda: Edit(SITE, OFF, steps=(2, 2)), r"steps=\(2, 2\) is empty"),
     "before the run": (lambda: Edit(SITE, OFF, steps=(-1, 2)), "counted from 0"),
