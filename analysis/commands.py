@@ -125,7 +125,7 @@ def chosen_faces(given: Any, of_models: Any, *, dry: bool) -> tuple[list[str], i
     count = None
     if isinstance(given, int | float):
         if given < 1 or isinstance(given, bool | float):
-            raise StepscopeError(f"faces={given}: portraits are wanted, or a number of them")
+            raise StepscopeError(f"faces={given}: name portraits, or a number of portraits")
         count, given = given, None
     named: Any = of_models if given is None else given
     named = [named] if isinstance(named, str) else list(map(str, named or []))

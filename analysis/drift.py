@@ -64,7 +64,9 @@ def _falls(
     """Fall (face,) of each face from the peak of the other half, and both halves' peaks."""
     halves = [_mean_curve(faces[k::2]) if len(faces) > k else np.full(1, np.nan) for k in (0, 1)]
     if any(np.isnan(half).all() for half in halves):
-        raise StepscopeError("no drift: the faces that place the peak were never detected")
+        raise StepscopeError(
+            "no drift: no face was detected in the samples that determine the peak"
+        )
     peaks = np.array([int(np.nanargmax(half)) for half in halves])
     other = peaks[1 - np.arange(len(faces)) % 2]
     return faces[np.arange(len(faces)), other] - faces[:, -1], peaks

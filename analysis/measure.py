@@ -109,7 +109,7 @@ def measure_all(
         if bad:
             say(
                 f"{path}: {bad} of {recorded.sizes['sample']} samples hold numbers that are not finite "
-                "(its coordinate not_finite tells which): what is measured of those is NaN"
+                "(listed in its coordinate not_finite): their measurements are NaN"
             )
         for metric in wanted:
             measure(path, recorded, metric, say)

@@ -51,7 +51,7 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     """Do what the configuration `conf/paper.yaml` says; returns the report's path, None without.
 
     What is finished is left as it is: runs, and measurements whose inputs are the same. Raises
-    StepscopeError for what the user can mend.
+    StepscopeError for mistakes that the user can fix.
     """
     models, out = config["models"], local_path(config["out"], "out")
     for word, known in KINDS.items():

@@ -1,4 +1,4 @@
-"""Runs as analysis reads them: checked, with one line that says what is missing and what mends it."""
+"""Runs as analysis reads them: checked, with one line that names what is missing and how to fix it."""
 
 import hashlib
 import json
@@ -60,9 +60,9 @@ def open_recorded(path: str | Path) -> xr.Dataset:
 
 
 def open_run(path: str | Path) -> xr.Dataset:
-    """A finished run, with what was measured of it beside what was recorded.
+    """Open a finished run, with its measured variables beside the recorded ones.
 
-    Needs neither torch nor diffusers. Images, latents and maps stay on disk until they are asked for. A
+    Needs neither torch nor diffusers. Images, latents and maps stay on disk until they are used. A
     metric of which a sample is not measured yet is left out. Raises RunError for what is not a run, is
     unfinished, damaged, or of a schema that is not read.
     """

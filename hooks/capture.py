@@ -12,13 +12,13 @@ MOST_MASSIVE = 64
 
 @dataclass(frozen=True)
 class Capture:
-    """What is recorded of each sample; latents, x0 estimates, timings and the image always are.
+    """Choose what a run stores; it always stores latents, x0 estimates, timings and the image.
 
-    level: `norms` keeps one number per block, stream and step; `tokens` keeps a map over the image
-        tokens besides; `full` keeps the whole tensors of `sites` besides the norms.
+    level: `norms` keeps one number per block, stream and step; `tokens` also keeps a map over the
+        image tokens; `full` also keeps the full tensors of `sites`.
     velocity: keep the denoiser's raw output of every branch.
     sites: shell-style patterns of site names (`double.*.attention.image`), for level `full`.
-    massive: how many channels `residual_norm_without_massive` leaves out, those of the most energy;
+    massive: number of channels with the most energy that `residual_norm_without_massive` leaves out;
         0 to 64.
     """
 

@@ -162,8 +162,8 @@ class _Source:
             if source.calling and denoiser_of(source.pipe) is denoiser_of(self.pipe):
                 name, network = type(source.pipe).__name__, type(denoiser_of(self.pipe)).__name__
                 raise UnsupportedPipelineError(
-                    f"another call of a recorded {name} runs the {network} now, and which passes are "
-                    "whose is not known: make recorded calls one after the other"
+                    f"another call of a recorded {name} is running the {network}, and the passes of the "
+                    "two calls cannot be distinguished: make recorded calls one after the other"
                 )
 
     def _call(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -5,19 +5,19 @@ from collections.abc import Iterable
 
 
 class StepscopeError(Exception):
-    """A mistake or a shortage that the user can mend; its message is the whole story."""
+    """A mistake or a shortage that the user can fix; its message says how, without a traceback."""
 
 
 class UnsupportedPipelineError(StepscopeError):
-    """The pipeline, its scheduler or its compiled state cannot be recorded truthfully."""
+    """The pipeline, its scheduler or its compiled state cannot be recorded correctly."""
 
 
 class RunError(StepscopeError):
-    """The Zarr run on disk is not the one that was asked for, or is damaged."""
+    """The Zarr run on disk does not fit the request, or is damaged."""
 
 
 class RunExistsError(RunError):
-    """Something stands where a new run was to be made."""
+    """The path of a new run already exists."""
 
 
 class UnsupportedPathError(StepscopeError):
@@ -25,11 +25,11 @@ class UnsupportedPathError(StepscopeError):
 
 
 class EditError(StepscopeError):
-    """An edit that touches nothing, or does not fit the call that it is to change."""
+    """An edit that changes nothing, or does not fit the call."""
 
 
 class StepscopeWarning(UserWarning):
-    """Something was not recorded, or is not a finite number, and the pipeline's own work goes on."""
+    """Something was not recorded, or is NaN or infinite; the pipeline's call continues."""
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:

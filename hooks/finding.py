@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """One claim that was checked: whether it holds, and what was measured."""
+    """The result of one check: the claim, whether it holds, and the measured values."""
 
     claim: str
     holds: bool

@@ -1,4 +1,4 @@
-"""Whether a call fits the run that it is to be added to, asked before its steps are paid for.
+"""Whether a call fits its run, checked before its steps are computed.
 
 A run that is not made yet (None) fits every call.
 """

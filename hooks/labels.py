@@ -175,7 +175,7 @@ def check_labels(
             )
         if name.casefold() in others:
             raise RunError(
-                f"label {name!r}: {where} has {others[name.casefold()]!r} for another thing"
+                f"label {name!r}: {where} already uses {others[name.casefold()]!r} for another variable"
             )
         others[name.casefold()] = name
     for label in labels:

@@ -66,12 +66,13 @@ class Lock:
 def alone(path: Path, what: str) -> Iterator[None]:
     """Hold the lock of a file for as long as the `with`.
 
-    Raises RunError if it is not to be had within `WAIT` seconds, with who holds it and the file.
+    Raises RunError if another process holds it for more than `WAIT` seconds; the message names the process
+    and the file.
     """
     lock = Lock(path)
     if not lock.take(WAIT):
         raise RunError(
-            f"{what} is held by {lock.holder()}, for more than {WAIT:.0f} s: wait until that ends; if "
+            f"{what} is held by {lock.holder()}, for more than {WAIT:.0f} s: wait until it ends; if "
             f"there is no such process, remove {path}"
         )
     try:

@@ -1,4 +1,4 @@
-"""What the caller told of the next call's samples, before it was made."""
+"""Labels, places and extra variables that the caller gives for the samples of the next call."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from stepscope.hooks.labels import Label
 
 @dataclass(frozen=True)
 class NextCall:
-    """labels: of each sample, None where nothing was told. places: each sample's in the run; None is not
+    """labels: of each sample, None if the caller gave none. places: each sample's in the run; None is not
     kept. face_seconds: NaN where not measured. extras: further variables of each sample."""
 
     labels: Sequence[Label] | None = None
@@ -20,10 +20,10 @@ class NextCall:
     extras: Sequence[Mapping[str, np.ndarray]] | None = None
 
     def check_counts(self, samples: int) -> None:
-        """Raise RunError where something was told of another number of samples than the call makes."""
-        for told, said in ((self.labels, "label()"), (self.places, "place()")):
-            if told is not None and len(told) != samples:
-                raise RunError(f"{said} named {len(told)} samples and the call makes {samples}")
+        """Raise RunError if the caller described another number of samples than the call makes."""
+        for given, method in ((self.labels, "label()"), (self.places, "place()")):
+            if given is not None and len(given) != samples:
+                raise RunError(f"{method} named {len(given)} samples and the call makes {samples}")
 
     def over(self, seen: Sequence[Label]) -> list[Label]:
         """The labels of what was seen with the caller's own words over them."""

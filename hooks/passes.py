@@ -12,14 +12,14 @@ from stepscope.hooks.errors import UnsupportedPipelineError
 def check_called(pipe: Any, denoiser: nn.Module, what: str = "recording") -> None:
     """Raise UnsupportedPipelineError where the denoiser runs outside of a call of a watched pipeline.
 
-    what: it is that watches, for the message.
+    what: names the observer in the message, `recording` or `edit`.
     """
     if not is_called(denoiser):
         done = {"recording": ("recorded", "record"), "edit": ("edited", "edit")}[what]
         raise UnsupportedPipelineError(
             f"the {type(denoiser).__name__} of this {what} was run outside of a call of the {done[0]} "
-            f"{type(pipe).__name__}, whose steps nothing counts: call the pipeline, or {done[1]} the "
-            "one that is called"
+            f"{type(pipe).__name__}, where steps cannot be counted: call this pipeline, or {done[1]} "
+            "the pipeline that you call"
         )
 
 

@@ -102,8 +102,8 @@ class _Unpickled:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise UnsupportedPipelineError(
-            f"a {self.name} under `record` cannot be pickled, for the hooks within it are this process's "
-            "own: pickle it before the `with` or after it"
+            f"a {self.name} under `record` cannot be pickled, because its hooks belong to this process: "
+            "pickle it before or after the `with`"
         )
 
 

@@ -33,7 +33,7 @@ def photos_of(faces: Faces) -> dict[str, str]:
             raise StepscopeError(f"faces: {str(photo)!r} is no picture") from error
         if name in found:
             raise StepscopeError(
-                f"faces: two photos are named {name!r}: name each person, faces={{NAME: PHOTO}}"
+                f"faces: two photos are named {name!r}: give each person a name, faces={{NAME: PHOTO}}"
             )
         found[name] = str(place.absolute())
     return found

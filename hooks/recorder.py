@@ -21,20 +21,20 @@ def record(
 ) -> Iterator[Recording]:
     """Record every call of a diffusers pipeline into a Zarr run, for as long as the `with` lasts.
 
-    pipe: a pipeline whose denoiser is a FLUX transformer or a U-Net. Its outputs are bit for bit
-        those without recording, and afterwards it is as it was.
+    pipe: a pipeline whose denoiser is a FLUX transformer or a U-Net. Recording does not change
+        a bit of its outputs, and afterwards the pipeline is restored.
     out: path of the run, which is made or added to; or a `Run` that has places for the samples.
     capture: what to keep; latents, x0, norms, timings and the image by default.
-    faces: photos of the people whom the images should show, by name or named by their files: what
-        `stepscope measure` measures identity against. One is every sample's; where there are more,
-        each call's samples are labelled with a name, `recording.label([{"face": NAME}])`.
+    faces: photos of the people that the images should show, as {name: photo} or a list of files. They
+        are the references for identity in `stepscope measure`. One photo applies to every sample; with
+        several, label each call's samples with a name, `recording.label([{"face": NAME}])`.
 
-    Raises UnsupportedPipelineError, here or before a call's first step, for what cannot be recorded
-    truthfully, and RunError for a run that the call does not fit. After its first step a call is not
-    stopped: samples are written on a thread of their own, and an error of the disk, or another that costs
-    the record, is raised where a later call begins, or on leaving. After any exception the hooks are gone
-    and the samples finished so far are readable. Warns (StepscopeWarning) where nothing was recorded, and
-    where a sample holds numbers that are not finite: the coordinate `not_finite` says which.
+    Raises UnsupportedPipelineError, here or before a call's first step, for a pipeline that cannot be
+    recorded correctly, and RunError if the call does not fit the run. After its first step a call is not
+    stopped: another thread writes the samples, and a later error (such as a full disk) is raised when the
+    next call begins or when the `with` ends. After any exception the hooks are removed and the finished
+    samples are readable. Warns (StepscopeWarning) if nothing was recorded, and if a sample holds NaN or
+    infinite numbers: the coordinate `not_finite` names the variables.
     """
     refuse(pipe)
     capture, photos = capture or Capture(), photos_of(faces)

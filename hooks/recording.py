@@ -40,8 +40,8 @@ from stepscope.hooks.texts import Texts
 class Recording:
     """A pipeline under hooks; what `record` yields.
 
-    Call the pipeline as usual: each call adds its batch to the run. `place` says beforehand which
-    samples of a run the next call makes; `label` what its samples are.
+    Call the pipeline as usual: each call adds its batch to the run. Before a call, `place` says which
+    samples of a run the next call makes, and `label` describes its samples.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Recording:
         self._lost: Exception | None = None
 
     def label(self, labels: Sequence[Label]) -> None:
-        """What the next call's samples are: for each a mapping of names to JSON values.
+        """Label the samples of the next call: one mapping of names to JSON values for each.
 
         face, prompt, seed and the like are coordinates that every run has; any other name becomes a
         coordinate of its own. Without it, prompt and seed are those that the pipeline was seen to use.
@@ -78,9 +78,9 @@ class Recording:
         face_seconds: float = float("nan"),
         extras: Sequence[Mapping[str, np.ndarray]] | None = None,
     ) -> None:
-        """Which samples of the run the next call makes, in batch order; None is not kept.
+        """Name the run's samples that the next call makes, in batch order; None stores no sample.
 
-        face_seconds: what finding and embedding the batch's faces took, for `stage_seconds`.
+        face_seconds: the time for finding and embedding the batch's faces, for `stage_seconds`.
         extras: further variables of each sample, declared in the run's layout.
         """
         self._next = NextCall(self._next.labels, samples, face_seconds, extras)
@@ -94,7 +94,7 @@ class Recording:
         refuse(self.pipe)
         if denoiser_of(self.pipe) is not self._denoiser:
             raise UnsupportedPipelineError(
-                "the pipeline's denoiser was replaced after recording began: record it anew"
+                "the pipeline's denoiser was replaced after recording began: enter `record` again"
             )
         self._adapters = active_adapters(self.pipe)
         about = provenance(self.pipe, self.capture, of_models(self.pipe))
@@ -107,8 +107,8 @@ class Recording:
         self._sink.check_labels(labels)  # again: earlier calls are written by now
         if len(self.photos) > 1 and not any(label.get("face") for label in labels):
             warnings.warn(
-                f"faces names {len(self.photos)} people, and this call says of no sample whom it shows: "
-                "recording.label([{'face': NAME}, ...]) before the call",
+                f"faces names {len(self.photos)} people, and no sample of this call has a face: call "
+                "recording.label([{'face': NAME}, ...]) before the pipeline",
                 StepscopeWarning,
                 stacklevel=5,
             )
@@ -169,8 +169,8 @@ class Recording:
         tokens = self.parts.denoiser.passes[step, 0].tokens
         if tick.before.ndim == 3 and tick.before.shape[1] != tokens.image:
             raise UnsupportedPipelineError(
-                f"the scheduler steps {tick.before.shape[1]} tokens and {tokens.image} of the "
-                "denoiser's are the noisy image's: the others are not known"
+                f"the scheduler steps {tick.before.shape[1]} tokens, but only {tokens.image} tokens of "
+                "the denoiser belong to the noisy image: the meaning of the others is unknown"
             )
         if step == 0:
             self._check_fit(tick)

@@ -84,8 +84,8 @@ def branches_of(pipe: Any, family: Family) -> Branches:
     if not of_diffusers or name not in family.pipelines:
         raise UnsupportedPipelineError(
             f"cannot record {type(pipe).__name__}: it has a denoising loop of its own "
-            f"({name}.__call__), and nothing tells which of the denoiser's passes are the prompt's. "
-            "hooks.register_pipeline tells it"
+            f"({name}.__call__), and stepscope does not know which branch each denoiser pass computes. "
+            "stepscope.register_pipeline names the branches"
         )
     return family.pipelines[name]
 
@@ -109,7 +109,7 @@ def parts_of(
     if names is None:
         raise UnsupportedPipelineError(
             f"pass {nth + 1} of step {step} of {type(pipe).__name__} has {rows} samples "
-            f"for {batch} latents: which of them are the prompt's is not known"
+            f"for {batch} latents: stepscope does not know which samples belong to which branch"
         )
     return names
 
@@ -120,7 +120,7 @@ def _check_network(pipe: Any) -> None:
         return
     if hasattr(network, "nets"):
         raise UnsupportedPipelineError(
-            f"what each network of its {type(network).__name__} adds is not told apart. Give the "
+            f"what each network of its {type(network).__name__} adds cannot be separated. Give the "
             "pipeline one ControlNet"
         )
     family_of(network)
@@ -136,8 +136,8 @@ def _check_not_compiled(part: str, model: nn.Module) -> None:
         if whole or module._compiled_call_impl is not None:
             where = f"{part}.{name}" if name else part
             raise UnsupportedPipelineError(
-                f"pipe.{where} is compiled, and hooks inside it may stay silent: record a pipeline that is "
-                "not, and compile it after the `with`"
+                f"pipe.{where} is compiled, and hooks inside a compiled network may not run: record the "
+                "pipeline before you compile it"
             )
 
 
@@ -145,7 +145,7 @@ def _check_not_parallel(part: str, model: nn.Module) -> None:
     if getattr(model, "_parallel_config", None) is not None:
         raise UnsupportedPipelineError(
             f"pipe.{part} runs in parallel (enable_parallelism): each process has a part of the tokens "
-            "or channels, and a norm over a part is no norm of the whole"
+            "or channels, so norms over all of them cannot be computed"
         )
 
 
@@ -156,7 +156,7 @@ def _check_no_cache(part: str, model: nn.Module) -> None:
         if found:
             where = f"{part}.{name}" if name else part
             raise UnsupportedPipelineError(
-                f"pipe.{where} has diffusers' hook {found[0]!r}: under it blocks hand on values of "
-                f"earlier steps, or are skipped, and would be recorded as if computed. "
+                f"pipe.{where} has diffusers' hook {found[0]!r}: with it, blocks return values of "
+                f"earlier steps or are skipped, and these would be recorded as if computed. "
                 f"pipe.{part}.disable_cache() turns a cache off"
             )

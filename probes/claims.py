@@ -30,7 +30,7 @@ class Claims:
         self._held.clear()
 
     def each(self, batches: Sequence[Batch]) -> Iterator[Batch]:
-        """Those that are to be had, each claimed before it is given.
+        """Those that are available, each claimed before it is given.
 
         One that another process makes is asked for again at the end: that process may have died.
         """

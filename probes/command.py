@@ -93,7 +93,7 @@ def entry(config_name: str, work: Work, together: Together | None = None) -> Ent
 
 
 def job(work: Callable[[], object]) -> None:
-    """Do an entry point's work; what the user can mend ends the process with one line and status 2.
+    """Run an entry point; a mistake that the user can fix ends the process with one line, status 2.
 
     Ctrl-C ends it with 130. Called inside Hydra's main function, which would add lines of its own
     to an exception that passes through it.
@@ -111,7 +111,7 @@ def job(work: Callable[[], object]) -> None:
 
 
 def mistake(error: Exception) -> str | None:
-    """What the user can mend about an error, in one line; None for a fault of ours."""
+    """How the user can fix an error, in one line; None for a fault of ours."""
     if isinstance(error, StepscopeError):
         return str(error)
     if isinstance(error, COMPOSING):  # or a value that only a resolved configuration misses

@@ -54,7 +54,7 @@ def load_control(study: Study, finder: Finder) -> Control:
         keypoints, found = finder.find(np.asarray(photo)[:, :, ::-1].copy(), name)
     except FaceError as error:
         raise StepscopeError(
-            f"{error}: name a photo with a face, or control_image_kind=keypoints for a drawing of them"
+            f"{error}: name a photo with a face, or control_image_kind=keypoints for a drawing of keypoints"
         ) from error
     return Control(drawn(keypoints, size), found)
 

@@ -181,7 +181,7 @@ def make(member: Member, where: str) -> None:
 
 
 def with_mistakes(member: Member, work: Callable[[], object]) -> None:
-    """Do it; what the user can mend is kept. Raises faults of ours."""
+    """Run the member; keep an error that the user can fix, and raise any other."""
     try:
         work()
     except Exception as error:

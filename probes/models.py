@@ -86,7 +86,7 @@ def load(
     """Load what the study needs, the smallest first.
 
     files: of the faces, by name; samples: cells in the grid.
-    Raises StepscopeError for weights, faces, pictures and latents that are not to be had.
+    Raises StepscopeError for weights, faces, pictures and latents that are missing.
     """
     device = backbones.pick_device(study.device)
     given = study.initial_latents

@@ -154,7 +154,7 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
     white = next((white for white in whites if high <= (1 + over) * white), None)
     if white is None or not low >= -over * white:
         raise PictureError(
-            f"{name} holds numbers from {low:g} to {high:g}, which are no grey: save it with 8 bits"
+            f"{name} holds numbers from {low:g} to {high:g}, which are not grey levels: save it with 8 bits"
         )
     return Image.fromarray((values.clip(0, white) * (255 / white)).round().astype(np.uint8))
 

@@ -37,7 +37,7 @@ class DiskError(StepscopeError):
 def outline(study: Study) -> Layout:
     """The layout of the study's run, from configurations alone: no weights are downloaded.
 
-    Raises WeightsError if one is not to be had.
+    Raises WeightsError if one is unavailable.
     """
     what = f"backbone {study.backbone.name}"
     path = folder(study.backbone.path, what, ["*.json", "**/*.json"])

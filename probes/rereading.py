@@ -208,7 +208,7 @@ def study_of(config: Mapping[str, Any], places: Mapping[str, str]) -> Study:
     """The study of a run's recorded configuration. Raises StepscopeError for an unknown place."""
     if config.get("edits"):
         raise StepscopeError(
-            "it was recorded with edits, which a reading of its latents does not make: read a run without"
+            "it was recorded with edits, which reread does not apply: name a run without edits"
         )
     values = {"record" if key == "capture" else key: value for key, value in config.items()}
     if values.get("adapter") is None:

@@ -42,7 +42,7 @@ def run(study: Study, say: Say = print) -> Path:
     """Record the study's grid into its run and return the run's path.
 
     A finished run is left as it is; an unfinished one is continued, and one of fewer samples is added to;
-    `study.dry` stops after the plan. Raises StepscopeError for whatever the user can mend.
+    `study.dry` stops after the plan. Raises StepscopeError for mistakes that the user can fix.
     """
     files = face_files(study.faces)
     cells = grid.cells(list(files), prompts_of(study), study.seeds)

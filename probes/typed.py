@@ -80,7 +80,7 @@ def _sort(words: Sequence[str], config_name: str, keys: set[str]) -> _Sorted:
             found.overrides.append("dry=true")
         elif name == "--reference" and "references" in keys:
             if not sign and not left:
-                raise StepscopeError("--reference names nobody: --reference NAME=PHOTO")
+                raise StepscopeError("--reference has no name: --reference NAME=PHOTO")
             found.photos.append(value if sign else left.pop(0))
         elif name in VALUED:
             found.options += [word] if sign or not left else [word, left.pop(0)]

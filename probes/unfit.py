@@ -41,8 +41,8 @@ def _check_adapter_on(
 ) -> None:
     if one.branch == "negative":
         raise EditError(
-            f"{which} would touch nothing: the negative pass is given nothing of {adapter.name}, as "
-            "InfiniteYou has it"
+            f"{which} would touch nothing: {adapter.name} does not run in the negative pass, as in "
+            "InfiniteYou"
         )
     if not inside & {*on}:
         steps = f"{min(inside)} to {max(inside)}"

@@ -1,4 +1,4 @@
-"""Settings of plain values, checked against their types; a wrong one is told in a user's words."""
+"""Settings of plain values, checked against their types; an error quotes the user's words."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -31,10 +31,10 @@ def checked(kind: type[Made], values: Mapping[str, Any]) -> Made:
     try:
         return TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
-        raise StepscopeError(told(error.errors()[0])) from error
+        raise StepscopeError(message_of(error.errors()[0])) from error
 
 
-def told(error: ErrorDetails) -> str:
+def message_of(error: ErrorDetails) -> str:
     """One of pydantic's errors in one line, which begins with the key and what it was given."""
     parts = [str(part) for part in error["loc"]]
     key = ".".join(part for part in parts if not part.startswith(("function-", "constrained-")))

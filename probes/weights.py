@@ -1,4 +1,4 @@
-"""Where weights come from, what identifies them, and what to do when they are not to be had."""
+"""Where weights come from, what identifies them, and what to do when they are missing."""
 
 import glob
 import hashlib
@@ -43,7 +43,7 @@ def explained(path: str, what: str) -> Iterator[None]:
 
 
 def _by_the_hub(error: BaseException | None, path: str) -> str | None:
-    """What is to be done about an error of the hub; None for any other error."""
+    """How to fix an error of the hub; None for any other error."""
     if isinstance(error, hub.GatedRepoError):
         page = f"its page on the hub ({path})"
         return f"is gated: accept its licence on {page}, then `hf auth login`"
@@ -100,7 +100,7 @@ def check_same_layout(path: Path, what: str, parts: Sequence[str]) -> None:
     lost = [part for part in parts if not (path / part).is_dir()]
     if lost:
         raise WeightsError(
-            f"{what}: no {lost[0]}/ in {str(path)!r}: a FLUX folder in diffusers' layout is wanted"
+            f"{what}: no {lost[0]}/ in {str(path)!r}: name a FLUX folder in diffusers' layout"
         )
 
 

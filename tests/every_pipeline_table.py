@@ -11,16 +11,16 @@ from tests.every_pipeline_outcome import Outcome, entry, outcome
 
 HEAD = """# Pipeline classes
 
-Every class of diffusers 0.42 that runs a FLUX transformer or a U-Net of Stable Diffusion, as its source
-annotates them. `record` either takes a class, and then every number that it stores is right, or refuses it
-when recording begins, before a step is paid for. Each row is the outcome of recording a tiny random
-pipeline of the class, every number of it compared with plain torch hooks (`tests/test_every_pipeline.py`):
-guided where the class can be, perturbed where it can be, two images of two prompts.
-This file is made by `python -m tests.every_pipeline --into docs/pipelines.md`.
+This table lists every class of diffusers 0.42 whose source annotates a FLUX transformer or a U-Net of
+Stable Diffusion. `record` either accepts a class, and then every number that it stores is right, or refuses
+it when recording begins, before the first step. For each row, a test records a tiny random pipeline of the
+class and compares every number with plain torch hooks (`tests/test_every_pipeline.py`). The call makes two
+images of two prompts, with guidance and perturbation where the class supports them.
+`python -m tests.every_pipeline --into docs/pipelines.md` makes this file.
 
 A branch that did not run at a step is NaN there: without classifier-free guidance, or after a callback
-has ended it, there is no negative branch. A stream that a call does not have is NaN or left out. Where
-FLUX is given embeddings whose tokens were not seen, `text` and `padding` are NaN.
+has ended it, there is no negative branch. A stream that a call does not have is NaN or absent. If FLUX
+receives prompt embeddings that were made before recording began, `text` and `padding` are NaN.
 """
 
 

@@ -86,7 +86,7 @@ def test_a_photo_without_a_face_is_told_with_both_cures(typed, tmp_path, face):
     assert answer.status == 2
     assert answer.line == (
         "no face found in control_image 'drawn.png' (detection sizes tried: 640, 320, 160): name a photo "
-        "with a face, or control_image_kind=keypoints for a drawing of them"
+        "with a face, or control_image_kind=keypoints for a drawing of keypoints"
     )
     assert not (tmp_path / "run.zarr").exists()
 

@@ -30,7 +30,7 @@ NEVER = {
     "two windows": (lambda: WRONG(SITE, OFF, steps=(0, 1), sigmas=(1, 0)), "name one of the two"),
     "a window of one": (
         lambda: WRONG(SITE, OFF, steps=(3,)),
-        r"steps=\(3,\) is a start and an end",
+        r"steps=\(3,\): name two numbers, a start and an end",
     ),
     "an empty window": (lambda: Edit(SITE, OFF, steps=(2, 2)), r"steps=\(2, 2\) is empty"),
     "before the run": (lambda: Edit(SITE, OFF, steps=(-1, 2)), "counted from 0"),
@@ -109,13 +109,13 @@ CALL: dict[str, tuple[str, Edit, str, dict[str, Any]]] = {
     "no negative": (
         "flux",
         Edit(SITE, OFF, branch="negative"),
-        "no pass of this call is of the branch 'negative'; it runs positive",
+        "this call has no pass of the branch 'negative'; it runs positive",
         {},
     ),
     "no guidance": (
         "sd_cfg",
         Edit("mid.00.00.attention.image", OFF, branch="negative"),
-        "no pass of this call is of the branch 'negative'",
+        "this call has no pass of the branch 'negative'",
         {"guidance_scale": 1.0},
     ),
     "an adapter at scale 0": (
@@ -175,7 +175,7 @@ def test_texts_of_other_lengths_are_not_swapped_token_by_token():
     case, site = CASES["flux"], "double.01.attention.text"
     prompts = ["a man", PROMPT]
     with edit(case.pipe, Edit(site, Swap((1, 0)), tokens="text")):
-        with pytest.raises(EditError, match="rows whose texts are as long"):
+        with pytest.raises(EditError, match="rows whose texts have equal length"):
             case(**PAIR, prompt=prompts)
     with edit(case.pipe, Edit(site, Swap((1, 0)))):
         case(**PAIR, prompt=prompts)
@@ -227,7 +227,9 @@ def transplant(name: str, one: Edit, **call: Any) -> str:
 def test_a_transplant_from_another_run_than_fits_is_refused(whole, tmp_path):
     own, other = Swap(whole, 0), "double.02.attention.image"
     said = {
-        "does not keep double.02.attention.image whole": transplant("flux", Edit(other, own)),
+        "does not store the full tensor of double.02.attention.image": transplant(
+            "flux", Edit(other, own)
+        ),
         "no finished sample 5: there are 2, 0 to 1": transplant("flux", Edit(SITE, Swap(whole, 5))),
         "has no branch 'negative'; it has positive": transplant(
             "flux", Edit(SITE, own, branch="negative")

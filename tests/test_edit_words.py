@@ -147,7 +147,7 @@ def test_words_that_cannot_fit_are_refused_before_models_load(
         (
             {"true_cfg": 2, "negative_prompt": "sketch"},
             ", branch: negative",
-            "as InfiniteYou has it",
+            "as in InfiniteYou",
         ),
         (
             {"adapter__window": "[0,0.5]", "steps": 4},

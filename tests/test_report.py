@@ -62,8 +62,9 @@ def test_the_table_says_what_each_question_is_held_against_and_which_decide() ->
 
 def test_the_page_begins_with_verdicts_and_both_tables(tmp_path: Path) -> None:
     page = report.write(tmp_path / "r.html", MIXED.evidence(), [], title="t").read_text()
-    words = ["<td>Early window</td>", "<h2>What would change our mind", "<h2>What a careful measurement",
-             "<h2>The numbers behind", "<h2>How many intervals", "<h2>The runs</h2>"]  # fmt: skip
+    words = ["<td>Early window</td>", "<h2>Every question of the verdicts",
+             "<h2>Confounders of the comparison", "<h2>The numbers behind",
+             "<h2>How many intervals", "<h2>The runs</h2>"]  # fmt: skip
     places = [page.index(word) for word in words]
     assert places == sorted(places)
     assert "Contradicted when read as: carried by the latents, committed" in page

@@ -33,7 +33,7 @@ def parser(program: str) -> argparse.ArgumentParser:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the command; returns the process's exit status: 0, or 2 for what the user can mend.
+    """Run the command; returns the process's exit status: 0, or 2 for mistakes that the user can fix.
 
     words: those of the process if None.
     """

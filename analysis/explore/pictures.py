@@ -70,7 +70,7 @@ def frames(source: Source, sample: int, largest: int = LARGEST) -> list[bytes]:
 
 
 def face(source: Source, sample: int) -> np.ndarray | None:
-    """The aligned reference face (row, column, rgb) of whom the sample should show; None without one."""
+    """The aligned reference face (row, column, rgb) of the sample; None without one."""
     contents = source.contents()
     for group in (contents.recorded, contents.measured):
         if "face_crop" in group:

@@ -3,7 +3,7 @@
 Above, the pipeline with what stays (grey) and what is replaced (outlined); adapter and recogniser
 are the same frozen files in both runs where their hashes are equal, and the hash is printed.
 Below, every setting in which the two runs' resolved configurations differ, read from the runs; all
-other settings are equal. Numbers of samples in a batch and places on disk are left out.
+other settings are equal. Batch sizes and paths are left out.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What the figures are drawn with: curves with bands, points with bars, heatmaps, pictures."""
+"""Drawing functions of the figures: curves with bands, points with bars, heatmaps, pictures."""
 
 import textwrap
 from collections.abc import Sequence

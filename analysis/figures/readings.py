@@ -1,4 +1,4 @@
-"""What identity figures share: the three curves, the blur null, chance and ceiling, and an axis between."""
+"""Shared parts of identity figures: three curves, the blur null, chance and ceiling, and their axis."""
 
 from typing import Any, Literal
 

@@ -1,4 +1,4 @@
-"""How every figure looks: sizes, type, colours that differ in grey, and the files that it is saved to."""
+"""The style of all figures: sizes, fonts, colours that differ in grey, and the files of a saved figure."""
 
 import textwrap
 from collections.abc import Iterator, Sequence

@@ -71,7 +71,7 @@ def library() -> Any:
     except (ImportError, RuntimeError) as error:
         raise WeightsError(
             "lpips needs the packages lpips and torchvision (of your torch's build): pip install lpips "
-            f"torchvision, or leave it out, dinov2 needs neither ({first_line(error)})"
+            f"torchvision, or use dinov2, which needs neither ({first_line(error)})"
         ) from error
 
 

@@ -35,7 +35,7 @@ class Quantity:
 
 
 class Metric(ABC):
-    """One metric: frozen fields for its parameters, the work in `__call__`, nothing else remembered.
+    """One metric: frozen fields hold its parameters, `__call__` computes the values, and it keeps no state.
 
     name: in the list and on the command line. reads: variables of the run, recorded or measured by
     another metric, that the call needs. revision: raised when the code's values change. whole: a
@@ -57,7 +57,7 @@ class Metric(ABC):
 
     @abstractmethod
     def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
-        """What is written for a run, by variable."""
+        """The variables that the metric writes for a run, by name."""
 
     @abstractmethod
     def settings(self, run: xr.Dataset) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Metric(ABC):
         """
 
     def load(self, run: xr.Dataset) -> None:
-        """Load and keep the models that the call needs. Raises WeightsError for what is not whole."""
+        """Load and keep the models that the call needs. Raises WeightsError for incomplete models."""
         return
 
     @abstractmethod

@@ -4,13 +4,13 @@ Means over faces of the means of their samples, with intervals clustered by face
 minus baseline in the same face, prompt and seed. d_z: effect over the standard deviation of one
 pair's difference, with the bounds that the t test beside it implies. Pairs needed: to see a
 difference of 0.028 (the paper's) with power 0.8, by the deviation between faces found here and as
-many cells a face; in brackets by the ends of the 80% interval of that deviation: a plan wants the
-upper one. A recogniser marked "conditions" feeds the adapter: its similarity is circular. The share
+many cells a face; in brackets, for both ends of the 80% interval of that deviation: plan with the
+upper end. A recogniser marked "conditions" feeds the adapter: its similarity is circular. The share
 of the way is the judge's, from another person's reference (0) to the same person's other photos
 (1). Seconds an image: a pipeline call's wall time over its batch size, mean over calls of one batch
-size without the cold first one, with Student's interval for as many free calls as they are worth
-where neighbouring ones go together; in place of the difference how many times faster, the ratio of
-the two means with Fieller's interval, none where a run has one such call.
+size without the first (cold) call, with Student's interval at the effective number of independent
+calls. The column of the difference gives the speed-up: the ratio of the two means with Fieller's
+interval, or none if a run has only one such call.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,6 +1,6 @@
-"""What a careful measurement has to keep apart: each confounder and its control, read from the runs.
+"""Confounders of the comparison, and the control of each, read from the runs.
 
-*In part*: the runs control it only partly; the last column says what would control it.
+*In part*: the runs control it only partly; the last column names the missing control.
 """
 
 from collections.abc import Callable, Sequence

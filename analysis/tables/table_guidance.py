@@ -5,7 +5,7 @@ negative pass; InfuseNet's own stays at its published 1. Similarity of the final
 judge, mean over faces with its interval; SD over seeds: standard deviation within a face and a
 prompt; difference: against the backbone's first row, paired by face, prompt and seed. Seconds an
 image: wall time of a pipeline call over its batch size, mean over calls of one batch size without the
-cold first one.
+first (cold) call.
 """
 
 import numpy as np

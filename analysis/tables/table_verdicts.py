@@ -1,4 +1,4 @@
-"""What would change our mind: every question, with its rule, its control and its estimate.
+"""Every question of the verdicts, with its rule, its control and its estimate.
 
 A question's verdict is its rule applied to its estimate; a claim's verdict follows from its
 pre-specified questions. Intervals are over faces and are not adjusted for their number; the next

@@ -54,7 +54,7 @@ class Donor:
                 )
             told = nearest(site, kept) if kept else "it keeps none"
             raise EditError(
-                f"{self.path} does not keep {site} whole; {told}. "
+                f"{self.path} does not store the full tensor of {site}; {told}. "
                 f"record(pipe, path, Capture('full', sites=({site!r},))) keeps it"
             )
         branches = [str(name) for name in self._run["branch"].values]

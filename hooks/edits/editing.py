@@ -61,7 +61,7 @@ class Editing:
         check_edit(self.pipe)
         if denoiser_of(self.pipe) is not self._denoiser:
             raise UnsupportedPipelineError(
-                "the pipeline's denoiser was replaced after editing began: edit it anew"
+                "the pipeline's denoiser was replaced after editing began: enter `edit` again"
             )
         sites = Sites.of_pipe(self.pipe)
         for target in self.targets:
@@ -131,7 +131,7 @@ class Editing:
         rows, batch = len(latents), self._batch
         if batch is None:
             raise UnsupportedPipelineError(
-                f"cannot edit {type(self.pipe).__name__}: how many samples its batch has is not known"
+                f"cannot edit {type(self.pipe).__name__}: the number of samples in its batch is unknown"
             )
         place = self._clock.step, self._clock.nth
         parts = parts_of(self.pipe, self._branches, self._arguments, place, rows, batch)

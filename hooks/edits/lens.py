@@ -40,7 +40,7 @@ def copied(tensor: torch.Tensor) -> torch.Tensor:
 def change(now: Now, edit: Edit, stream: torch.Tensor, at: Callable[[str], At], kind: str) -> bool:
     """Make an edit to a stream (row of the pass, token, channel), in place; whether it touched any.
 
-    at: of a branch, what the operation is told, besides rows and tokens. kind: the stream's name.
+    at: the operation's context for a branch, without rows and tokens. kind: the stream's name.
     """
     touched = False
     for part, branch in enumerate(now.parts):
@@ -71,8 +71,8 @@ def _write(
     if not isinstance(made, torch.Tensor) or made.shape != values.shape:
         got = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
         raise EditError(
-            f"the operation at {told.site} was given {tuple(values.shape)} and made {got}: values of the "
-            "same shape are asked for"
+            f"the operation at {told.site} was given {tuple(values.shape)} and made {got}: return values "
+            "of the same shape"
         )
     if isinstance(tokens, slice):
         whole[index, tokens] = made.to(whole)
@@ -129,8 +129,6 @@ def check_tokens(now: Now, edit: Edit, site: str, kind: str, count: int) -> None
         told = (
             f"it has {' and '.join(kinds)}"
             if kinds
-            else (
-                "which of its tokens are padding is not known, since the prompt was given as embeddings"
-            )
+            else ("the prompt was given as embeddings, so its padding tokens are unknown")
         )
         raise EditError(f"{site} has no tokens of {edit.tokens!r}: {told}")

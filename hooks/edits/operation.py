@@ -10,7 +10,7 @@ from stepscope.hooks.edits.donor import Donor
 
 
 class At(NamedTuple):
-    """Where the values stand that an operation is given: what the clock knows, and the batch around them.
+    """The context of an operation's values: site, step, sigma, branch, and the whole batch.
 
     site: its name. step: from 0, of `steps` that the call runs. sigma: at the start of the step, as the
     scheduler has it. branch: of the pass. chosen: the rows of the batch that the edit is made to, in its
@@ -39,7 +39,7 @@ Change = Callable[[torch.Tensor, At], torch.Tensor]
 
 @dataclass(frozen=True)
 class Operation:
-    """From values and where they stand to values of the same shape; nothing else is remembered."""
+    """A function from values and their context (`At`) to values of the same shape; it keeps no state."""
 
     def __call__(self, values: torch.Tensor, at: At) -> torch.Tensor:
         raise NotImplementedError

@@ -15,7 +15,7 @@ from stepscope.hooks.fingerprint import of_bytes
 
 @dataclass(frozen=True)
 class Scale(Operation):
-    """Times `factor`: 0 is zero ablation, 1 is bit for bit nothing."""
+    """Multiply the values by `factor`: 0 is zero ablation, 1 changes no bit."""
 
     factor: float
 
@@ -28,9 +28,9 @@ class Scale(Operation):
 
 @dataclass(frozen=True)
 class Mean(Operation):
-    """The mean over a recorded run's samples at that site, step and branch (mean ablation).
+    """Replace the values by the mean over a run's samples at that site, step and branch (mean ablation).
 
-    path: of a run that keeps the site whole: `record(pipe, path, Capture("full", sites=...))`.
+    path: a run that stores the site's full tensor: `record(pipe, path, Capture("full", sites=...))`.
     """
 
     path: str | Path
@@ -50,11 +50,11 @@ class Mean(Operation):
 
 @dataclass(frozen=True)
 class Swap(Operation):
-    """What another row of the same batch, or another recorded sample, carried there (interchange).
+    """Replace the values by those of another row of the batch, or of a recorded sample (interchange).
 
-    source: of each row that the edit touches, the row of the batch that it gets the values of, as they
-        stand when the edit is made; or the path of a run that keeps the site whole.
-    sample: of that run; one for every row, or one for each.
+    source: for each edited row, the row of the batch that gives the values (before this edit); or the
+        path of a run that stores the site's full tensor.
+    sample: of that run; one for all rows, or one for each.
     """
 
     source: Sequence[int] | str | Path
@@ -90,7 +90,7 @@ class Swap(Operation):
             if at.counts[row] != at.counts[other]:
                 raise EditError(
                     f"Swap at {at.site}: row {row} has {at.counts[row]} of these tokens and row {other} "
-                    f"has {at.counts[other]}: swap the whole stream, or rows whose texts are as long"
+                    f"has {at.counts[other]}: swap the whole stream, or rows whose texts have equal length"
                 )
         return at.batch[list(others)][:, at.tokens]
 
@@ -129,12 +129,12 @@ class Swap(Operation):
 
 @dataclass(frozen=True, eq=False)
 class Add(Operation):
-    """A direction is added (steering).
+    """Add a direction to the values (steering).
 
-    direction: (channel,), or (token, channel); an array, or the path of a `.npy`. Its own length does not
-        matter: it is told in units of the site's own norm.
-    amount: 1 adds at each token, in the root mean square over tokens, a vector as long as the site's own:
-        amount x sqrt(mean_t |h_t|^2), of each row and the tokens that the edit touches.
+    direction: (channel,), or (token, channel); an array, or the path of a `.npy`. Its length does not
+        matter: it is rescaled to the site's own norm.
+    amount: 1 adds to each token a vector with the site's root mean square norm over tokens:
+        amount x sqrt(mean_t |h_t|^2), over the edited tokens of each row.
     """
 
     direction: Any

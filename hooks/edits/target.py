@@ -60,7 +60,7 @@ class Target:
         """Raise EditError where the edit's branch is none of those that run."""
         if self.edit.branch is not None and self.edit.branch not in branches:
             raise EditError(
-                f"{self.which}: no pass of this call is of the branch {self.edit.branch!r}; it runs "
+                f"{self.which}: this call has no pass of the branch {self.edit.branch!r}; it runs "
                 f"{', '.join(branches)}"
             )
 

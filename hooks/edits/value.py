@@ -17,12 +17,12 @@ TOKENS = ("image", "reference", "text", "padding")
 
 @dataclass(frozen=True)
 class Edit:
-    """What is done to the values of some sites, in some steps, branches, rows and tokens.
+    """One change to the values of some sites, in some steps, branches, rows and tokens.
 
     sites: shell-style patterns of site names; one, or several. `double.07.attention.image`,
-        `*.residual.text`, what an IP-Adapter adds `*.attention.image_prompt`, and what a ControlNet adds
+        `*.residual.text`, an IP-Adapter's output `*.attention.image_prompt`, a ControlNet's residual
         after a block `double.07.adapter` (of a U-Net, to a skip connection, `skip.03.adapter`).
-    do: an operation, or a function of the values (row, token, channel) and of where they stand (`At`).
+    do: an operation, or a function of the values (row, token, channel) and their context (`At`).
     steps: (start, end), start <= step < end; an end of None is the last step's. sigmas: (start, end) with
         start >= sigma > end. Neither: every step.
     branch: of the pass; None for every branch that runs.
@@ -30,7 +30,7 @@ class Edit:
     tokens: `image`, `reference`, `text` or `padding`; or a mask over the tokens of the stream, in their
         order (of an image row by row), true where the edit is made. None for all.
 
-    Raises EditError for a value that can never fit.
+    Raises EditError for a value that fits no call.
     """
 
     sites: str | Sequence[str]
@@ -50,7 +50,7 @@ class Edit:
             if not callable(self.do) or isinstance(self.do, type):
                 raise EditError(
                     f"do={self.do!r} is no operation: Scale(0.0), Mean(run), Swap((1, 0)), "
-                    "Add(direction, 1.0), or a function of the values and of where they stand"
+                    "Add(direction, 1.0), or a function f(values, at)"
                 )
             put(self, "do", Apply(self.do))
         self._check_window()
@@ -71,7 +71,7 @@ class Edit:
             if window is None:
                 continue
             if len(window) != 2:
-                raise EditError(f"{name}={window!r} is a start and an end")
+                raise EditError(f"{name}={window!r}: name two numbers, a start and an end")
             object.__setattr__(self, name, tuple(window))
         if self.steps is not None:
             start, end = self.steps

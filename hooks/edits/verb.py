@@ -16,16 +16,16 @@ from stepscope.hooks.support import check_edit
 def edit(pipe: Any, edits: Edit | Sequence[Edit]) -> Iterator[Editing]:
     """Change values of every call of a diffusers pipeline, for as long as the `with` lasts.
 
-    pipe: as `record` takes it. edits: one, or several, made in their order; none changes nothing.
+    pipe: a pipeline that `record` accepts. edits: applied in their order; without edits, nothing changes.
 
-    `record` may be open as well, entered before or after: the run then holds the edited values, and what
-    was edited in its attribute `edits` and each sample's coordinate `edits`. A residual stream is edited
+    `record` and `edit` can be combined in either order: the run then holds the edited values, and lists
+    the edits in its attribute `edits` and in each sample's coordinate `edits`. A residual stream is edited
     before an adapter's residual is added to it.
 
-    Raises UnsupportedPipelineError for a pipeline of which it is not known what is what, and EditError
-    for an edit that would touch nothing or does not fit: here, when a call begins, in its first pass, or,
-    where only the call can tell, in the last step of the edit's window. After any exception the hooks are
-    gone. Warns (StepscopeWarning) where nothing was edited.
+    Raises UnsupportedPipelineError for a pipeline that `record` refuses, and EditError for an edit that
+    would change nothing or does not fit: here, when a call begins, in its first pass, or in the last step
+    of the edit's window if the error cannot be known earlier. After any exception the hooks are removed.
+    Warns (StepscopeWarning) if nothing was edited.
     """
     check_edit(pipe)
     values = [edits] if isinstance(edits, Edit) else list(edits)

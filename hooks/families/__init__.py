@@ -26,7 +26,7 @@ FAMILIES: list[Family] = [FLUX, FLUX_CONTROLNET, UNET, UNET_CONTROLNET, UNET_CON
 
 
 def register(family: Family) -> None:
-    """Add a family of your own, before those that are known."""
+    """Add your own family of models; it takes precedence over the built-in ones."""
     FAMILIES.insert(0, family)
 
 
@@ -37,7 +37,7 @@ PIPELINES: dict[type, Branches] = {}
 def register_pipeline(kind: type, branches: Branches) -> None:
     """Say which branch each pass of a pipeline's own denoising loop is; see `Branches`.
 
-    `hooks.families.flux.in_turn` and `hooks.families.unet.guided` are those of most pipelines.
+    Most pipelines use `hooks.families.flux.in_turn` or `hooks.families.unet.guided`.
     """
     PIPELINES[kind] = branches
 
