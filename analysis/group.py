@@ -17,7 +17,7 @@ from stepscope.analysis.axes import MEANINGS
 from stepscope.analysis.metrics import METRICS, Metric
 from stepscope.analysis.metrics.metric import Quantity
 from stepscope.analysis.runs import GROUP, MARK, measurements
-from stepscope.hooks.blank import fixed_width
+from stepscope.hooks.blank import without_warnings
 from stepscope.hooks.provenance import versions
 from stepscope.hooks.store import publish_measured
 from stepscope.hooks.vocabulary import UPRIGHT, described
@@ -188,7 +188,7 @@ def repeated(run: xr.Dataset, sizes: Mapping[Any, int]) -> dict[str, xr.Variable
 def _add(path: Path, run: xr.Dataset, made: xr.Dataset, chunks: Mapping[str, Any]) -> None:
     """Write variables into the group beside those that it has, then make them known."""
     made = made.assign_coords(repeated(run, {**measurements(path).sizes, **made.sizes}))
-    with fixed_width():
+    with without_warnings():
         made.to_zarr(path, group=GROUP, mode="a", consolidated=False, encoding=chunks)
     publish_measured(path)
 

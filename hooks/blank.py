@@ -7,7 +7,7 @@ when read.
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec, ZstdCodec
-from zarr.errors import UnstableSpecificationWarning
 
 from stepscope.hooks.attributes import packed
 from stepscope.hooks.labels import KNOWN, Column, Label, columns_of, values_of
@@ -41,7 +40,10 @@ _TEXT = (ZstdCodec(level=3), Crc32cCodec())
 # A chunk of nothing but NaN is written too, so that a file that was lost can be told from it.
 _KEEP_EMPTY = {"array.write_empty_chunks": True}
 _FEW = 64  # labels are few and small: at least so many are one chunk
-_FILTERS = threading.RLock()
+# As Zarr-Python writes them, and xarray reads both; the format's specification does not have them yet.
+_UNSPECIFIED = (r"The data type \(FixedLengthUTF32", "Consolidated metadata")
+for _message in _UNSPECIFIED:
+    warnings.filterwarnings("ignore", message=_message)
 _LARGE = 2**27  # bytes of one sample's array past which a chunk is one step: Blosc ends at 2 GiB
 
 
@@ -50,7 +52,7 @@ def make_blank(
 ) -> None:
     """Make the run's folder, with the values of its coordinates."""
     columns = KNOWN | columns_of(labels, KNOWN, before=0)
-    with zarr.config.set(_KEEP_EMPTY), fixed_width():
+    with zarr.config.set(_KEEP_EMPTY), without_warnings():
         about = _attributes(layout, attributes, list(columns))
         group = zarr.create_group(path, zarr_format=3, attributes=about)
         for name, (declared, shape) in layout.variables.items():
@@ -181,19 +183,20 @@ def _create_coordinate(group: Any, name: str, axis: str, values: np.ndarray) -> 
 
 
 @contextmanager
-def fixed_width() -> Iterator[None]:
-    """Where words of fixed width are written: their data type is Zarr-Python's, and warned of as such.
+def without_warnings() -> Iterator[None]:
+    """Without Zarr-Python's warnings of words of fixed width and consolidated metadata, whatever the filters.
 
-    One thread at a time: each would put back the other's filters.
+    In the main thread alone: filters are the process's, so that another thread which changed them for a
+    while would lose the main thread's warnings.
     """
-    with _FILTERS, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnstableSpecificationWarning)
+    with ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            stack.enter_context(warnings.catch_warnings())
+            for message in _UNSPECIFIED:
+                warnings.filterwarnings("ignore", message=message)
         yield
 
 
 def _consolidate(path: Path) -> None:
-    with fixed_width():
-        # xarray reads consolidated metadata of format 3, as Zarr-Python writes it; the format's
-        # specification does not have it yet.
-        warnings.filterwarnings("ignore", message="Consolidated metadata")
+    with without_warnings():
         zarr.consolidate_metadata(path)
