@@ -184,7 +184,7 @@ def _create_coordinate(group: Any, name: str, axis: str, values: np.ndarray) -> 
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Without Zarr-Python's warnings of words of fixed width and consolidated metadata, whatever the filters.
+    """Without Zarr-Python's warnings of fixed-width text and consolidated metadata, whatever the filters.
 
     In the main thread alone: filters are the process's, so that another thread which changed them for a
     while would lose the main thread's warnings.
