@@ -68,8 +68,11 @@ def open_run(path: str | Path) -> xr.Dataset:
     """
     path = run_path(path)
     attributes(path)
-    marks = [name for name in measurements(path).variables if str(name).startswith(MARK)]
-    return open_measured(path) if marks else open_recorded(path)
+    found = measurements(path)
+    marks = [values for name, values in found.variables.items() if str(name).startswith(MARK)]
+    samples = xr.open_zarr(path, chunks=None, consolidated=True).sizes["sample"]
+    complete = found.sizes.get("sample") == samples and any(mark.values.all() for mark in marks)
+    return open_measured(path) if complete else open_recorded(path)
 
 
 def unknown(run: xr.Dataset) -> dict[str, xr.Variable]:

@@ -14,7 +14,7 @@ from stepscope.hooks.errors import EditError, UnsupportedPipelineError
 from stepscope.hooks.store import Run
 from tests.cases import CASES, PROMPT, wiring
 from tests.models import PIPELINES
-from tests.small import FLUX_SMALL, SMALL, seeded
+from tests.small import FLUX_SMALL, SMALL, opened, seeded
 
 SITE = "double.01.attention.image"
 PAIR: dict[str, Any] = {"seeds": (0, 1)}
@@ -48,6 +48,16 @@ NEVER = {
     "rows and a sample": (lambda: Swap((1, 0), 2), "name rows of the batch"),
     "no length": (lambda: Add(np.zeros(32), 1.0), "no length"),
     "a cube": (lambda: Add(np.ones((2, 3, 4)), 1.0), r"got \(2, 3, 4\)"),
+    "a factor that is not finite": (lambda: Scale(float("nan")), "Scale: nan is not a finite"),
+    "a factor in words": (lambda: WRONG(SITE, Scale("0")), "Scale: '0' is not a finite number"),  # pyright: ignore[reportArgumentType]
+    "an amount": (lambda: Add(np.ones(32), float("inf")), "amount: inf is not a finite"),
+    "half a step": (lambda: WRONG(SITE, OFF, steps=(0.5, 2)), "steps: 0.5 is not a whole number"),
+    "a row that is no number": (
+        lambda: WRONG(SITE, OFF, rows=(True,)),
+        "rows: True is not a whole",
+    ),
+    "rows as fractions": (lambda: Swap((1.0, 0.0)), "Swap: 1.0 is not a whole number"),  # pyright: ignore[reportArgumentType]
+    "no sample": (lambda: Swap("run.zarr", []), "names no sample"),
     "no file": (lambda: Add("nowhere.npy", 1.0), "no file 'nowhere.npy'"),
 }
 
@@ -318,3 +328,59 @@ def test_an_error_within_a_call_leaves_the_record_of_the_others(tmp_path):
             case()
         case(**PAIR)
     assert Run.open(path).done.tolist() == [True] * 4
+
+
+def test_a_mask_is_of_the_images_rows_and_columns(unchecked):
+    case = CASES["flux"]  # 4 x 6 tokens
+    with edit(case.pipe, Edit(SITE, OFF, tokens=np.ones((4, 6), bool))):
+        case()
+    with pytest.raises(EditError, match=r"a mask of 6 x 4, and .* has 24: 4 x 6 of the image"):
+        with edit(case.pipe, Edit(SITE, OFF, tokens=np.ones((6, 4), bool))):
+            case()
+
+
+def test_a_sample_of_an_image_of_other_sides_is_refused(tmp_path):
+    """As many tokens, in other rows and columns."""
+    case = CASES["flux"]
+    path = tmp_path / "run.zarr"
+    with record(case.pipe, path, Capture("full", sites=(SITE,))):
+        case()
+    y, x = case.size["height"], case.size["width"]
+    with pytest.raises(
+        EditError, match="with latents of 8 x 12, and this call's image tokens are 6 x 4"
+    ):
+        with edit(case.pipe, Edit(SITE, Swap(path, 0))):
+            case(height=x, width=y)
+
+
+def test_a_function_cannot_change_rows_that_the_edit_does_not_name():
+    case = CASES["flux"]
+    plain = case((0, 1))
+
+    def clear(values: torch.Tensor, at: Any) -> torch.Tensor:
+        at.batch.zero_()
+        return values * 0.5
+
+    with edit(case.pipe, Edit(SITE, clear, rows=(0,))):
+        edited = case((0, 1))
+    np.testing.assert_array_equal(edited[1], plain[1])
+    assert not np.array_equal(edited[0], plain[0])
+
+
+def test_an_adapter_that_another_edit_sets_to_zero_is_not_off():
+    case, site = CASES["infusenet"], "double.00.adapter"
+    plain = case()
+    both = [Edit(site, OFF), Edit(site, lambda values, at: values + 1.0)]
+    with edit(case.pipe, both):
+        assert not np.array_equal(case(), plain)
+
+
+def test_a_sample_of_which_no_step_of_the_window_ran_has_no_edit(tmp_path, sd):
+    def stop(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        pipe._interrupt = True
+        return values
+
+    path, late = tmp_path / "run.zarr", Edit("mid.*.attention.image", OFF, steps=(1, 2))
+    with pytest.warns(Warning, match="touched nothing"), record(sd, path), edit(sd, late):
+        sd(PROMPT, **SMALL, callback_on_step_end=stop)
+    assert opened(path).edits.values.tolist() == ["[]"]

@@ -59,6 +59,8 @@ class Changes:
         assert self._pass is not None
         now, course = self._pass
         made = False
+        # before any edit of the site: one that multiplies by 0 does not turn the adapter off
+        alive = stream.any() if site.endswith(f".{ADAPTER}") else None
         for target in self.targets:
             if site not in target.sites:
                 continue
@@ -66,7 +68,6 @@ class Changes:
                 target.check_shape(now, site, kind, stream)
             if self._step not in target.inside:
                 continue
-            alive = stream.any() if site.endswith(f".{ADAPTER}") else None
             if change(now, target.edit, stream, self._at(course, site, target, stream), kind):
                 target.saw(site, alive)
                 made = True

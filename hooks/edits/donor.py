@@ -85,8 +85,17 @@ class Donor:
                 f"{_schedule(mine)}. Record it with this call's steps"
             )
 
-    def check_shape(self, site: str, tokens: int, channels: int) -> None:
-        """Raise EditError where a site has another shape in the run."""
+    def check_shape(self, site: str, tokens: int, channels: int, grid: tuple[int, int]) -> None:
+        """Raise EditError where a site, or the image, has another shape in the run.
+
+        grid: rows and columns of the call's image tokens.
+        """
+        y, x = self._run.sizes.get("y", 0), self._run.sizes.get("x", 0)
+        if y * grid[1] != x * grid[0]:
+            raise EditError(
+                f"{self.path} was recorded with latents of {y} x {x}, and this call's image tokens are "
+                f"{grid[0]} x {grid[1]}: record it at this height and width"
+            )
         theirs = self._run[site].shape[-2:]
         if theirs != (tokens, channels):
             raise EditError(
@@ -113,6 +122,11 @@ class Donor:
         values = torch.from_numpy(whole[step, names.index(branch)])
         if values.isnan().all():
             raise EditError(f"{self.path} has nothing of {site} at step {step}, branch {branch}")
+        if not values.isfinite().all():
+            raise EditError(
+                f"{self.path} holds numbers of {site} at step {step} that are not finite: its coordinate "
+                "not_finite names the samples"
+            )
         return values
 
     def _whole(self, site: str, sample: int) -> np.ndarray:

@@ -51,8 +51,8 @@ class Editing:
 
     def told(self, sample: int | None = None) -> list[dict[str, Any]]:
         """The edits as JSON values; those that touch one sample of a batch, or all."""
-        edits = [target.edit for target in self.targets]
-        return [e.told() for e in edits if sample is None or e.rows is None or sample in e.rows]
+        made = [t.edit for t in self.targets if sample is None or t.reached]
+        return [e.told() for e in made if sample is None or e.rows is None or sample in e.rows]
 
     # The life of one call: see hooks/clock.py.
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 
+import numpy as np
 import torch
 
-from stepscope.hooks.edits.operation import At
+from stepscope.hooks.edits.operation import Apply, At
 from stepscope.hooks.edits.value import Edit
 from stepscope.hooks.errors import EditError
 from stepscope.hooks.families import Family, Tokens
@@ -49,11 +51,13 @@ def change(now: Now, edit: Edit, stream: torch.Tensor, at: Callable[[str], At], 
         first = part * now.batch
         whole = stream[first : first + now.batch]
         rows = list(range(now.batch)) if edit.rows is None else [*edit.rows]
+        # a function is given a copy: it cannot change rows that the edit does not name
+        batch = whole.clone() if isinstance(edit.operation, Apply) else whole
         for some, counts, tokens in _parts(now, edit, kind, first, rows, stream):
             told = at(branch)._replace(
                 chosen=tuple(rows),
                 rows=tuple(some),
-                batch=whole,
+                batch=batch,
                 tokens=tokens,
                 counts=tuple(counts),
             )
@@ -88,7 +92,7 @@ def _parts(
     if edit.tokens is None:
         yield [*rows], [count] * now.batch, slice(None)
     elif not isinstance(edit.tokens, str):
-        chosen = torch.tensor(edit.tokens, device=stream.device).nonzero()[:, 0]
+        chosen = torch.tensor(edit.tokens, device=stream.device).flatten().nonzero()[:, 0]
         yield [*rows], [len(chosen)] * now.batch, chosen
     else:
         found = _words(now, edit.tokens, kind, first, count)
@@ -116,10 +120,10 @@ def check_tokens(now: Now, edit: Edit, site: str, kind: str, count: int) -> None
     if edit.tokens is None:
         return
     if not isinstance(edit.tokens, str):
-        if len(edit.tokens) != count:
-            y, x = now.tokens.grid
+        shape, (y, x) = np.shape(edit.tokens), now.tokens.grid
+        if prod(shape) != count or (len(shape) == 2 and shape[0] * x != shape[1] * y):
             raise EditError(
-                f"tokens is a mask of {len(edit.tokens)}, and {site} has {count}"
+                f"tokens is a mask of {' x '.join(map(str, shape))}, and {site} has {count}"
                 + (f": {y} x {x} of the image" if count == y * x else "")
             )
         return

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from stepscope.hooks.edits.donor import Donor
+from stepscope.hooks.errors import EditError
 
 
 class At(NamedTuple):
@@ -35,6 +38,25 @@ class At(NamedTuple):
 
 Change = Callable[[torch.Tensor, At], torch.Tensor]
 """From values (row, token, channel) and where they stand to values of the same shape."""
+
+
+def whole_numbers(what: str, given: Sequence[Any]) -> tuple[int, ...]:
+    """The numbers as Python's own. Raises EditError for what is not a whole number."""
+    wrong = [n for n in given if isinstance(n, bool) or not isinstance(n, int | np.integer)]
+    if wrong:
+        raise EditError(f"{what}: {wrong[0]!r} is not a whole number")
+    return tuple(int(number) for number in given)
+
+
+def finite_number(what: str, given: Any) -> float:
+    """The number. Raises EditError for what is not a finite number."""
+    if (
+        isinstance(given, bool)
+        or not isinstance(given, int | float | np.number)
+        or not isfinite(given)
+    ):
+        raise EditError(f"{what}: {given!r} is not a finite number")
+    return float(given)
 
 
 @dataclass(frozen=True)

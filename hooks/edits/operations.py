@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stepscope.hooks.edits.operation import At, Operation
+from stepscope.hooks.edits.operation import At, Operation, finite_number, whole_numbers
 from stepscope.hooks.errors import EditError
 from stepscope.hooks.fingerprint import of_bytes
 
@@ -18,6 +18,9 @@ class Scale(Operation):
     """Multiply the values by `factor`: 0 is zero ablation, 1 changes no bit."""
 
     factor: float
+
+    def __post_init__(self) -> None:
+        finite_number("Scale", self.factor)
 
     def __call__(self, values: torch.Tensor, at: At) -> torch.Tensor:
         return values * self.factor if self.factor else torch.zeros_like(values)
@@ -67,10 +70,14 @@ class Swap(Operation):
                     f"Swap({str(self.source)!r}) names no sample of the run: "
                     f"Swap({str(self.source)!r}, 0)"
                 )
-            if not isinstance(self.sample, int):
-                object.__setattr__(self, "sample", tuple(self.sample))
+            many = self.sample if isinstance(self.sample, Sequence | np.ndarray) else (self.sample,)
+            samples = whole_numbers(f"Swap({str(self.source)!r}, ...)", list(many))
+            if not samples:
+                raise EditError(f"Swap({str(self.source)!r}, []) names no sample of the run")
+            one = many is not self.sample
+            object.__setattr__(self, "sample", samples[0] if one else samples)
             return
-        object.__setattr__(self, "source", tuple(self.source))
+        object.__setattr__(self, "source", whole_numbers("Swap", list(self.source)))
         if self.sample is not None or not self.source:
             raise EditError(
                 f"Swap({self.source}, {self.sample}): name rows of the batch, Swap((1, 0)), or a run "
@@ -141,6 +148,7 @@ class Add(Operation):
     amount: float
 
     def __post_init__(self) -> None:
+        finite_number("Add: amount", self.amount)
         given = self.direction
         if isinstance(given, str | Path):
             path = Path(given).expanduser()

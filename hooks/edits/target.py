@@ -70,7 +70,7 @@ class Target:
         check_tokens(now, self.edit, site, kind, count)
         self.edit.operation.check_shape(site, count, channels)
         if self.donor is not None:
-            self.donor.check_shape(site, count, channels)
+            self.donor.check_shape(site, count, channels, now.tokens.grid)
 
     def saw(self, site: str, alive: torch.Tensor | None) -> None:
         """The edit was made at a site. alive: of the adapter's, whether any of its values was not 0."""

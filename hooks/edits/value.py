@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stepscope.hooks.edits.operation import Apply, Change, Operation
+from stepscope.hooks.edits.operation import Apply, Change, Operation, whole_numbers
 from stepscope.hooks.errors import EditError, nearest
 from stepscope.hooks.fingerprint import of_bytes
 from stepscope.hooks.vocabulary import BRANCHES
@@ -57,7 +57,7 @@ class Edit:
         if self.branch is not None and self.branch not in BRANCHES:
             raise EditError(f"no branch {self.branch!r}; {nearest(self.branch, BRANCHES)}")
         if self.rows is not None:
-            put(self, "rows", tuple(int(row) for row in self.rows))
+            put(self, "rows", whole_numbers("rows", self.rows))
             if not self.rows or min(self.rows) < 0 or len(set(self.rows)) != len(self.rows):
                 raise EditError(f"rows={list(self.rows)}: name rows of the batch from 0, each once")
         self._check_tokens()
@@ -75,6 +75,7 @@ class Edit:
             object.__setattr__(self, name, tuple(window))
         if self.steps is not None:
             start, end = self.steps
+            whole_numbers("steps", [bound for bound in self.steps if bound is not None])
             if start is None or start < 0 or (end is not None and end <= start):
                 raise EditError(
                     f"steps={self.steps} is empty: start <= step < end, and steps are counted from 0"
@@ -97,7 +98,7 @@ class Edit:
             )
         if not mask.any():
             raise EditError("tokens is a mask that is true nowhere: the edit would touch nothing")
-        object.__setattr__(self, "tokens", tuple(bool(value) for value in mask.flatten()))
+        object.__setattr__(self, "tokens", _frozen(mask.tolist()))
 
     @property
     def operation(self) -> Operation:
@@ -136,6 +137,12 @@ class Edit:
         }
 
 
-def _mask(tokens: tuple[bool, ...]) -> str:
+def _frozen(mask: Any) -> Any:
+    """Lists as tuples, so that an edit cannot change."""
+    return tuple(map(_frozen, mask)) if isinstance(mask, list) else mask
+
+
+def _mask(tokens: Any) -> str:
     """A mask in words, which tell it from another."""
-    return f"{sum(tokens)} of {len(tokens)}, {of_bytes(bytes(tokens))}"
+    mask = np.asarray(tokens)
+    return f"{mask.sum()} of {mask.size}, {of_bytes(mask.tobytes())}"
