@@ -169,8 +169,8 @@ class Recording:
         tokens = self.parts.denoiser.passes[step, 0].tokens
         if tick.before.ndim == 3 and tick.before.shape[1] != tokens.image:
             raise UnsupportedPipelineError(
-                f"the scheduler steps {tick.before.shape[1]} tokens, but only {tokens.image} tokens of "
-                "the denoiser belong to the noisy image: the meaning of the others is unknown"
+                f"the scheduler steps {tick.before.shape[1]} tokens, and {tokens.image} tokens of the "
+                "denoiser are counted as the noisy image: the meaning of the others is unknown"
             )
         if step == 0:
             self._check_fit(tick)

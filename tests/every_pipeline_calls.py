@@ -136,7 +136,7 @@ WITHOUT_CALL = {
     r"AttendAndExcite|Pix2PixZero": "gradient",
     r"Paradigms": "several steps in one batch",
     r"^(CycleDiffusion|LEditsPP)": "source and a target",
-    r"GLIGENTextImage": "passes",
+    r"GLIGENTextImage": "loop of its own",
 }
 """Classes of which no call is made here, and the cause for which `record` refuses each on entry."""
 

@@ -187,7 +187,7 @@ def test_reference_tokens_that_are_counted_as_the_image_are_refused(monkeypatch)
         return tokens._replace(image=tokens.image + tokens.reference, reference=0)
 
     monkeypatch.setattr(families, "FAMILIES", [replace(FLUX, tokens=all_image)])
-    with pytest.raises(UnsupportedPipelineError, match="steps 24 tokens and 48"):
+    with pytest.raises(UnsupportedPipelineError, match="steps 24 tokens, and 48"):
         verify(pipe, call)
 
 

@@ -285,5 +285,5 @@ def test_calls_at_once_are_refused_and_the_first_is_recorded(shared, sd, tmp_pat
         other(PROMPT, image=torch.rand(1, 3, 16, 24), num_inference_steps=3)
     (error,) = errors
     assert isinstance(error, UnsupportedPipelineError)
-    assert "another call of a recorded StableDiffusionPipeline runs the UNet2D" in str(error)
+    assert "another call of a recorded StableDiffusionPipeline is running the UNet2D" in str(error)
     assert opened(tmp_path / "run.zarr").done.values.tolist() == [True]

@@ -31,7 +31,10 @@ class Saved:
 
     def __str__(self) -> str:
         size = self.path.stat().st_size / 1e6
-        told = [f"{a} samples" if a == b else f"{a} of {b} samples" for a, b in self.samples]
+        told = [
+            f"{a} sample{'s' * (a != 1)}" if a == b else f"{a} of {b} samples"
+            for a, b in self.samples
+        ]
         left = any(a < b for a, b in self.samples)
         cure = "; name those you want, --samples 0,7,9" if left else ""
         return f"{self.path}: {' and '.join(told)}, {size:.1f} MB{cure}"

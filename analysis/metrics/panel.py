@@ -85,10 +85,10 @@ def pack(name: str, root: str) -> Path:
     if found is not None:
         return found
     raise WeightsError(
-        f"recognisers: no insightface pack {name!r}, neither a folder with .onnx files nor under "
-        f"{root}/models: `insightface-cli model.download {name}` fetches insightface's own, for research "
-        "that is not commercial; or name another, recognisers=[PACK], of pocket models "
-        "pocket/models/insightface/models/pocket"
+        f"recognisers: no insightface pack {name!r} (looked in {root}/models): "
+        f"`insightface-cli model.download {name}` gets insightface's own (non-commercial research), or "
+        "name a folder with .onnx files, recognisers=[PACK]; for pocket images "
+        "recognisers=[pocket/models/insightface/models/pocket]"
     )
 
 

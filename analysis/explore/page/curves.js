@@ -28,7 +28,8 @@ function buildCurves() {
       made("label", {}, `${which} `, variable), made("label", { hidden: "" }, "measure ", measure));
     const plot = made("div", { class: "plot", role: "img", "aria-describedby": `now${place}` });
     const now = made("table", { class: "now", id: `now${place}` });
-    element("curves").append(made("div", { id: `curves${place}` }, bar, plot, now));
+    const none = made("p", { class: "none", hidden: "" });
+    element("curves").append(made("div", { id: `curves${place}` }, bar, none, plot, now));
   }
 }
 
@@ -76,6 +77,12 @@ async function showCurve(place) {
   const unit = shown.units === "1" ? "" : ` (${shown.units})`;
   const title = measured ? state.measures[place].replace(/_/g, " ") : variable.replace(/_/g, " ");
   const plot = document.querySelector(`#curves${place} .plot`);
+  const none = /** @type {HTMLElement} */ (document.querySelector(`#curves${place} .none`));
+  none.hidden = curves.length > 0;
+  none.textContent = runs.some((run) => variable in run.arrays)
+    ? `${variable} has no number at any step of this sample${measured ? ": no face was found, or there is no reference" : ""}.`
+    : `${variable} is not measured of this sample.`;
+  /** @type {HTMLElement} */ (plot).hidden = !none.hidden;
   await drawCurves(/** @type {HTMLElement} */ (plot), curves,
     { x: bySigma() ? "sigma" : "step", y: title + unit, reversed: bySigma() });
   plot?.setAttribute("aria-label", `${variable} along the ${bySigma() ? "noise levels" : "steps"}`);
@@ -132,7 +139,7 @@ function nowRows(lines) {
     swatch.style.background = SERIES[own[0].series % SERIES.length];
     const cells = runs.map((run) => {
       const line = own.find((one) => one.run === run);
-      return made("td", {}, line ? told(line.values[stepOf(run)]) : "not measured");
+      return made("td", {}, line ? told(line.values[stepOf(run)]) : "no number");
     });
     return made("tr", {}, made("th", { scope: "row" }, swatch, name), ...cells);
   });
