@@ -20,5 +20,6 @@ MEANINGS = {
     "off_sigma": "noise level at the start of that step",
     "embedding": "component of the face embedding",
     "crop_column": "column of the aligned face in pixels, from the left",
+    "edited_image": "final: at the end of the run; clamped: x0 at the first edited step",
 }
 """Of every coordinate that a metric has, and of those that the group repeats of the run."""

@@ -24,6 +24,7 @@ from stepscope.analysis.group import (
     unmark,
     write,
 )
+from stepscope.analysis.interventions import INTERVENTION, JOINED
 from stepscope.analysis.metrics import METRICS, Metric
 from stepscope.analysis.metrics.metric import Quantity, fingerprint
 from stepscope.analysis.metrics.perceptual_pocket import PocketDistance
@@ -220,7 +221,8 @@ def input_marks(
     path: Path, recorded: xr.Dataset, group: xr.Dataset, metric: Metric, key: int
 ) -> np.ndarray:
     """The fingerprint (sample,) of the content that the metric reads of each sample, and of `key`."""
-    own = [name for name in metric.reads if name in recorded]
+    joined = JOINED if INTERVENTION in recorded.attrs else ()
+    own = [name for name in metric.reads if name in recorded and name not in joined]
     others = {group[n].attrs["metric"] for n in metric.reads if n in group and n not in recorded}
     before = sorted(MARK + name for name in others - {metric.name})
     ran, steps = steps_run(recorded), recorded.sizes["step"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import xarray as xr
 
+from stepscope.analysis.interventions import join_base
 from stepscope.analysis.remake import again, recording
 from stepscope.analysis.rereads import containing_group, join_readings
 from stepscope.hooks.attributes import unpacked
@@ -56,7 +57,7 @@ def open_recorded(path: str | Path) -> xr.Dataset:
                 f"{path} is damaged: {name} lacks {lost} of its files. "
                 f"{cure if recorded and 'configuration' in about else again(about, path)}"
             )
-    return join_readings(path, run.assign_coords(unknown(run)))
+    return join_base(path, join_readings(path, run.assign_coords(unknown(run))))
 
 
 def open_run(path: str | Path) -> xr.Dataset:

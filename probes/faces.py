@@ -4,6 +4,7 @@ Follows InfiniteYou (pipelines/pipeline_infu_flux.py): detection at 640, then 32
 the largest face wins, aligned to 112 x 112 by its five keypoints, embedded and L2-normalised.
 """
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,11 @@ def face_files(names: Sequence[str], word: str = "faces") -> dict[str, Path]:
     if len(named) != len(paths):
         raise FaceError(f"{word}={list(names)} names one file twice")
     return named
+
+
+def person(name: str) -> str:
+    """The person that a file's or face's name stands for: the name without a number at its end."""
+    return re.sub(r"_\d+$", "", name)
 
 
 def _is_image(path: Path) -> bool:

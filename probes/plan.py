@@ -39,18 +39,10 @@ def outline(study: Study) -> Layout:
 
     Raises WeightsError if one is unavailable.
     """
-    what = f"backbone {study.backbone.name}"
-    path = folder(study.backbone.path, what, ["*.json", "**/*.json"])
-    check_same_layout(path, what, PARTS)
-    with explained(study.backbone.path, what):
-        transformer = _meta(FluxTransformer2DModel, path / "transformer")
+    path, transformer, network = skeletons(study)
+    with explained(study.backbone.path, f"backbone {study.backbone.name}"):
         vae: Any = AutoencoderKL.load_config(path / "vae")
-    adapter_blocks, network = [], None
-    if study.adapter is not None:
-        with explained(study.adapter.path, "adapter"):
-            adapter = adapter_folder(study.adapter, settings_only=True)
-            network = _meta(FluxControlNetModel, adapter / "InfuseNetModel")
-        adapter_blocks = blocks_of(network)
+    adapter_blocks = [] if network is None else blocks_of(network)
     if study.edits:
         check_fit(study, Sites.of(transformer, network), planned_sigmas(study, path))
     y, x = latent_sides(study, len(vae["block_out_channels"]))
@@ -75,6 +67,23 @@ def outline(study: Study) -> Layout:
         return found
     extras = {name: (declared, SHAPES[name]) for name, declared in FACE_VARIABLES.items()}
     return replace(found, variables=found.variables | extras)
+
+
+def skeletons(study: Study) -> tuple[Path, Any, Any]:
+    """The backbone's folder, its transformer and the adapter's network (or None), without weights.
+
+    From configurations alone. Raises WeightsError if one is unavailable.
+    """
+    what = f"backbone {study.backbone.name}"
+    path = folder(study.backbone.path, what, ["*.json", "**/*.json"])
+    check_same_layout(path, what, PARTS)
+    with explained(study.backbone.path, what):
+        transformer = _meta(FluxTransformer2DModel, path / "transformer")
+    if study.adapter is None:
+        return path, transformer, None
+    with explained(study.adapter.path, "adapter"):
+        adapter = adapter_folder(study.adapter, settings_only=True)
+        return path, transformer, _meta(FluxControlNetModel, adapter / "InfuseNetModel")
 
 
 def _meta(kind: Any, path: Path) -> Any:

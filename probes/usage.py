@@ -19,6 +19,7 @@ SYNOPSIS = {
     "check": "backbone=NAME adapter=NAME 'faces=[a.jpg]' 'prompts=[\"...\"]' [KEY=VALUE ...]",
     "measure": "RUN.zarr ... [--reference NAME=PHOTO ...] [KEY=VALUE ...]",
     "reread": "RUN.zarr ... [KEY=VALUE ...]",
+    "intervene": "RUN.zarr ... edit=NAME [KEY=VALUE ...]",
     "paper": "[models=pocket|full] [--config-name demo] [KEY=VALUE ...]",
 }
 EXAMPLES = {
@@ -33,12 +34,14 @@ EXAMPLES = {
     ),
     "measure": ("runs/a.zarr", "own.zarr --reference ada=ada.jpg 'recognisers=[buffalo_l]'"),
     "reread": ("runs/a.zarr", "runs/a.zarr 'readings=[committed]' 'off_from=[0,2,4]' --dry"),
+    "intervene": ("runs/a.zarr edit=transplant --dry", "runs/a.zarr edit=adapter_window every=4"),
     "paper": ("--config-name demo", "models=full 'faces=[photos]' --dry"),
 }
 VERBS = {
     "config": "probe",
     "analysis": "measure",
     "reread": "reread",
+    "intervene": "intervene",
     "paper": "paper",
     "demo": "paper",
 }

@@ -35,6 +35,11 @@ COMMANDS = {
         "evaluate recorded latents without the adapter",
         config="reread",
     ),
+    "intervene": Command(
+        "stepscope.probes.intervene",
+        "continue recorded samples under edits: which steps and blocks identity needs",
+        config="intervene",
+    ),
     "measure": Command(
         "stepscope.analysis.__main__",
         "measure identity, sharpness and time of runs",

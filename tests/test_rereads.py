@@ -10,7 +10,8 @@ import xarray as xr
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.measure import Settings, measure_all
 from stepscope.analysis.metrics.blur_null import bisect, blur
-from stepscope.analysis.metrics.chance import mean_cosine_to_others, person
+from stepscope.analysis.metrics.chance import mean_cosine_to_others
+from stepscope.probes.faces import person
 from stepscope.analysis.metrics.contrast import contrasts
 from stepscope.analysis.metrics.perceptual_pocket import PocketDistance, distances
 from stepscope.analysis.runs import open_measured, open_recorded

@@ -6,6 +6,7 @@ from stepscope.analysis.metrics.chance import Chance
 from stepscope.analysis.metrics.contrast import Contrast
 from stepscope.analysis.metrics.decode import Decode
 from stepscope.analysis.metrics.dinov2 import Dinov2, Dinov2Step
+from stepscope.analysis.metrics.edited_identity import EditedIdentity
 from stepscope.analysis.metrics.latency import Latency
 from stepscope.analysis.metrics.lpips import Lpips, LpipsStep
 from stepscope.analysis.metrics.metric import Metric
@@ -41,6 +42,7 @@ METRICS: dict[str, type[Metric]] = {
         ArcfaceCarried,
         ArcfaceSwapped,
         ArcfaceCommitted,
+        EditedIdentity,
         Lpips,
         LpipsStep,
         PerceptualDistancePocket,

@@ -3,7 +3,6 @@
 Both compare photos under each recogniser; no generated image is involved.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +16,7 @@ from stepscope.analysis.metrics.arcface import Recognition
 from stepscope.analysis.metrics.metric import Quantity
 from stepscope.analysis.metrics.panel import SMALLEST, pack, references
 from stepscope.probes.backbones import pick_device
-from stepscope.probes.faces import FaceError, Finder, face_files
+from stepscope.probes.faces import FaceError, Finder, face_files, person
 from stepscope.probes.pictures import read_picture
 from stepscope.probes.recognisers import aligned
 from stepscope.probes.weights import digest
@@ -103,11 +102,6 @@ class Chance(Recognition):
 def load_finder(folder: str, root: str, device: str) -> Finder:
     """A pack's detector, loaded once."""
     return Finder(folder, root, device)
-
-
-def person(name: str) -> str:
-    """The person that a file's or face's name stands for: the name without a number at its end."""
-    return re.sub(r"_\d+$", "", name)
 
 
 def mean_cosine_to_others(known: np.ndarray, people: Sequence[str]) -> np.ndarray:

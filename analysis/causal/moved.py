@@ -1,0 +1,158 @@
+"""Identity moved by an edit, as a share of the way between two runs with the same noise.
+
+kept: (m_edited - m_B) / (m_A - m_B) with m the similarity to the sample's own face, A the sample itself and
+B its donor's run: 1 where the edit changes nothing, 0 where it undoes the face as B does (necessity).
+gained: (m_edited - m_A) / (m_B - m_A) with m the similarity to the donor's face: 0 where nothing of the
+donor is there, 1 where as much is as in the donor's own run (sufficiency).
+Both are ratios of means over faces, with Fieller's interval, and blank where m_A - m_B does not differ from
+0. An image without a face counts with the similarity of two strangers, `lost_face`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from stepscope.analysis.causal.max_t import MaxT
+from stepscope.analysis.cells import face_means
+from stepscope.analysis.ratio import NOT_ABOVE_ZERO, ratio
+from stepscope.analysis.bootstrap import WITHOUT
+from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.interventions.names import ANCHOR
+
+CELL = ("part", "donor", "do", "steps", "at", "at_sigma", "blocks", "at_block")
+"""Coordinates that say which intervention a sample had."""
+TOWARD = ("own", "donor")
+ANCHOR_OF = {"": "off", "random": "other"}
+"""The donor whose run an intervention's effect is counted to, where it is not named by its own donor."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """How effects are counted. judge: recogniser; lost_face: cosine of an image without a face.
+
+    level: nominal coverage of each interval, 0 to 1. image: `final`, or `clamped`.
+    """
+
+    judge: str
+    lost_face: float = 0.0
+    level: float = 0.95
+    image: str = "final"
+
+    def __call__(self, study: xr.Dataset, part: str) -> xr.Dataset:
+        """Effects of every intervention of a part, along `cell`.
+
+        study: a measured run of edited samples. Variables: `kept` and `gained` with `_low` and `_high`, NaN
+        where they are blank; `change`, the mean difference in similarity to the own face, and `p` of it by
+        max-T over the part's cells; `outside`, mean difference outside the face; `found`, share of images
+        with a face; `faces`. Raises StepscopeError for a part that the study does not have.
+        """
+        names = study["part"].values.astype(object)
+        if part not in names or part == ANCHOR:
+            known = [n for n in dict.fromkeys(names.tolist()) if n != ANCHOR]
+            raise StepscopeError(f"no part {part!r}; the study has {', '.join(known)}")
+        values = self._values(study)
+        edited = values.isel(sample=names == part)
+        if not np.isfinite(edited["to_own"]).any():
+            raise StepscopeError(f"part {part!r} has no {self.image} images")
+        cells = list(dict.fromkeys(zip(*(edited[c].values.tolist() for c in CELL), strict=True)))
+        donor = ANCHOR_OF.get(str(cells[0][1]), str(cells[0][1]))
+        anchors = values.isel(sample=names == ANCHOR)
+        a, b = (
+            anchors.isel(sample=anchors["donor"].values.astype(object) == d) for d in ("", donor)
+        )
+        rows = [self._cell(edited, cell, a, b) for cell in cells]
+        differences = np.stack([row.pop("differences") for row in rows], 1)
+        p = MaxT()(differences) if len(differences) > 1 else np.full(len(rows), np.nan)
+        table = {name: ("cell", np.array([row[name] for row in rows])) for name in rows[0]}
+        where = {
+            name: ("cell", _array(column))
+            for name, column in zip(CELL, zip(*cells, strict=True), strict=True)
+        }
+        return xr.Dataset(
+            {**table, "p": ("cell", p)},
+            coords=where,
+            attrs={"part": part, "toward": donor, "image": self.image, "judge": self.judge},
+        )
+
+    def _values(self, study: xr.Dataset) -> xr.Dataset:
+        """Similarity to the own and the donor's face of every sample, `outside` and `found`."""
+        image = "final" if self.image == "final" else self.image
+        chosen = study.sel(recogniser=self.judge)
+        anchor = study["part"].values.astype(object) == ANCHOR
+        found = {}
+        for toward in TOWARD:
+            final = chosen["edited_similarity"].sel(edited_image="final", toward=toward, drop=True)
+            some = chosen["edited_similarity"].sel(edited_image=image, toward=toward, drop=True)
+            found[f"to_{toward}"] = (
+                some.where(~anchor, final)
+                .fillna(self.lost_face)
+                .where(self._measured(chosen, image, anchor))
+            )
+        flags = chosen["edited_face_found"].sel(edited_image=image, drop=True)
+        keep = [*CELL, "face", "prompt", "seed"]
+        return xr.Dataset(
+            {**found, "outside": study["edited_outside"], "found": flags},
+            coords={name: study[name] for name in keep},
+        ).drop_vars([n for n in study.coords if n not in (*keep, "sample")], errors="ignore")
+
+    def _measured(self, chosen: xr.Dataset, image: str, anchor: np.ndarray) -> np.ndarray:
+        """Which samples have that image, with a face or without one."""
+        there = chosen["edited_found"].sel(edited_image=image).values != 0
+        return there | anchor
+
+    def _cell(
+        self, edited: xr.Dataset, cell: tuple[Any, ...], a: xr.Dataset, b: xr.Dataset
+    ) -> dict[str, Any]:
+        mine = np.ones(edited.sizes["sample"], bool)
+        for name, value in zip(CELL, cell, strict=True):
+            mine &= edited[name].values == value
+        e = edited.isel(sample=mine)
+        faces, own = _by_face(e["to_own"])
+        _, donor = _by_face(e["to_donor"])
+        (a_own, b_own), (a_donor, b_donor) = (
+            tuple(_of_faces(anchor[f"to_{word}"], faces) for anchor in (a, b)) for word in TOWARD
+        )
+        kept = ratio(own - b_own, a_own - b_own, level=self.level)
+        gained = ratio(donor - a_donor, b_donor - a_donor, level=self.level)
+        return {
+            **_said("kept", kept),
+            **_said("gained", gained),
+            "change": float((own - a_own).mean()),
+            "own": float(own.mean()),
+            "toward_donor": float(donor.mean()),
+            "outside": float(e["outside"].mean()),
+            "found": float(e["found"].mean()),
+            "faces": len(faces),
+            "differences": own - a_own,
+        }
+
+
+def _said(name: str, share: xr.Dataset) -> dict[str, float]:
+    """A share with its bounds, blank where there is nothing to divide by."""
+    blank = share.attrs.get(WITHOUT) == NOT_ABOVE_ZERO
+    words = {"": "ratio", "_low": "low", "_high": "high"}
+    return {name + end: np.nan if blank else float(share[word]) for end, word in words.items()}
+
+
+def _by_face(values: xr.DataArray) -> tuple[list[str], np.ndarray]:
+    means = face_means(values)
+    return means.faces.tolist(), means.mean
+
+
+def _of_faces(values: xr.DataArray, faces: list[str]) -> np.ndarray:
+    """Means of these faces, in their order."""
+    known, mean = _by_face(values)
+    return mean[[known.index(face) for face in faces]]
+
+
+def _array(column: tuple[Any, ...]) -> np.ndarray:
+    return np.array(column, dtype=object if isinstance(column[0], str) else None)
+
+
+def every_part(study: xr.Dataset, how: Moved) -> Mapping[str, xr.Dataset]:
+    """The effects of every part of a study that has the image."""
+    names = dict.fromkeys(study["part"].values.astype(object).tolist())
+    return {name: how(study, name) for name in names if name != ANCHOR}

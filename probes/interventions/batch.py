@@ -1,0 +1,93 @@
+"""Interventions that run together: rows that start at the same step, with the rows that give them values."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from stepscope.hooks.edits import Edit, Operation, Scale, Swap
+from stepscope.probes.grid import Cell
+from stepscope.probes.interventions.part import Intervention
+from stepscope.probes.interventions.random_like import RandomLike
+from stepscope.probes.interventions.windows import stretches
+
+
+@dataclass(frozen=True)
+class Job:
+    """One edited sample. cell: its place in the interventions' run, and the prompt and seed of `base`,
+    with the face that the adapter is given from the start on. base: the recorded sample."""
+
+    cell: Cell
+    base: Cell
+    intervention: Intervention
+
+    @property
+    def index(self) -> int:
+        """The place in the interventions' run."""
+        return self.cell.index
+
+
+@dataclass
+class Batch:
+    """Rows of one call, which start at the same step: those that give values first, then the jobs'.
+
+    giving: of each such row, the sample that it belongs to and the kind of donor.
+    """
+
+    start: int
+    giving: list[tuple[Cell, str]] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.giving) + len(self.jobs)
+
+    def lacks(self, job: Job) -> list[tuple[Cell, str]]:
+        """Rows that give values, which a job needs and the batch does not have."""
+        needed = [(job.base, donor) for donor in job.intervention.donors]
+        return [row for row in needed if row not in self.giving]
+
+    def add(self, job: Job) -> None:
+        self.giving += self.lacks(job)
+        self.jobs.append(job)
+
+    def edits(self) -> list[Edit]:
+        """What changes these rows, with steps counted from the start; one edit for all rows it is made to."""
+        rows: dict[Intervention, list[int]] = {}
+        for row, job in enumerate(self.jobs, len(self.giving)):
+            rows.setdefault(job.intervention, []).append(row)
+        return [
+            Edit(
+                one.sites,
+                self._operation(one, places),
+                steps=(first - self.start, end - self.start),
+                rows=places,
+            )
+            for one, places in rows.items()
+            if one.part.do != "face"
+            for first, end in stretches(one.steps)
+        ]
+
+    def _operation(self, one: Intervention, rows: Sequence[int]) -> Operation:
+        if one.part.do == "zero":
+            return Scale(0.0)
+        (donor,) = one.donors
+        jobs = [self.jobs[row - len(self.giving)] for row in rows]
+        source = tuple(self.giving.index((job.base, donor)) for job in jobs)
+        if one.part.donor == "random":
+            return RandomLike(source, tuple(job.base.index for job in jobs))
+        return Swap(source)
+
+
+def batches(jobs: Sequence[Job], size: int) -> Iterator[Batch]:
+    """Batches of at most `size` rows, those of a sample together; the same ones for the same jobs.
+
+    A batch holds a job and what gives it values, also where that is more than `size`.
+    """
+    ordered = sorted(jobs, key=lambda job: (job.intervention.start, job.base.index, job.index))
+    for start, some in groupby(ordered, key=lambda job: job.intervention.start):
+        batch = Batch(start)
+        for job in some:
+            if batch.jobs and len(batch) + 1 + len(batch.lacks(job)) > size:
+                yield batch
+                batch = Batch(start)
+            batch.add(job)
+        yield batch

@@ -1,0 +1,88 @@
+"""The runs that give values and are not recorded: another photo of the person, and the adapter off."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from stepscope.hooks.errors import StepscopeError
+from stepscope.hooks.patch import replaced
+from stepscope.probes import backbones, grid
+from stepscope.probes.faces import Face, FaceReader, Finder, face_files, person, read_all
+from stepscope.probes.interventions.engine import continue_rows
+from stepscope.probes.models import Models
+from stepscope.probes.replay import unpack
+
+SAME = "same person: "
+"""Before a face's name, the name of the other photo of that person among the models' faces."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A sample that was denoised for its values alone: x_t before every step, and the final latents."""
+
+    latents: Float[np.ndarray, "step channel y x"]
+    final: Float[np.ndarray, "channel y x"]
+
+
+def with_other_photos(loaded: Models, photos: Sequence[str]) -> Models:
+    """The models, with another photo of each person of whom there is one.
+
+    photos: images and folders. A photo shows the person whose name it has, without the number at the end.
+    """
+    adapter = loaded.study.adapter
+    if not photos or adapter is None:
+        return loaded
+    device = backbones.pick_device(loaded.study.device)
+    finder = Finder(adapter.detector, adapter.detector_root, device)
+    chosen = other_photos(list(loaded.faces), photos)
+    read = read_all(FaceReader(finder, adapter.encoder, device), chosen)
+    more = {SAME + name: replace(face, name=SAME + name) for name, face in read.items()}
+    return replace(loaded, faces={**loaded.faces, **more})
+
+
+def other_photos(faces: Sequence[str], photos: Sequence[str]) -> dict[str, Path]:
+    """Of each face, the first other photo of that person, where there is one."""
+    files = face_files(photos, "photos")
+    return {
+        face: found
+        for face in faces
+        if (found := next(
+            (f for f in files.values() if person(f.stem) == person(face) and f.stem != face), None
+        ))
+    }  # fmt: skip
+
+
+def trajectories(
+    loaded: Models,
+    cells: Sequence[grid.Cell],
+    noise: Float[np.ndarray, "row channel y x"],
+    on_step: Callable[[], None],
+) -> list[Trajectory]:
+    """Denoise cells from their noise to the end, and keep x_t before every step.
+
+    noise: x_t before the first step, of each cell.
+    """
+    kept: list[np.ndarray] = []
+
+    def keep(original: Callable[..., Any], output: Any, timestep: Any, sample: Any, **more: Any):
+        kept.append(unpack(sample, noise.shape[-2:]))
+        return original(output, timestep, sample, **more)
+
+    with replaced(loaded.pipe.scheduler, "step", keep):
+        made = continue_rows(loaded, cells, noise, 0, (), on_step)
+    latents = np.stack(kept, 1)
+    return [Trajectory(x, final) for x, final in zip(latents, made.final, strict=True)]
+
+
+def needed_face(faces: Mapping[str, Face], name: str, photos: Sequence[str]) -> str:
+    """The name of the other photo of a face's person. Raises StepscopeError where there is none."""
+    if SAME + name not in faces:
+        raise StepscopeError(
+            f"donor=same needs another photo of {name!r}, and photos={list(photos)} has none: a photo "
+            f"{person(name)}_2.jpg shows the person of {name}"
+        )
+    return SAME + name

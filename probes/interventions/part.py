@@ -1,0 +1,147 @@
+"""A part of a causal study: one kind of change, in every window of steps and every group of blocks."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pydantic import ConfigDict
+
+from stepscope.hooks.edits import Edit, Scale
+from stepscope.hooks.edits.sites import ADAPTER, Sites
+from stepscope.hooks.errors import EditError, StepscopeError, nearest
+from stepscope.probes.interventions.windows import Word, windows
+
+Do = Literal["zero", "swap", "face"]
+Donor = Literal["other", "same", "off", "random"]
+MEANINGS = {
+    "zero": "the sites hold zeros",
+    "swap": "the sites hold what they hold in the donor's run at that step",
+    "face": "the adapter is given the donor's face from that step on",
+    "other": "the run's next person",
+    "same": "another photo of the same person",
+    "off": "the same sample with the adapter off",
+    "random": "the sample itself, moved as far as to the other person, in a random direction",
+}
+"""What each word for a change and for a donor means."""
+
+
+# a key that is none of ours is a mistake
+_ONLY: ConfigDict = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One kind of change, made in each window of steps and at each group of blocks.
+
+    name: as figures and tables call it. do: `zero`, `swap` with a donor's values, or `face`, which gives
+    the adapter the donor's face from the window on and needs no sites. sites: patterns as `edit` has them,
+    `*.adapter`. donor: `other`, the run's next person; `same`, another photo of the person; `off`, the
+    sample without the adapter; `random`, as far from the sample as `other` is, in a random direction.
+    steps, blocks: `only` each one, the `first` so many, `from` each on, `all_but` each, or `all`.
+    every, together: how many steps, and blocks, are one bin; None for the study's. faces: the first so many of the run's
+    samples, by face; None for all. clamped: also keep x0 of the window's first step.
+    """
+
+    name: str
+    do: str
+    sites: tuple[str, ...] = ()
+    donor: str | None = None
+    steps: str = "only"
+    blocks: str = "all"
+    every: int | None = None
+    together: int | None = None
+    faces: int | None = None
+    clamped: bool = False
+
+    __pydantic_config__ = _ONLY
+
+    def __post_init__(self) -> None:
+        if self.do not in get_args(Do):
+            raise StepscopeError(
+                f"part {self.name}: no do={self.do!r}; {nearest(self.do, get_args(Do))}"
+            )
+        if (self.do == "zero") != (self.donor is None):
+            asks = "takes no donor" if self.do == "zero" else "asks for a donor"
+            raise StepscopeError(f"part {self.name}: do={self.do} {asks}")
+        if self.donor is not None and self.donor not in get_args(Donor):
+            raise StepscopeError(
+                f"part {self.name}: no donor={self.donor!r}; {nearest(self.donor, get_args(Donor))}"
+            )
+        if (self.do == "face") == bool(self.sites):
+            asks = "takes no sites" if self.do == "face" else "asks for sites"
+            raise StepscopeError(f"part {self.name}: do={self.do} {asks}")
+        if self.do == "face" and (self.donor not in ("other", "same") or self.steps != "from"):
+            raise StepscopeError(
+                f"part {self.name}: do=face takes donor=other or same, and steps=from"
+            )
+        for word in (self.steps, self.blocks):
+            list(windows(word, 1))
+
+    def interventions(
+        self, sites: Sites, steps: int, every: int = 1, together: int = 1
+    ) -> Iterator["Intervention"]:
+        """Every intervention of the part on a pipeline with these sites, in a run of so many steps.
+
+        every, together: the study's bins. Raises EditError for a pattern that matches no site.
+        """
+        spans = [*windows(self.steps, steps, self.every or every)]
+        if self.do == "face":
+            for at, span in spans:
+                yield Intervention(self, at, -1, "", span, ())
+            return
+        chosen = sites.chosen(Edit(self.sites, Scale(0.0)))
+        blocks = in_order(chosen)
+        groups = [*windows(self.blocks, len(blocks), self.together or together)]
+        for at, span in spans:
+            for place, group in groups:
+                names = {blocks[i] for i in group}
+                held = tuple(site for site in chosen if block_of(site) in names)
+                first = blocks[place] if self.blocks != "all" else ""
+                yield Intervention(self, at, place, first, span, held)
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """One change to the continuation of a sample.
+
+    at, place: what the window of steps, and the group of blocks, is named after (`windows.Window.at`);
+    block: that block's name, empty where all are touched. steps, sites: what is touched.
+    """
+
+    part: Part
+    at: int
+    place: int
+    block: str
+    steps: tuple[int, ...]
+    sites: tuple[str, ...]
+
+    @property
+    def start(self) -> int:
+        """The first step that is computed anew."""
+        return min(self.steps)
+
+    @property
+    def donors(self) -> tuple[str, ...]:
+        """Whose values are needed in the same batch."""
+        if self.part.do != "swap":
+            return ()
+        return ("other",) if self.part.donor == "random" else (str(self.part.donor),)
+
+
+def block_of(site: str) -> str:
+    """`double.07` of `double.07.attention.image` or of `double.07.adapter`."""
+    return site.rsplit(".", 1 if site.endswith(f".{ADAPTER}") else 2)[0]
+
+
+def in_order(sites: Sequence[str]) -> list[str]:
+    """The blocks of sites, each once, in order of execution: double-stream blocks before single ones."""
+    return list(dict.fromkeys(map(block_of, sites)))
+
+
+def check_names(parts: Sequence[Part]) -> None:
+    """Raise EditError for a study without parts, or with two of one name."""
+    names = [part.name for part in parts]
+    if not names:
+        raise EditError("a study has parts, and none is named")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise EditError(f"two parts are called {twice!r}")

@@ -1,0 +1,154 @@
+"""Every edited sample of a causal study on one run, and the recorded images that it is compared with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stepscope.hooks.edits.sites import Sites
+from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.probes import grid
+from stepscope.probes.interventions.batch import Job
+from stepscope.probes.interventions.companions import SAME
+from stepscope.probes.interventions.names import ANCHOR
+from stepscope.probes.interventions.part import Intervention, Part
+from stepscope.probes.interventions.study import CausalStudy
+from stepscope.probes.rereading import Rereading
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """An image that an effect is compared with. donor: empty for the sample's own, else whose it is."""
+
+    cell: grid.Cell
+    base: grid.Cell
+    donor: str
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a study makes of a run: anchors, and jobs in the order of their places."""
+
+    run: Rereading
+    study: CausalStudy
+    anchors: tuple[Anchor, ...]
+    jobs: tuple[Job, ...]
+
+    @property
+    def donors(self) -> set[str]:
+        """Kinds of donor whose values or images are needed."""
+        return {anchor.donor for anchor in self.anchors} - {""}
+
+    def companions(self) -> list[tuple[grid.Cell, str]]:
+        """The samples, by kind of donor, that are not recorded and are denoised for their values."""
+        return [
+            (anchor.base, anchor.donor)
+            for anchor in self.anchors
+            if anchor.donor in ("same", "off")
+        ]
+
+    def evaluations(self, jobs: Sequence[Job]) -> int:
+        """Evaluations of the denoiser for one sample each, without those of rows that give values."""
+        return sum(self.run.steps - job.intervention.start for job in jobs)
+
+
+def planned(run: Rereading, study: CausalStudy, sites: Sites) -> Planned:
+    """The study's samples on a run, by sample, part and window.
+
+    Raises StepscopeError for a face, prompt or seed that the run does not have, EditError for sites.
+    """
+    bases = select(run, study)
+    made = {
+        part: tuple(part.interventions(sites, run.steps, study.every, study.together))
+        for part in study.parts
+    }
+    others = run.others if any(one.donor in ("other", "random") for one in study.parts) else {}
+    donors = sorted(donors_of(study.parts))
+    faces = list(dict.fromkeys(cell.face for cell in bases))
+    anchors, jobs, place = [], [], 0
+    for base in bases:
+        for donor in ("", *donors):
+            anchors.append(Anchor(replace(base, index=place), base, donor))
+            place += 1
+        for part, interventions in made.items():
+            if part.faces is not None and base.face not in faces[: part.faces]:
+                continue
+            for one in interventions:
+                given = face_given(one, base, others)
+                jobs.append(Job(replace(base, index=place, face=given), base, one))
+                place += 1
+    return Planned(run, study, tuple(anchors), tuple(jobs))
+
+
+def donors_of(parts: Sequence[Part]) -> set[str]:
+    """The kinds of donor whose final images the effects of parts are counted to; `off` for zeros."""
+    image = {"random": "other"}
+    return {"off" if part.donor is None else image.get(part.donor, part.donor) for part in parts}
+
+
+def face_given(one: Intervention, base: grid.Cell, others: dict[str, str]) -> str:
+    """The face that the adapter is given from the intervention's start on."""
+    if one.part.do != "face":
+        return base.face
+    return others[base.face] if one.part.donor == "other" else SAME + base.face
+
+
+def select(run: Rereading, study: CausalStudy) -> list[grid.Cell]:
+    """The samples that the study is made on.
+
+    Raises StepscopeError for a face, prompt or seed that the run does not have.
+    """
+    for word in ("face", "prompt", "seed"):
+        known = list(dict.fromkeys(getattr(cell, word) for cell in run.cells))
+        for one in getattr(study, f"{word}s"):
+            if one not in known:
+                near = nearest(str(one), [str(name) for name in known])
+                raise StepscopeError(f"{word}s: {run.path} has no {one!r}; {near}")
+    return [
+        cell
+        for cell in run.cells
+        if all(
+            not getattr(study, f"{word}s") or getattr(cell, word) in getattr(study, f"{word}s")
+            for word in ("face", "prompt", "seed")
+        )
+    ]
+
+
+def labels(plan: Planned) -> list[dict[str, Any]]:
+    """Coordinates of every sample of the interventions' run, in order of their places."""
+    others = plan.run.others if "other" in plan.donors else {}
+
+    def of(base: grid.Cell, donor: str, **more: Any) -> dict[str, Any]:
+        return {
+            "face": base.face, "prompt": base.prompt, "seed": base.seed, "base": base.index,
+            "donor": donor, "donor_face": others.get(base.face, "") if donor in ("other", "random") else "",
+            **more,
+        }  # fmt: skip
+
+    none = {
+        "do": "",
+        "steps": "",
+        "at": 0,
+        "at_sigma": 0.0,
+        "blocks": "",
+        "at_block": "",
+        "kind": "",
+    }
+    rows = {
+        anchor.cell.index: of(anchor.base, anchor.donor, part=ANCHOR, **none)
+        for anchor in plan.anchors
+    }
+    for job in plan.jobs:
+        one = job.intervention
+        rows[job.index] = of(
+            job.base,
+            one.part.donor or "",
+            part=one.part.name,
+            do=one.part.do,
+            steps=one.part.steps,
+            at=one.at,
+            at_sigma=float(plan.run.sigma[one.at]),
+            blocks=one.part.blocks,
+            at_block=one.block,
+            kind=" ".join(one.part.sites),
+        )
+    return [rows[place] for place in sorted(rows)]

@@ -1,0 +1,55 @@
+"""The schema of a causal study: its parts, and which samples of a run it is made on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ConfigDict
+
+from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.interventions.part import Part, check_names
+from stepscope.probes.values import checked
+
+
+# a key that is none of ours is a mistake
+_ONLY: ConfigDict = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class CausalStudy:
+    """A named list of parts, made on the samples of one recorded run.
+
+    name: of the folder in the run, `interventions/<name>`. parts: see `Part`. every, together: how many
+    steps, and blocks, are one bin in every part that names none. photos: images and folders with other
+    photos of the run's people, for the donor `same`. prompts, faces, seeds: restrict the samples; empty
+    for all. rows: of one call, at most. device: None for the run's own. places: new paths of models that
+    have moved, by key of the run's configuration. dry: print the plan only.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+    every: int = 1
+    together: int = 1
+    photos: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    faces: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    rows: int = 32
+    device: str | None = None
+    places: Mapping[str, str] | None = None
+    dry: bool = False
+
+    __pydantic_config__ = _ONLY
+
+    def __post_init__(self) -> None:
+        check_names(self.parts)
+        for word in ("every", "together", "rows"):
+            if getattr(self, word) < 1:
+                raise StepscopeError(f"{word}={getattr(self, word)} is not positive")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "CausalStudy":
+        """From plain values as `conf/intervene.yaml` has them. Raises StepscopeError for a wrong value."""
+        values = dict(config)
+        study = values.pop("edit")
+        return checked(cls, {**values, **study})

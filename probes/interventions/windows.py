@@ -1,0 +1,54 @@
+"""Which of a run's steps, or of its blocks, one intervention touches: single ones, first ones, all but one."""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, get_args
+
+from stepscope.hooks.errors import StepscopeError, nearest
+
+Word = Literal["only", "first", "from", "all_but", "all"]
+
+
+class Window(NamedTuple):
+    """Places of an ordered list, ascending. at: the place that the window is named after.
+
+    `only` and `all_but`: the first place of the bin that is in, or is left out; `first`: how many places
+    are in; `from`: the first place that is in; `all`: 0.
+    """
+
+    at: int
+    places: tuple[int, ...]
+
+
+def windows(word: str, count: int, width: int = 1) -> Iterator[Window]:
+    """Every window of a kind, over `count` places in bins of `width`; the last bin may be smaller.
+
+    Windows without places, and `first` and `from` that hold every place, are not made: `all` is that one.
+    Raises StepscopeError for an unknown word and a width below 1.
+    """
+    if word not in get_args(Word):
+        raise StepscopeError(f"no window {word!r}; {nearest(word, get_args(Word))}")
+    if width < 1:
+        raise StepscopeError(f"a bin of {width} places holds none")
+    every = tuple(range(count))
+    if word == "all":
+        yield Window(0, every)
+        return
+    for start in range(0, count, width):
+        inside = every[start : start + width]
+        places = {
+            "only": inside,
+            "first": every[:start],
+            "from": every[start:] if start else (),
+            "all_but": every[:start] + every[start + width :],
+        }[word]
+        if places:
+            yield Window(start, places)
+
+
+def stretches(places: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """The contiguous stretches of ascending places, half open."""
+    start = 0
+    for end in range(1, len(places) + 1):
+        if end == len(places) or places[end] != places[end - 1] + 1:
+            yield places[start], places[end - 1] + 1
+            start = end
