@@ -36,7 +36,7 @@ class Evidence:
     share: of the plateau, at which the window ends, 0 to 1. level: nominal coverage of every interval,
         0 to 1. resamples: of every bootstrap.
     margins: bounds of the verdicts; figures need none.
-    tally: counts the intervals over faces.
+    tally: counts the intervals over faces. causal: measured edited samples, by study and backbone.
 
     Similarities are cosines to the reference face, -1 to 1, NaN where no face was found. Every method that
     takes a run raises MissingEvidenceError for a variable that the run lacks.
@@ -52,6 +52,7 @@ class Evidence:
     resamples: int = 1999
     margins: Margins | None = None
     tally: Tally = field(default_factory=Tally, repr=False)
+    causal: Mapping[tuple[str, str], xr.Dataset] = field(default_factory=dict, repr=False)
 
     @property
     def backbones(self) -> tuple[str, str]:

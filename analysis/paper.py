@@ -17,6 +17,7 @@ import xarray as xr
 from hydra.core.hydra_config import HydraConfig
 
 from stepscope.analysis import report
+from stepscope.analysis.causal.planned import METRIC, PlannedStudy, planned_studies
 from stepscope.analysis.commands import Planned, chosen_faces, experiments, plan
 from stepscope.analysis.cost import describe, label
 from stepscope.analysis.evidence import Evidence
@@ -38,6 +39,7 @@ from stepscope.hooks.paths import local_path
 from stepscope.probes.command import command, entry
 from stepscope.probes.composing import composed
 from stepscope.probes.faces import face_files
+from stepscope.probes.intervene import intervene
 from stepscope.probes.reread import Settings as Rereadings
 from stepscope.probes.reread import reread
 from stepscope.probes.run import run
@@ -64,7 +66,9 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     wanted = experiments(config["study"], config["experiments"], most)
     planned = plan(wanted, faces, models["overrides"], out / "runs", dry=dry)
     say(describe(planned, models))
+    causal = planned_studies(config["causal"], planned, models)
     measured, settings = wanted_metrics(planned, config), Settings(photos=tuple(models["photos"]))
+    measured |= {one.path: (METRIC,) for one in causal}
     left = (name for path, names in measured.items() for name in unmeasured(path, names))
     metrics = list(dict.fromkeys(left))
     if dry:
@@ -73,8 +77,10 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     preflight(metrics, settings)
     record_runs(planned, say)
     reread_runs(planned, say)
+    for one in causal:
+        intervene(one.of.path, one.study, say)
     measure_runs(measured, settings, say)
-    evidence = load_evidence(planned, models, margins)
+    evidence = load_evidence(planned, models, margins, causal)
     items = make_items(config, evidence, planned, say)
     made = f"{sum(not item.missing for item in items)} of {len(items)} figures and tables"
     if not config["report"]:
@@ -141,7 +147,10 @@ def measure_runs(measured: Mapping[Path, Sequence[str]], settings: Settings, say
 
 
 def load_evidence(
-    planned: Sequence[Planned], models: Mapping[str, Any], margins: Margins | None = None
+    planned: Sequence[Planned],
+    models: Mapping[str, Any],
+    margins: Margins | None = None,
+    causal: Sequence[PlannedStudy] = (),
 ) -> Evidence:
     """Every experiment's measured runs, each cut to the experiment's own grid."""
     runs: dict[str, list[xr.Dataset]] = {}
@@ -155,6 +164,7 @@ def load_evidence(
         swapped=models["swapped"],
         levels=levels,
         margins=margins,
+        causal={(one.study.name, one.backbone): open_measured(one.path) for one in causal},
     )
 
 

@@ -8,9 +8,8 @@ reproducing every x0 of one sample. After an interruption the same command conti
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,55 +24,22 @@ import numpy as np
 
 from stepscope.hooks.edits.sites import Sites
 from stepscope.hooks.errors import StepscopeError
-from stepscope.hooks.store import Run
-from stepscope.probes import grid, models
-from stepscope.probes.claims import Claims
 from stepscope.probes.command import command, entry
 from stepscope.probes.existing import check_same_models
 from stepscope.probes.interventions import companions, store
-from stepscope.probes.interventions.batch import Batch, Job, batches
-from stepscope.probes.interventions.engine import continue_rows
+from stepscope.probes.interventions.batch import Job
+from stepscope.probes.interventions.making import Making, given, make
 from stepscope.probes.interventions.planned import Planned, planned
 from stepscope.probes.interventions.study import CausalStudy
 from stepscope.probes.plan import counted, skeletons
 from stepscope.probes.progress import progress
 from stepscope.probes.reread import Settings as Rereadings
-from stepscope.probes.reread import adapter_off, check_all_present, check_reproduces
+from stepscope.probes.reread import check_all_present, check_reproduces
 from stepscope.probes.reread import load as load_models
 from stepscope.probes.rereading import Rereading, open_rereading
 from stepscope.probes.usage import says
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Making:
-    """What the batches of a study are made from. given: trajectories by sample and kind of donor."""
-
-    plan: Planned
-    loaded: models.Models
-    given: Mapping[tuple[grid.Cell, str], companions.Trajectory]
-
-    def latents(self, cell: grid.Cell, donor: str, step: int) -> np.ndarray:
-        """x_t (channel, y, x) before a step of the sample, or of the donor of a kind for the sample."""
-        if (cell, donor) in self.given:
-            return self.given[cell, donor].latents[step]
-        run = self.plan.run
-        return run.read("latents", [self.recorded(cell, donor).index])[0, step]
-
-    def recorded(self, cell: grid.Cell, donor: str) -> grid.Cell:
-        """The recorded sample that is the donor of a kind for the sample; itself without a donor."""
-        if donor != "other":
-            return cell
-        run = self.plan.run
-        key = run.others[cell.face], cell.prompt, cell.seed
-        return next(one for one in run.cells if (one.face, one.prompt, one.seed) == key)
-
-    def giving(self, cell: grid.Cell, donor: str) -> grid.Cell:
-        """The row that gives values to the edited rows of a sample: with the donor's face."""
-        if donor == "same":
-            return replace(cell, face=companions.SAME + cell.face)
-        return self.recorded(cell, donor)
 
 
 def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
@@ -88,18 +54,9 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
         raise StepscopeError(f"{path} was made without an adapter: no face is given to the model")
     plan = planned(run, study, sites_of(run))
     out = store.folder(plan)
-    existing = store.open_or_create(plan) if out.exists() else None
-    done = (
-        existing.done
-        if existing is not None
-        else np.zeros(len(plan.anchors) + len(plan.jobs), bool)
-    )
+    done = store.open_or_create(plan).done if out.exists() else np.zeros(plan.size, bool)
     left = [job for job in plan.jobs if not done[job.index]]
-    hours = plan.evaluations(left) * run.seconds_an_evaluation() / 3600
-    say(
-        f"{out}: {counted(len(plan.jobs), 'intervention')}, {len(left)} to make; {plan.evaluations(left)} "
-        f"evaluations, about {hours:.2f} hours on the machine of the run"
-    )
+    say(described(plan, left))
     after = f"next: {says('measure')} {shlex.quote(str(out))} 'metrics=[edited_identity]'"
     if done.all():
         say(f"finished: nothing to do\n{after}")
@@ -119,68 +76,26 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     return out
 
 
+def described(plan: Planned, left: Sequence[Job]) -> str:
+    """The plan in words: interventions by part, evaluations, hours, megabytes."""
+    evaluations, run = plan.evaluations(left), plan.run
+    parts = Counter(job.intervention.part.name for job in plan.jobs)
+    hours = evaluations * run.seconds_an_evaluation() / 3600
+    megabytes = len(left) * 8 * np.prod(run.latent_shape) / 1e6
+    return "\n".join(
+        [
+            f"{store.folder(plan)}: {counted(len(plan.jobs), 'intervention')}, {len(left)} to make",
+            *(f"  {count:>6}  {name}" for name, count in parts.items()),
+            f"{evaluations} evaluations, about {hours:.2f} hours on the machine of the run; up to "
+            f"{megabytes:.0f} MB",
+        ]
+    )
+
+
 def sites_of(run: Rereading) -> Sites:
     """The sites of the run's models, from their configurations alone: no weights are read."""
     _, transformer, network = skeletons(run.study)
     return Sites.of(transformer, network)
-
-
-def given(
-    plan: Planned, loaded: models.Models
-) -> dict[tuple[grid.Cell, str], companions.Trajectory]:
-    """The trajectories of donors that are not recorded."""
-    found = {}
-    for donor in ("same", "off"):
-        cells = [cell for cell, kind in plan.companions() if kind == donor]
-        for start in range(0, len(cells), plan.study.rows):
-            some = cells[start : start + plan.study.rows]
-            noise = np.stack([plan.run.read("latents", [cell.index])[0, 0] for cell in some])
-            rows = some
-            if donor == "same":
-                for cell in some:
-                    companions.needed_face(loaded.faces, cell.face, plan.study.photos)
-                rows = [replace(cell, face=companions.SAME + cell.face) for cell in some]
-            with_it = loaded if donor == "same" else adapter_off(loaded)
-            made = companions.trajectories(with_it, rows, noise, lambda: None)
-            found |= {(cell, donor): one for cell, one in zip(some, made, strict=True)}
-    return found
-
-
-def make(making: Making, out: Run, advance: Callable[[str], None]) -> None:
-    """Make every anchor, and every batch in which a sample is not done and which no other process makes."""
-    plan = making.plan
-    for anchor in plan.anchors:
-        if not out.is_done(anchor.cell.index):
-            out.write(
-                anchor.cell.index, store.values(final_of(making, anchor.base, anchor.donor), None)
-            )
-    work = {batch.jobs[0].index: batch for batch in batches(plan.jobs, plan.study.rows)}
-    with closing(Claims(out)) as claims:
-        for cells in claims.each([[job.cell for job in batch.jobs] for batch in work.values()]):
-            batch = work[cells[0].index]
-            make_batch(
-                making, batch, out, lambda n=len(batch.jobs): [advance("") for _ in range(n)]
-            )  # type: ignore[misc]
-
-
-def final_of(making: Making, cell: grid.Cell, donor: str) -> np.ndarray:
-    """Final latents of a sample, or of its donor of a kind."""
-    if (cell, donor) in making.given:
-        return making.given[cell, donor].final
-    row = making.recorded(cell, donor).index
-    return making.plan.run.read("final_latents", [row])[0]
-
-
-def make_batch(making: Making, batch: Batch, out: Run, on_step: Callable[[], Any]) -> None:
-    """Continue the rows of a batch, and write its jobs."""
-    rows = [making.giving(*row) for row in batch.giving]
-    start = [making.latents(*row, batch.start) for row in batch.giving]
-    rows += [replace(job.cell, prompt=job.base.prompt) for job in batch.jobs]
-    start += [making.latents(job.base, "", batch.start) for job in batch.jobs]
-    made = continue_rows(making.loaded, rows, np.stack(start), batch.start, batch.edits(), on_step)
-    for row, job in enumerate(batch.jobs, len(batch.giving)):
-        clamped = made.x0[row] if job.intervention.part.clamped else None
-        out.write(job.index, store.values(made.final[row], clamped))
 
 
 def run_intervene(config: Mapping[str, Any]) -> None:

@@ -11,12 +11,11 @@ from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.measure import Settings, measure_all
 from stepscope.analysis.metrics.blur_null import bisect, blur
 from stepscope.analysis.metrics.chance import mean_cosine_to_others
-from stepscope.probes.faces import person
 from stepscope.analysis.metrics.contrast import contrasts
 from stepscope.analysis.metrics.perceptual_pocket import PocketDistance, distances
 from stepscope.analysis.runs import open_measured, open_recorded
 from stepscope.hooks.errors import StepscopeError
-from stepscope.probes.faces import FaceReader, Finder
+from stepscope.probes.faces import FaceReader, Finder, person
 from stepscope.probes.recognisers import load_encoder
 from stepscope.probes.reread import Settings as Again
 from stepscope.probes.reread import reread

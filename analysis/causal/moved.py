@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from stepscope.analysis.bootstrap import WITHOUT
 from stepscope.analysis.causal.max_t import MaxT
 from stepscope.analysis.cells import face_means
 from stepscope.analysis.ratio import NOT_ABOVE_ZERO, ratio
-from stepscope.analysis.bootstrap import WITHOUT
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.interventions.names import ANCHOR
 

@@ -13,8 +13,11 @@ from stepscope.analysis.figures import (
     figure7_trajectory,
     figure8_per_face,
     figure9_weak_adapter,
+    figure_adapter_window,
+    figure_face_swap,
     figure_filmstrip,
     figure_tradeoff,
+    figure_transplant,
 )
 
 FIGURES: dict[str, Exhibit[Figure]] = exhibits(
@@ -28,6 +31,9 @@ FIGURES: dict[str, Exhibit[Figure]] = exhibits(
     figure7_trajectory,
     figure8_per_face,
     figure9_weak_adapter,
+    figure_adapter_window,
+    figure_face_swap,
+    figure_transplant,
     figure_tradeoff,
     figure_filmstrip,
 )

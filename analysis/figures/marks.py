@@ -66,7 +66,9 @@ def bars(
     )
 
 
-def heatmap(axes: Axes, values: np.ndarray, rows: Sequence[str], norm: Normalize) -> None:
+def heatmap(
+    axes: Axes, values: np.ndarray, rows: Sequence[str], norm: Normalize, colours: str | None = None
+) -> None:
     """A map of (row, step), first row on top; NaN is hatched. Some 8 rows and 6 steps are named."""
     axes.grid(visible=False)
     axes.set_facecolor("#ffffff")
@@ -76,7 +78,7 @@ def heatmap(axes: Axes, values: np.ndarray, rows: Sequence[str], norm: Normalize
         pandas.DataFrame(values, index=list(rows)),
         ax=axes,
         norm=norm,
-        cmap=matplotlib.rcParams["image.cmap"],
+        cmap=colours or matplotlib.rcParams["image.cmap"],
         cbar=False,
         xticklabels=names[0],
         yticklabels=names[1],

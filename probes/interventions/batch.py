@@ -1,4 +1,4 @@
-"""Interventions that run together: rows that start at the same step, with the rows that give them values."""
+"""Interventions that run together: rows that start at one step, with the rows that give them values."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -50,7 +50,7 @@ class Batch:
         self.jobs.append(job)
 
     def edits(self) -> list[Edit]:
-        """What changes these rows, with steps counted from the start; one edit for all rows it is made to."""
+        """What changes these rows, with steps counted from the start; one edit for all rows of one kind."""
         rows: dict[Intervention, list[int]] = {}
         for row, job in enumerate(self.jobs, len(self.giving)):
             rows.setdefault(job.intervention, []).append(row)

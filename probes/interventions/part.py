@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 from stepscope.hooks.edits import Edit, Scale
 from stepscope.hooks.edits.sites import ADAPTER, Sites
 from stepscope.hooks.errors import EditError, StepscopeError, nearest
-from stepscope.probes.interventions.windows import Word, windows
+from stepscope.probes.interventions.windows import windows
 
 Do = Literal["zero", "swap", "face"]
 Donor = Literal["other", "same", "off", "random"]
@@ -38,8 +38,8 @@ class Part:
     `*.adapter`. donor: `other`, the run's next person; `same`, another photo of the person; `off`, the
     sample without the adapter; `random`, as far from the sample as `other` is, in a random direction.
     steps, blocks: `only` each one, the `first` so many, `from` each on, `all_but` each, or `all`.
-    every, together: how many steps, and blocks, are one bin; None for the study's. faces: the first so many of the run's
-    samples, by face; None for all. clamped: also keep x0 of the window's first step.
+    every, together: how many steps, and blocks, are one bin; None for the study's. faces: only of the first
+    so many faces of the run; None for all. clamped: also keep x0 of the window's first step.
     """
 
     name: str

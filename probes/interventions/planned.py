@@ -34,6 +34,11 @@ class Planned:
     jobs: tuple[Job, ...]
 
     @property
+    def size(self) -> int:
+        """How many samples it makes, anchors among them."""
+        return len(self.anchors) + len(self.jobs)
+
+    @property
     def donors(self) -> set[str]:
         """Kinds of donor whose values or images are needed."""
         return {anchor.donor for anchor in self.anchors} - {""}

@@ -10,7 +10,6 @@ from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.interventions.part import Part, check_names
 from stepscope.probes.values import checked
 
-
 # a key that is none of ours is a mistake
 _ONLY: ConfigDict = {"extra": "forbid"}
 

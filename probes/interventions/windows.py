@@ -1,4 +1,4 @@
-"""Which of a run's steps, or of its blocks, one intervention touches: single ones, first ones, all but one."""
+"""Which of a run's steps, or of its blocks, an intervention touches: one, the first ones, all but one."""
 
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, get_args

@@ -1,0 +1,85 @@
+"""Adapter windows: in which steps, and at which blocks, the adapter is enough, and where it is needed.
+
+Share of identity that is left in the final image, 1 with the whole adapter and 0 without it, with the
+same noise. Steps: the adapter is on in the first steps alone (up to the place on the axis), from there
+on, in one bin of steps alone, or in all others. Blocks: the same of what the adapter adds after blocks,
+in all steps. Full adapter: enough; empty where it is on nowhere. Intervals (Fieller) over faces;
+ringed: changes that differ from 0 with the error of the whole row held (max-T over sign flips of
+faces). Identity is the judge's cosine to the reference, that of an image without a face
+`verdict.lost_face`.
+"""
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from stepscope.analysis.causal.effects import effects
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.figures.marks import bars, look
+from stepscope.analysis.figures.style import INK, QUIET, canvas, gap, panel
+from stepscope.analysis.quantities import name
+from stepscope.hooks.errors import StepscopeError
+
+EXPERIMENTS = ("trajectory",)
+STUDY = "adapter_window"
+STEPS = (("first steps", "later steps"), ("one step", "all but one step"))
+BLOCKS = ("one block", "all but one block", "first blocks", "later blocks")
+SAID = {
+    "first steps": "on before", "later steps": "on from", "one step": "on in one bin",
+    "all but one step": "off in one bin", "one block": "at one alone",
+    "all but one block": "at all others", "first blocks": "before it", "later blocks": "from it on",
+}  # fmt: skip
+
+
+def draw(evidence: Evidence) -> Figure:
+    """A row of each backbone: two panels of steps, one of blocks."""
+    figure = canvas(4.2)
+    axes = figure.subplots(2, 3, width_ratios=[1, 1, 1.3], sharey=True)
+    for row, backbone in enumerate(evidence.backbones):
+        for column, parts in enumerate((*STEPS, BLOCKS)):
+            one, letter = axes[row, column], "abcdef"[3 * row + column]
+            what = ("steps before and after", "single bins of steps", "blocks")[column]
+            panel(one, letter, f"{name(backbone)}: {what}" if not column else what)
+            try:
+                found = [effects(evidence, STUDY, backbone, part) for part in parts]
+            except StepscopeError as error:
+                gap(one, str(error))
+                continue
+            draw_parts(one, parts, found, steps=column < 2)
+        axes[row, 0].set_ylabel("share of identity left")
+    for column in (0, 1, 2):
+        if not axes[1, column].get_legend_handles_labels()[1]:
+            continue
+        axes[0, column].legend(fontsize=5.5, loc="best")
+    return figure
+
+
+def draw_parts(axes: Axes, parts: tuple[str, ...], found: list[xr.Dataset], *, steps: bool) -> None:
+    """Shares with intervals; against sigma, or against blocks in order."""
+    for level in (0, 1):
+        axes.axhline(level, color="#999999", lw=0.6, zorder=0)
+    blocks = list(
+        dict.fromkeys(block for one in found for block in one["at_block"].values.tolist())
+    )
+    for k, (part, one) in enumerate(zip(parts, found, strict=True)):
+        place = (
+            one["at_sigma"].values.astype(float)
+            if steps
+            else np.array([blocks.index(block) for block in one["at_block"].values], float)
+        )
+        shift = (k - (len(parts) - 1) / 2) * (0.012 if steps else 0.14)
+        values = [
+            np.clip(one[word].values, -0.6, 1.6) for word in ("kept", "kept_low", "kept_high")
+        ]
+        bars(axes, place + shift, values, look(k), label=SAID[part], ls="-", lw=0.7, elinewidth=0.7)
+        kept = one["survives"].values
+        axes.plot(place[kept] + shift, values[0][kept], "o", ms=6, mfc="none", mec=INK, mew=0.6)
+    if steps:
+        axes.set_xlim(1.04, -0.02)
+        axes.set_xlabel("sigma at the step")
+    else:
+        short = [block.replace("double.", "d").replace("single.", "s") for block in blocks]
+        axes.set_xticks(range(len(blocks)), short, rotation=90, fontsize=5.5)
+        axes.set_xlabel("block", color=QUIET)
+    axes.set_ylim(-0.35, 1.35)

@@ -1,0 +1,79 @@
+"""Transplants: which steps and blocks carry identity from another person's run into a sample?
+
+In one cell, a step (or a bin of steps) and a block, a site holds what it holds in the run of another
+person with the same noise. Colour: the share of the way to that person, (m - m_A) / (m_B - m_A), with m
+the judge's cosine to the other person's reference, A the sample and B the other person's run. Free-
+running: of the final image. Clamped: of x0 at the edited step, from the sample's own x_t. Rows of maps:
+what the adapter adds, attention outputs and residual streams, both of image tokens. Dots: cells in
+which the change of the similarity to the sample's own person differs from 0 with the error of the map
+held (max-T over sign flips of faces); their number stands above. Controls in the last rows: another
+photo of the same person, and a change of the same length in a random direction.
+"""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+
+from stepscope.analysis.causal.effects import as_map, effects
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.figures.marks import heatmap
+from stepscope.analysis.figures.style import canvas, gap
+from stepscope.analysis.quantities import name
+from stepscope.hooks.errors import StepscopeError
+
+EXPERIMENTS = ("trajectory",)
+STUDY = "transplant"
+MAPS = (
+    ("adapter", "final", "adapter, free-running"),
+    ("adapter", "clamped", "adapter, clamped"),
+    ("attention", "final", "attention, free-running"),
+    ("attention", "clamped", "attention, clamped"),
+    ("residual", "final", "residual, free-running"),
+    ("residual", "clamped", "residual, clamped"),
+    ("adapter of another photo", "final", "control: another photo"),
+    ("adapter at random", "final", "control: random direction"),
+)
+NORM = TwoSlopeNorm(0.0, -0.25, 1.0)
+COLOURS = "RdBu_r"
+
+
+def draw(evidence: Evidence) -> Figure:
+    """A row of maps for each backbone, twice four."""
+    figure = canvas(8.2)
+    axes = figure.subplots(4, 4)
+    for k, backbone in enumerate(evidence.backbones):
+        for place, (part, image, title) in enumerate(MAPS):
+            one = axes[2 * k + place // 4, place % 4]
+            try:
+                draw_map(evidence, one, backbone, part, image, title)
+            except StepscopeError as error:
+                gap(one, str(error))
+                one.set_title(title)
+        axes[2 * k, 0].set_ylabel(name(backbone))
+        axes[2 * k + 1, 0].set_ylabel(name(backbone))
+    bar = figure.colorbar(
+        ScalarMappable(NORM, COLOURS), ax=axes, location="bottom", shrink=0.4, aspect=40
+    )
+    bar.set_label(
+        "share of the way to the other person (controls: change of the cosine to the own person)"
+    )
+    return figure
+
+
+def draw_map(
+    evidence: Evidence, axes: Axes, backbone: str, part: str, image: str, title: str
+) -> None:
+    """One map; of a control the change in cosine, since it leads to nobody."""
+    found = effects(evidence, STUDY, backbone, part, image)
+    control = title.startswith("control")
+    values, blocks, steps = as_map(found, "change" if control else "gained")
+    survives, _, _ = as_map(found.assign(survives=found["survives"].astype(float)), "survives")
+    short = [block.replace("double.", "d").replace("single.", "s") for block in blocks]
+    heatmap(axes, values, short, NORM, colours=COLOURS)
+    axes.set_xticks(np.arange(len(steps)) + 0.5, [str(step) for step in steps])
+    rows, columns = np.nonzero(survives == 1)
+    axes.plot(columns + 0.5, rows + 0.5, ".", color="#000000", ms=2.5)
+    axes.set_title(f"{title}\n{int(np.nansum(survives))} of {survives.size} cells", fontsize=6.5)
+    axes.set_xlabel("step")

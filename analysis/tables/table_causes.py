@@ -1,0 +1,61 @@
+"""Causes: what edits of the runs did to identity, and to what is not identity.
+
+Each row is one part of a causal study on one backbone. Cells: windows of steps by groups of blocks.
+Largest change: of the judge's cosine to the sample's own person, in the cell where it is largest, which
+is biased away from 0 by the choice. Survive: cells whose change differs from 0 with the error of the
+part held (max-T over sign flips of faces). Share left, share gained: of that cell, with intervals over
+faces (Fieller); blank where there is nothing to divide by. Outside the face: root mean square change of
+pixels, 0 to 1. Face found: share of edited images. Rows with `another photo` and `at random` are
+controls: they should change nothing.
+"""
+
+import numpy as np
+import xarray as xr
+
+from stepscope.analysis.causal.effects import effects, study_of
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.lookup import MissingEvidenceError
+from stepscope.analysis.number import Entry, Number
+from stepscope.analysis.quantities import name
+from stepscope.analysis.tables.table import Table
+from stepscope.probes.interventions.names import ANCHOR
+
+EXPERIMENTS = ("trajectory",)
+COLUMNS = (
+    "study", "backbone", "part", "cells", "survive", "largest change", "in the cell", "share left",
+    "share gained", "outside the face", "face found",
+)  # fmt: skip
+
+
+def build(evidence: Evidence) -> Table:
+    """Rows are parts. Raises MissingEvidenceError where no causal study was made."""
+    if not evidence.causal:
+        raise MissingEvidenceError("no causal study was made: causal=... names them")
+    rows: list[list[Entry]] = []
+    for study, backbone in evidence.causal:
+        parts = dict.fromkeys(study_of(evidence, study, backbone)["part"].values.tolist())
+        for part in parts:
+            if part != ANCHOR:
+                found = effects(evidence, study, backbone, part)
+                rows.append([study, name(backbone), part, *row(found)])
+    return Table(COLUMNS, rows)
+
+
+def row(found: xr.Dataset) -> list[Entry]:
+    """The entries of a part."""
+    place = int(np.nanargmax(np.abs(found["change"].values)))
+    cell = found.isel(cell=place)
+    where = " ".join(filter(None, (f"step {int(cell['at'])}", str(cell["at_block"].values))))
+    shares = [
+        Number(float(cell[word]), float(cell[f"{word}_low"]), float(cell[f"{word}_high"]))
+        for word in ("kept", "gained")
+    ]
+    return [
+        str(found.sizes["cell"]),
+        str(int(found["survives"].sum())),
+        Number(float(cell["change"]), interval=False),
+        where,
+        *shares,
+        Number(float(found["outside"].mean()), interval=False),
+        Number(float(found["found"].mean()), digits=2, interval=False),
+    ]

@@ -1,0 +1,108 @@
+"""What a study's rows are made from, and the loop over its batches."""
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from stepscope.hooks.store import Run
+from stepscope.probes import grid, models
+from stepscope.probes.claims import Claims
+from stepscope.probes.interventions import companions, store
+from stepscope.probes.interventions.batch import Batch, batches
+from stepscope.probes.interventions.engine import continue_rows
+from stepscope.probes.interventions.planned import Planned
+from stepscope.probes.reread import adapter_off
+
+Advance = Callable[[str], None]
+"""Counts an evaluation for one sample, and says what it is for."""
+
+
+@dataclass(frozen=True)
+class Making:
+    """What the batches of a study are made from. given: trajectories by sample and kind of donor."""
+
+    plan: Planned
+    loaded: models.Models
+    given: Mapping[tuple[grid.Cell, str], companions.Trajectory]
+
+    def latents(self, cell: grid.Cell, donor: str, step: int) -> np.ndarray:
+        """x_t (channel, y, x) before a step of the sample, or of the donor of a kind for the sample."""
+        if (cell, donor) in self.given:
+            return self.given[cell, donor].latents[step]
+        run = self.plan.run
+        return run.read("latents", [self.recorded(cell, donor).index])[0, step]
+
+    def recorded(self, cell: grid.Cell, donor: str) -> grid.Cell:
+        """The recorded sample that is the donor of a kind for the sample; itself without a donor."""
+        if donor != "other":
+            return cell
+        run = self.plan.run
+        key = run.others[cell.face], cell.prompt, cell.seed
+        return next(one for one in run.cells if (one.face, one.prompt, one.seed) == key)
+
+    def giving(self, cell: grid.Cell, donor: str) -> grid.Cell:
+        """The row that gives values to the edited rows of a sample: with the donor's face."""
+        if donor == "same":
+            return replace(cell, face=companions.SAME + cell.face)
+        return self.recorded(cell, donor)
+
+    def final(self, cell: grid.Cell, donor: str) -> np.ndarray:
+        """Final latents (channel, y, x) of a sample, or of its donor of a kind."""
+        if (cell, donor) in self.given:
+            return self.given[cell, donor].final
+        return self.plan.run.read("final_latents", [self.recorded(cell, donor).index])[0]
+
+
+def given(
+    plan: Planned, loaded: models.Models
+) -> dict[tuple[grid.Cell, str], companions.Trajectory]:
+    """The trajectories of donors that are not recorded."""
+    found = {}
+    for donor in ("same", "off"):
+        cells = [cell for cell, kind in plan.companions() if kind == donor]
+        for start in range(0, len(cells), plan.study.rows):
+            some = cells[start : start + plan.study.rows]
+            noise = np.stack([plan.run.read("latents", [cell.index])[0, 0] for cell in some])
+            rows = some
+            if donor == "same":
+                for cell in some:
+                    companions.needed_face(loaded.faces, cell.face, plan.study.photos)
+                rows = [replace(cell, face=companions.SAME + cell.face) for cell in some]
+            with_it = loaded if donor == "same" else adapter_off(loaded)
+            made = companions.trajectories(with_it, rows, noise, lambda: None)
+            found |= {(cell, donor): one for cell, one in zip(some, made, strict=True)}
+    return found
+
+
+def make(making: Making, out: Run, advance: Advance) -> None:
+    """Make every anchor, and every batch in which a sample is not done and which no other process makes."""
+    plan = making.plan
+    for anchor in plan.anchors:
+        if not out.is_done(anchor.cell.index):
+            final = making.final(anchor.base, anchor.donor)
+            out.write(anchor.cell.index, store.values(final, None))
+    work = {batch.jobs[0].index: batch for batch in batches(plan.jobs, plan.study.rows)}
+    with closing(Claims(out)) as claims:
+        for cells in claims.each([[job.cell for job in batch.jobs] for batch in work.values()]):
+            batch = work[cells[0].index]
+            make_batch(making, batch, out, partial(evaluated, advance, batch))
+
+
+def evaluated(advance: Advance, batch: Batch) -> None:
+    """A step of a batch has run."""
+    for job in batch.jobs:
+        advance(job.intervention.part.name)
+
+
+def make_batch(making: Making, batch: Batch, out: Run, on_step: Callable[[], None]) -> None:
+    """Continue the rows of a batch, and write its jobs."""
+    rows = [making.giving(*row) for row in batch.giving] + [job.cell for job in batch.jobs]
+    start = [making.latents(*row, batch.start) for row in batch.giving]
+    start += [making.latents(job.base, "", batch.start) for job in batch.jobs]
+    made = continue_rows(making.loaded, rows, np.stack(start), batch.start, batch.edits(), on_step)
+    for row, job in enumerate(batch.jobs, len(batch.giving)):
+        clamped = made.x0[row] if job.intervention.part.clamped else None
+        out.write(job.index, store.values(made.final[row], clamped))
