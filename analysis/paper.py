@@ -17,7 +17,12 @@ import xarray as xr
 from hydra.core.hydra_config import HydraConfig
 
 from stepscope.analysis import report
-from stepscope.analysis.causal.planned import METRIC, PlannedStudy, planned_studies
+from stepscope.analysis.causal.planned import (
+    METRIC,
+    PlannedStudy,
+    describe_studies,
+    planned_studies,
+)
 from stepscope.analysis.commands import Planned, chosen_faces, experiments, plan
 from stepscope.analysis.cost import describe, label
 from stepscope.analysis.evidence import Evidence
@@ -67,6 +72,8 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     planned = plan(wanted, faces, models["overrides"], out / "runs", dry=dry)
     say(describe(planned, models))
     causal = planned_studies(config["causal"], planned, models)
+    if causal:
+        say(describe_studies(causal, models))
     measured, settings = wanted_metrics(planned, config), Settings(photos=tuple(models["photos"]))
     measured |= {one.path: (METRIC,) for one in causal}
     left = (name for path, names in measured.items() for name in unmeasured(path, names))

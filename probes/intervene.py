@@ -36,7 +36,8 @@ from stepscope.probes.progress import progress
 from stepscope.probes.reread import Settings as Rereadings
 from stepscope.probes.reread import check_all_present, check_reproduces
 from stepscope.probes.reread import load as load_models
-from stepscope.probes.rereading import Rereading, open_rereading
+from stepscope.probes.rereading import open_rereading
+from stepscope.probes.study import Study
 from stepscope.probes.usage import says
 
 Say = Callable[[str], None]
@@ -52,7 +53,7 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     run = open_rereading(path, study.places)
     if run.study.adapter is None or run.study.adapter.scale == 0:
         raise StepscopeError(f"{path} was made without an adapter: no face is given to the model")
-    plan = planned(run, study, sites_of(run))
+    plan = planned(run, study, sites_of(run.study))
     out = store.folder(plan)
     done = store.open_or_create(plan).done if out.exists() else np.zeros(plan.size, bool)
     left = [job for job in plan.jobs if not done[job.index]]
@@ -92,9 +93,9 @@ def described(plan: Planned, left: Sequence[Job]) -> str:
     )
 
 
-def sites_of(run: Rereading) -> Sites:
-    """The sites of the run's models, from their configurations alone: no weights are read."""
-    _, transformer, network = skeletons(run.study)
+def sites_of(study: Study) -> Sites:
+    """The sites of a study's models, from their configurations alone: no weights are read."""
+    _, transformer, network = skeletons(study)
     return Sites.of(transformer, network)
 
 

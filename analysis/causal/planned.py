@@ -9,11 +9,13 @@ from stepscope.analysis.commands import Planned
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.probes.composing import composed
 from stepscope.probes.faces import face_files
+from stepscope.probes.intervene import sites_of
 from stepscope.probes.interventions.names import GROUP
 from stepscope.probes.interventions.study import CausalStudy
 from stepscope.probes.study import prompts_of
 
 METRIC = "edited_identity"
+"""What every causal study is measured by."""
 
 
 @dataclass(frozen=True)
@@ -64,3 +66,36 @@ def planned_studies(
             config.pop("runs")
             found.append(PlannedStudy(CausalStudy.from_config(config), one))
     return found
+
+
+def describe_studies(studies: Sequence[PlannedStudy], models: Mapping[str, Any]) -> str:
+    """The studies as text: interventions of each, and minutes on the machine of the models."""
+    lines = []
+    for one in studies:
+        what = f"  {one.study.name:<18} {one.backbone:<30}"
+        try:
+            steps, each = one.of.study.steps, count(one)
+        except StepscopeError as error:
+            lines.append(f"{what} not planned: {error}")
+            continue
+        faces = min(len(one.study.faces), len(one.of.study.faces))
+        samples = faces * len(one.study.prompts) * len(one.of.study.seeds)
+        seconds = models["seconds"]
+        took = samples * (
+            sum(steps - start for start in each) * one.of.study.branches * seconds["step"]
+            + len(each) * seconds["frame"]
+        )
+        lines.append(
+            f"{what} {samples * len(each):>6} interventions {(took + seconds['run']) / 60:6.1f} min"
+        )
+    return "\n".join(lines)
+
+
+def count(one: PlannedStudy) -> list[int]:
+    """The first step of every intervention on a sample. Raises StepscopeError where models are missing."""
+    sites, study = sites_of(one.of.study), one.study
+    return [
+        each.start
+        for part in study.parts
+        for each in part.interventions(sites, one.of.study.steps, study.every, study.together)
+    ]
