@@ -1,0 +1,153 @@
+"""Identity moved against closed forms, and the error of a map under its null."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from stepscope.analysis.causal.max_t import MaxT, student
+from stepscope.analysis.causal.moved import CELL, Moved
+from stepscope.analysis.causal.swaps import equal_at
+from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.interventions.names import ANCHOR
+
+FACES = 6
+
+
+def study(kept: list[float], gained: list[float], *, noise: float = 0.0) -> xr.Dataset:
+    """A measured study of one part, whose cells have these shares on every face, and noise on top.
+
+    A sample's own cosine is .8 of itself, .1 of its donor's run; the donor's is .05 and .7.
+    """
+    rng, rows = np.random.default_rng(0), []
+    for face in range(FACES):
+        lift = 1 + 0.1 * face  # faces differ in how much there is to move
+        own, own_of_donor, donor, donor_own = 0.8 * lift, 0.1 * lift, 0.05, 0.7
+        rows.append((ANCHOR, "", 0, face, own, donor))
+        rows.append((ANCHOR, "other", 0, face, own_of_donor, donor_own))
+        for cell, (k, g) in enumerate(zip(kept, gained, strict=True)):
+            e = rng.normal(0, noise, 2)
+            to_own = own_of_donor + k * (own - own_of_donor) + e[0]
+            rows.append(
+                ("part", "other", cell, face, to_own, donor + g * (donor_own - donor) + e[1])
+            )
+    part, donors, at, face, to_own, to_donor = (list(column) for column in zip(*rows, strict=True))
+    n = len(rows)
+    values = np.full((n, 2, 1, 2), np.nan, np.float32)
+    values[:, 0, 0] = np.stack([to_own, to_donor], 1)
+    found = np.ones((n, 2, 1), np.int8)
+    found[:, 1] = 0
+    columns = {
+        "part": part, "donor": donors, "do": ["swap"] * n, "steps": ["only"] * n, "at": at,
+        "at_sigma": [1 - a / 8 for a in at], "blocks": ["all"] * n, "at_block": [""] * n,
+        "face": [f"f{i}" for i in face], "prompt": ["p"] * n, "seed": [0] * n,
+    }  # fmt: skip
+    return xr.Dataset(
+        {
+            "edited_similarity": (("sample", "edited_image", "recogniser", "toward"), values),
+            "edited_found": (("sample", "edited_image", "recogniser"), found),
+            "edited_face_found": (("sample", "edited_image", "recogniser"), found == 1),
+            "edited_outside": (("sample",), np.linspace(0, 1, n)),
+        },
+        coords={
+            **{word: ("sample", np.array(column)) for word, column in columns.items()},
+            "edited_image": ["final", "clamped"],
+            "recogniser": ["judge"],
+            "toward": ["own", "donor"],
+        },
+    )
+
+
+@given(st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=5))
+@settings(deadline=None, max_examples=20)
+def test_shares_are_those_that_were_put_in(shares):
+    gained = [1 - share for share in shares]
+    found = Moved("judge")(study(shares, gained), "part")
+    np.testing.assert_allclose(found["kept"], shares, atol=1e-5)
+    np.testing.assert_allclose(found["gained"], gained, atol=1e-5)
+    assert set(CELL) <= set(found.coords)
+
+
+def test_the_interval_holds_the_share_and_narrows_with_less_noise():
+    found = [Moved("judge")(study([0.4], [0.5], noise=noise), "part") for noise in (0.05, 0.01)]
+    for one in found:
+        assert float(one["kept_low"][0]) < 0.4 < float(one["kept_high"][0])
+    wide, narrow = (float((one["kept_high"] - one["kept_low"])[0]) for one in found)
+    assert narrow < wide / 2
+
+
+def test_where_both_runs_are_alike_the_share_is_blank():
+    same = study([0.4], [0.5])
+    anchor = (same["part"] == ANCHOR) & (same["donor"] == "other")
+    own = same["edited_similarity"].isel(sample=(same["part"] == ANCHOR) & (same["donor"] == ""))
+    rng = np.random.default_rng(1)
+    values = same["edited_similarity"].values.copy()
+    values[anchor.values] = own.values + rng.normal(0, 0.02, own.shape)
+    found = Moved("judge")(
+        same.assign(edited_similarity=(same["edited_similarity"].dims, values)), "part"
+    )
+    assert np.isnan([float(found[w][0]) for w in ("kept", "kept_low", "gained")]).all()
+    assert np.isfinite(float(found["change"][0]))
+
+
+def test_an_image_without_a_face_counts_as_a_stranger():
+    one = study([1.0], [0.0])
+    values = one["edited_similarity"].values.copy()
+    values[(one["part"] == "part").values, 0] = np.nan
+    lost = one.assign(edited_similarity=(one["edited_similarity"].dims, values))
+    found = Moved("judge", lost_face=0.1)(lost, "part")
+    own = 0.8 * np.mean([1 + 0.1 * face for face in range(FACES)])
+    np.testing.assert_allclose(float(found["change"][0]), 0.1 - own, rtol=1e-5)
+
+
+def test_a_part_or_image_that_is_not_there_is_refused():
+    with pytest.raises(StepscopeError, match="no part 'other'; the study has part"):
+        Moved("judge")(study([1.0], [0.0]), "other")
+    with pytest.raises(StepscopeError, match="no clamped images"):
+        Moved("judge", image="clamped")(study([1.0], [0.0]), "part")
+
+
+def test_of_one_cell_max_t_is_the_exact_sign_flip_test():
+    values = np.random.default_rng(0).normal(0.7, 1, 8)
+    exact = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", alternative="two-sided", n_resamples=np.inf
+    )
+    assert MaxT()(values[:, None])[0] == pytest.approx(exact.pvalue)
+
+
+def test_t_is_students():
+    values = np.random.default_rng(0).normal(0.3, 1, (9, 4))
+    found = student(np.ones((1, 9)), values)[0]
+    np.testing.assert_allclose(found, stats.ttest_1samp(values, 0).statistic)
+
+
+def test_over_a_map_without_effect_any_cell_is_false_as_seldom_as_said():
+    rng, false = np.random.default_rng(0), 0
+    for _ in range(300):
+        shared = rng.normal(0, 1, (7, 1))
+        false += MaxT().survives(0.7 * shared + rng.normal(0, 1, (7, 30))).any()
+    low, high = stats.binom.ppf((0.001, 0.999), 300, 0.05)
+    assert false <= high
+    assert false >= low * 0.5  # sign patterns are few: it may be below its level, but not never
+
+
+def test_an_effect_in_one_cell_survives_there_alone():
+    values = np.random.default_rng(0).normal(0, 1, (12, 40))
+    values[:, 7] += 6
+    assert np.flatnonzero(MaxT().survives(values)).tolist() == [7]
+
+
+def test_the_fewest_faces_and_cells_that_say_nothing():
+    six = np.ones((6, 2)) + np.random.default_rng(0).normal(0, 0.01, (6, 2))
+    assert MaxT()(six).max() == pytest.approx(2 / 64)
+    assert np.isnan(MaxT()(np.zeros((6, 2)))).all()
+    with pytest.raises(StepscopeError, match="at least 2 faces"):
+        MaxT()(np.ones((1, 3)))
+
+
+def test_a_crossing_is_between_the_points_where_the_sign_turns():
+    sigma = np.array([1.0, 0.75, 0.5, 0.0])
+    curves = np.array([[-1.0, -1.0, 1.0, 2.0], [-3.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+    np.testing.assert_allclose(equal_at(curves, sigma), [0.625, 0.8125, np.nan])

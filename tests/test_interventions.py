@@ -1,0 +1,271 @@
+"""Edited samples are what a pipeline makes that is edited by hand, and a kill costs nothing."""
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepscope.hooks.edits import At, Edit, Scale, edit
+from stepscope.hooks.errors import EditError, RunError, StepscopeError
+from stepscope.probes.intervene import intervene, main
+from stepscope.probes.interventions import making
+from stepscope.probes.interventions.engine import continue_rows
+from stepscope.probes.interventions.names import ANCHOR
+from stepscope.probes.interventions.part import Part
+from stepscope.probes.interventions.random_like import RandomLike
+from stepscope.probes.interventions.study import CausalStudy
+from stepscope.probes.interventions.windows import stretches, windows
+from stepscope.probes.replay import resume_from
+from stepscope.probes.reread import Settings, adapter_off, load
+from stepscope.probes.rereading import open_rereading
+from stepscope.probes.run import run
+from tests.shell import infused, listed, run_command, study_of
+
+STEPS, ADAPTER = 3, ("*.adapter",)
+STRONG = 200.0  # of random weights: what they add is then far above rounding
+KINDS = {
+    "schnell": ("schnell", {"guidance": None, "adapter.scale": STRONG}),
+    "true_cfg": ("dev", {"true_cfg": 2.0, "negative_prompt": "sketch", "adapter.scale": STRONG}),
+}
+EVERYTHING = (
+    Part("off", "zero", ADAPTER, steps="from"),
+    Part("swap", "swap", ("*.residual.*", "*.adapter"), "other", "only", clamped=True),
+    Part("blocks", "swap", ("*.attention.image",), "other", "from", "only", together=3, faces=1),
+    Part("face", "face", (), "other", "from"),
+    Part("photo", "face", (), "same", "from"),
+    Part("random", "swap", ADAPTER, "random", "all", faces=1),
+)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def made(request, tmp_path_factory) -> Path:
+    """A run of two people, one prompt and two seeds, with tiny random models."""
+    folder = tmp_path_factory.mktemp(request.param)
+    for i, name in enumerate(("ann_1", "bob_1", "ann_2", "bob_2")):
+        np.save(folder / f"{name}.npy", np.random.default_rng(i).normal(size=512))
+    backbone, more = KINDS[request.param]
+    faces = listed(folder / "ann_1.npy", folder / "bob_1.npy")
+    words = {"faces": faces, "steps": STEPS, "batch_size": 4, "seeds": "[0,1]", **more}
+    run(study_of(infused(backbone, **words, out=folder / "run.zarr")), say=lambda text: None)
+    return folder / "run.zarr"
+
+
+def photos(path: Path) -> tuple[str, ...]:
+    return tuple(str(path.parent / f"{name}.npy") for name in ("ann_2", "bob_2"))
+
+
+def study(path: Path, *parts: Part, **more) -> CausalStudy:
+    return CausalStudy("test", parts, **{"photos": photos(path), "rows": 8, **more})
+
+
+@pytest.fixture(scope="module")
+def everything(made) -> xr.Dataset:
+    """Every kind of part, made on the run."""
+    out = intervene(made, study(made, *EVERYTHING), say=lambda text: None)
+    return xr.open_zarr(out, chunks=None).load()
+
+
+def close(a: np.ndarray, b: np.ndarray, before: np.ndarray) -> bool:
+    """Equal but for what a batch of another size rounds, which is far less than what the edit changed."""
+    return bool(np.abs(a - b).max() <= 0.05 * np.abs(b - before).max())
+
+
+@given(
+    st.sampled_from(("only", "first", "from", "all_but", "all")),
+    st.integers(1, 30),
+    st.integers(1, 9),
+)
+def test_windows_are_places_and_complement_each_other(word, count, width):
+    found = [*windows(word, count, width)]
+    every = set(range(count))
+    assert all(window.places and set(window.places) <= every for window in found)
+    by = {name: {w.at: set(w.places) for w in windows(name, count, width)} for name in
+          ("only", "first", "from", "all_but")}  # fmt: skip
+    assert set().union(*by["only"].values()) == every
+    assert sum(map(len, by["only"].values())) == count
+    for at, places in by["first"].items():
+        assert places | by["from"][at] == every
+        assert not places & by["from"][at]
+    for at, places in by["all_but"].items():
+        assert places == every - by["only"][at]
+
+
+@given(st.sets(st.integers(0, 20), min_size=1))
+def test_stretches_are_the_places_again(places):
+    found = [*stretches(tuple(sorted(places)))]
+    assert {i for start, end in found for i in range(start, end)} == places
+    assert all(a[1] < b[0] for a, b in pairwise(found))
+
+
+def test_without_edits_a_sample_ends_as_it_was_recorded(made):
+    opened = open_rereading(made)
+    loaded, cells = load(opened, Settings()), list(opened.cells)
+    rows = [cell.index for cell in cells]
+    for step in range(STEPS):
+        found = continue_rows(loaded, cells, opened.read("latents", rows)[:, step], step)
+        assert np.array_equal(found.final, opened.read("final_latents", rows))
+        x0 = opened.read("x0", rows)[:, step]
+        assert np.allclose(found.x0, x0, rtol=0, atol=1e-5 * np.abs(x0).max())
+
+
+def test_zeros_from_a_step_on_are_the_adapter_off_from_there(made, everything):
+    opened = open_rereading(made)
+    off = adapter_off(load(opened, Settings()))
+    rows = [cell.index for cell in opened.cells]
+    for step in (1, 2):
+        stored = opened.read("latents", rows)[:, step]
+        expected = resume_from(off, list(opened.cells), stored, step)
+        chosen = everything.isel(sample=(everything["part"] == "off") & (everything["at"] == step))
+        assert chosen["base"].values.tolist() == rows
+        assert close(chosen["final_latents"].values, expected, opened.read("final_latents", rows))
+
+
+def test_a_step_swapped_whole_moves_as_the_other_person_does(made, everything):
+    """The velocity is then the other's: x0 = x_t - sigma v, with v of the other's run."""
+    opened = open_rereading(made)
+    cells = list(opened.cells)
+    for step in range(STEPS):
+        chosen = everything.isel(sample=(everything["part"] == "swap") & (everything["at"] == step))
+        for sample in range(chosen.sizes["sample"]):
+            one = chosen.isel(sample=sample)
+            base = cells[int(one["base"])]
+            face = opened.others[base.face]
+            donor = next(c for c in cells if (c.face, c.seed) == (face, base.seed))
+            x, x0 = (opened.read(n, [base.index, donor.index])[:, step] for n in ("latents", "x0"))
+            assert str(one["donor_face"].values) == face
+            assert close(one["clamped_x0"].values, x[0] - (x[1] - x0[1]), x0[0])
+
+
+def test_a_face_from_a_step_on_is_a_run_continued_with_it(made, everything):
+    opened = open_rereading(made)
+    loaded, cells = load(opened, Settings()), list(opened.cells)
+    rows = [cell.index for cell in cells]
+    for step in (1, 2):
+        others = [replace(cell, face=opened.others[cell.face]) for cell in cells]
+        expected = resume_from(loaded, others, opened.read("latents", rows)[:, step], step)
+        chosen = everything.isel(sample=(everything["part"] == "face") & (everything["at"] == step))
+        assert close(chosen["final_latents"].values, expected, opened.read("final_latents", rows))
+
+
+def test_anchors_are_the_runs_that_effects_are_counted_between(made, everything):
+    opened = open_rereading(made)
+    anchors = everything.isel(sample=everything["part"] == ANCHOR)
+    recorded = opened.read("final_latents", range(len(opened.cells)))
+    own = anchors.isel(sample=anchors["donor"] == "")
+    assert np.array_equal(own["final_latents"].values, recorded)
+    other = anchors.isel(sample=anchors["donor"] == "other")
+    assert np.array_equal(other["final_latents"].values, recorded[[2, 3, 0, 1]])
+    off = anchors.isel(sample=anchors["donor"] == "off")
+    noise = opened.read("latents", range(4))[:, 0]
+    without = resume_from(adapter_off(load(opened, Settings())), list(opened.cells), noise, 0)
+    assert close(off["final_latents"].values, without, recorded)
+    assert {"", "other", "off", "same"} == set(anchors["donor"].values.tolist())
+
+
+def test_a_random_direction_is_as_long_as_the_way_to_the_other():
+    values = torch.randn(1, 5, 8)
+    batch = torch.cat([torch.randn(1, 5, 8), values])
+    at = At("double.00.adapter", 0, 3, 1.0, "positive", (1,), (1,), batch, slice(None), (5, 5))
+    moved = RandomLike((0,), (7,))(values, at) - values
+    torch.testing.assert_close(moved.norm(dim=-1), (batch[0] - values[0]).norm(dim=-1)[None])
+    units = moved / moved.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(units, units[:, :1].expand_as(units))
+    other = RandomLike((0,), (8,))(values, at) - values
+    assert not torch.allclose(moved, other)
+
+
+def test_what_was_made_is_kept_and_the_rest_is_made(made, monkeypatch):
+    part = Part("off", "zero", ADAPTER, steps="only")
+    whole = intervene(made, replace(study(made, part), name="whole"), say=lambda text: None)
+    calls, real = [], making.make_batch
+
+    def stopped(*args, **more):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return real(*args, **more)
+
+    halves = replace(study(made, part), name="halves")
+    monkeypatch.setattr(making, "make_batch", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        intervene(made, halves, say=lambda text: None)
+    monkeypatch.setattr(making, "make_batch", real)
+    said: list[str] = []
+    out = intervene(made, halves, say=said.append)
+    a, b = (xr.open_zarr(path, chunks=None)["final_latents"].values for path in (whole, out))
+    assert np.array_equal(a, b)
+    assert "12 interventions, 12 to make" not in said[0]
+    assert "12 interventions, " in said[0]
+    again: list[str] = []
+    intervene(made, halves, say=again.append)
+    assert "nothing to do" in again[-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"photos": ()}, StepscopeError, "another photo"),
+        ({"faces": ("eve",)}, StepscopeError, "no 'eve'"),
+        ({"parts": (Part("a", "zero", ("*.adaptor",)),)}, EditError, "adapter"),
+        ({"parts": ()}, EditError, "none is named"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(made, change, error, said):
+    base = {"parts": (Part("photo", "face", (), "same", "from"),), "name": "wrong"}
+    with pytest.raises(error, match=said):
+        intervene(
+            made, CausalStudy(**{**base, "photos": photos(made), **change}), say=lambda text: None
+        )
+
+
+def test_another_study_of_the_name_is_not_mixed_with_the_first(made, everything):
+    with pytest.raises(RunError, match="another study"):
+        intervene(made, study(made, EVERYTHING[0]), say=lambda text: None)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"do": "zero", "donor": "other", "sites": ADAPTER},
+        {"do": "swap", "sites": ADAPTER},
+        {"do": "swap", "donor": "others", "sites": ADAPTER},
+        {"do": "erase", "sites": ADAPTER},
+        {"do": "zero"},
+        {"do": "face", "donor": "other", "steps": "only"},
+        {"do": "zero", "sites": ADAPTER, "steps": "second"},
+    ],
+)
+def test_a_part_that_means_nothing_is_refused(values):
+    with pytest.raises(StepscopeError):
+        Part("a", **values)
+
+
+def test_the_command_says_the_plan_and_stops(made, capsys):
+    words = [str(made), "edit=adapter_window", "rows=8", "together=100", "every=2", "--dry"]
+    assert run_command(words, main) == 0
+    said = capsys.readouterr().out
+    assert "adapter_window: 28 interventions, 28 to make" in said
+    assert "ready" in said
+    assert not (made / "interventions" / "adapter_window").exists()
+
+
+def test_the_command_names_the_nearest_study(made, capsys):
+    assert run_command([str(made), "edit=transplants"], main) == 2
+    assert "transplant" in capsys.readouterr().err
+
+
+def test_edits_by_hand_give_the_same_rows(made, everything):
+    """One window of one block, by the public verb around the pipeline's own call."""
+    opened = open_rereading(made)
+    loaded, cells = load(opened, Settings()), list(opened.cells)
+    rows = [cell.index for cell in cells]
+    with edit(loaded.pipe, Edit("*.adapter", Scale(0.0), steps=(0, STEPS - 1))):
+        expected = resume_from(loaded, cells, opened.read("latents", rows)[:, 1], 1)
+    chosen = everything.isel(sample=(everything["part"] == "off") & (everything["at"] == 1))
+    assert close(chosen["final_latents"].values, expected, opened.read("final_latents", rows))
