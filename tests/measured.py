@@ -9,6 +9,7 @@ import xarray as xr
 
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.margins import Margins
+from tests.edited import causal_evidence
 
 LEVELS = {
     "portrait photo of a person": "simple",
@@ -195,6 +196,7 @@ def evidence(**more: Any) -> Evidence:
         levels=LEVELS,
         resamples=99,
         margins=MARGINS,
+        causal=causal_evidence(more.get("faces", FACES)),
     )
 
 

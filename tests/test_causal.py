@@ -1,5 +1,7 @@
 """Identity moved against closed forms, and the error of a map under its null."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -12,6 +14,7 @@ from stepscope.analysis.causal.moved import CELL, Moved
 from stepscope.analysis.causal.swaps import equal_at
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.interventions.names import ANCHOR
+from tests.edited import measured_study, row
 
 FACES = 6
 
@@ -33,30 +36,11 @@ def study(kept: list[float], gained: list[float], *, noise: float = 0.0) -> xr.D
             rows.append(
                 ("part", "other", cell, face, to_own, donor + g * (donor_own - donor) + e[1])
             )
-    part, donors, at, face, to_own, to_donor = (list(column) for column in zip(*rows, strict=True))
-    n = len(rows)
-    values = np.full((n, 2, 1, 2), np.nan, np.float32)
-    values[:, 0, 0] = np.stack([to_own, to_donor], 1)
-    found = np.ones((n, 2, 1), np.int8)
-    found[:, 1] = 0
-    columns = {
-        "part": part, "donor": donors, "do": ["swap"] * n, "steps": ["only"] * n, "at": at,
-        "at_sigma": [1 - a / 8 for a in at], "blocks": ["all"] * n, "at_block": [""] * n,
-        "face": [f"f{i}" for i in face], "prompt": ["p"] * n, "seed": [0] * n,
-    }  # fmt: skip
-    return xr.Dataset(
-        {
-            "edited_similarity": (("sample", "edited_image", "recogniser", "toward"), values),
-            "edited_found": (("sample", "edited_image", "recogniser"), found),
-            "edited_face_found": (("sample", "edited_image", "recogniser"), found == 1),
-            "edited_outside": (("sample",), np.linspace(0, 1, n)),
-        },
-        coords={
-            **{word: ("sample", np.array(column)) for word, column in columns.items()},
-            "edited_image": ["final", "clamped"],
-            "recogniser": ["judge"],
-            "toward": ["own", "donor"],
-        },
+    return measured_study(
+        [
+            row(f"f{face}", part, donor, own, to_donor, at=cell, at_sigma=1 - cell / 8)
+            for part, donor, cell, face, own, to_donor in rows
+        ]
     )
 
 
@@ -64,14 +48,14 @@ def study(kept: list[float], gained: list[float], *, noise: float = 0.0) -> xr.D
 @settings(deadline=None, max_examples=20)
 def test_shares_are_those_that_were_put_in(shares):
     gained = [1 - share for share in shares]
-    found = Moved("judge")(study(shares, gained), "part")
+    found = Moved("pocket")(study(shares, gained), "part")
     np.testing.assert_allclose(found["kept"], shares, atol=1e-5)
     np.testing.assert_allclose(found["gained"], gained, atol=1e-5)
     assert set(CELL) <= set(found.coords)
 
 
 def test_the_interval_holds_the_share_and_narrows_with_less_noise():
-    found = [Moved("judge")(study([0.4], [0.5], noise=noise), "part") for noise in (0.05, 0.01)]
+    found = [Moved("pocket")(study([0.4], [0.5], noise=noise), "part") for noise in (0.05, 0.01)]
     for one in found:
         assert float(one["kept_low"][0]) < 0.4 < float(one["kept_high"][0])
     wide, narrow = (float((one["kept_high"] - one["kept_low"])[0]) for one in found)
@@ -85,7 +69,7 @@ def test_where_both_runs_are_alike_the_share_is_blank():
     rng = np.random.default_rng(1)
     values = same["edited_similarity"].values.copy()
     values[anchor.values] = own.values + rng.normal(0, 0.02, own.shape)
-    found = Moved("judge")(
+    found = Moved("pocket")(
         same.assign(edited_similarity=(same["edited_similarity"].dims, values)), "part"
     )
     assert np.isnan([float(found[w][0]) for w in ("kept", "kept_low", "gained")]).all()
@@ -97,22 +81,22 @@ def test_an_image_without_a_face_counts_as_a_stranger():
     values = one["edited_similarity"].values.copy()
     values[(one["part"] == "part").values, 0] = np.nan
     lost = one.assign(edited_similarity=(one["edited_similarity"].dims, values))
-    found = Moved("judge", lost_face=0.1)(lost, "part")
+    found = Moved("pocket", lost_face=0.1)(lost, "part")
     own = 0.8 * np.mean([1 + 0.1 * face for face in range(FACES)])
     np.testing.assert_allclose(float(found["change"][0]), 0.1 - own, rtol=1e-5)
 
 
 def test_a_part_or_image_that_is_not_there_is_refused():
     with pytest.raises(StepscopeError, match="no part 'other'; the study has part"):
-        Moved("judge")(study([1.0], [0.0]), "other")
+        Moved("pocket")(study([1.0], [0.0]), "other")
     with pytest.raises(StepscopeError, match="no clamped images"):
-        Moved("judge", image="clamped")(study([1.0], [0.0]), "part")
+        Moved("pocket", image="clamped")(study([1.0], [0.0]), "part")
 
 
 def test_of_one_cell_max_t_is_the_exact_sign_flip_test():
     values = np.random.default_rng(0).normal(0.7, 1, 8)
     exact = stats.permutation_test(
-        (values,), np.mean, permutation_type="samples", alternative="two-sided", n_resamples=np.inf
+        (values,), np.mean, permutation_type="samples", alternative="two-sided", n_resamples=2**8
     )
     assert MaxT()(values[:, None])[0] == pytest.approx(exact.pvalue)
 
@@ -120,7 +104,8 @@ def test_of_one_cell_max_t_is_the_exact_sign_flip_test():
 def test_t_is_students():
     values = np.random.default_rng(0).normal(0.3, 1, (9, 4))
     found = student(np.ones((1, 9)), values)[0]
-    np.testing.assert_allclose(found, stats.ttest_1samp(values, 0).statistic)
+    expected: Any = stats.ttest_1samp(values, 0)
+    np.testing.assert_allclose(found, expected.statistic)
 
 
 def test_over_a_map_without_effect_any_cell_is_false_as_seldom_as_said():

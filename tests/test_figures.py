@@ -37,6 +37,9 @@ CONTRACT = (
     "figure7_trajectory",
     "figure8_per_face",
     "figure9_weak_adapter",
+    "figure_adapter_window",
+    "figure_face_swap",
+    "figure_transplant",
     "figure_tradeoff",
     "figure_filmstrip",
 )

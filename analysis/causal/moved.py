@@ -25,8 +25,12 @@ from stepscope.probes.interventions.names import ANCHOR
 CELL = ("part", "donor", "do", "steps", "at", "at_sigma", "blocks", "at_block")
 """Coordinates that say which intervention a sample had."""
 TOWARD = ("own", "donor")
-ANCHOR_OF = {"": "off", "random": "other"}
-"""The donor whose run an intervention's effect is counted to, where it is not named by its own donor."""
+ANCHOR_OF = {"": "off", "random": "other", "same": "other"}
+"""The donor whose run an intervention's effect is counted to, where it is not its own donor's.
+
+With another photo of the same person nobody is moved to: what is lost is counted on the way to the other
+person, and `gained` is NaN.
+"""
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,19 @@ class Moved:
         if not np.isfinite(edited["to_own"]).any():
             raise StepscopeError(f"part {part!r} has no {self.image} images")
         cells = list(dict.fromkeys(zip(*(edited[c].values.tolist() for c in CELL), strict=True)))
-        donor = ANCHOR_OF.get(str(cells[0][1]), str(cells[0][1]))
+        own_donor = str(cells[0][1])
         anchors = values.isel(sample=names == ANCHOR)
+        known = anchors["donor"].values.tolist()
+        donor = ANCHOR_OF.get(own_donor, own_donor)
+        donor = donor if donor in known else own_donor
         a, b = (
             anchors.isel(sample=anchors["donor"].values.astype(object) == d) for d in ("", donor)
         )
         rows = [self._cell(edited, cell, a, b) for cell in cells]
+        if own_donor == "same":
+            rows = [
+                row | dict.fromkeys(("gained", "gained_low", "gained_high"), np.nan) for row in rows
+            ]
         differences = np.stack([row.pop("differences") for row in rows], 1)
         p = MaxT()(differences) if len(differences) > 1 else np.full(len(rows), np.nan)
         table = {name: ("cell", np.array([row[name] for row in rows])) for name in rows[0]}

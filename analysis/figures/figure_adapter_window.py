@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from stepscope.analysis.causal.effects import effects
 from stepscope.analysis.evidence import Evidence
-from stepscope.analysis.figures.marks import bars, look
+from stepscope.analysis.figures.marks import bars, legend, look
 from stepscope.analysis.figures.style import INK, QUIET, canvas, gap, panel
 from stepscope.analysis.quantities import name
 from stepscope.hooks.errors import StepscopeError
@@ -26,9 +26,10 @@ STUDY = "adapter_window"
 STEPS = (("first steps", "later steps"), ("one step", "all but one step"))
 BLOCKS = ("one block", "all but one block", "first blocks", "later blocks")
 SAID = {
-    "first steps": "on before", "later steps": "on from", "one step": "on in one bin",
-    "all but one step": "off in one bin", "one block": "at one alone",
-    "all but one block": "at all others", "first blocks": "before it", "later blocks": "from it on",
+    "first steps": "on before the step", "later steps": "on from the step", "one step": "on there alone",
+    "all but one step": "off there alone", "one block": "on at the block alone",
+    "all but one block": "off at the block alone", "first blocks": "on before the block",
+    "later blocks": "on from the block",
 }  # fmt: skip
 
 
@@ -39,19 +40,20 @@ def draw(evidence: Evidence) -> Figure:
     for row, backbone in enumerate(evidence.backbones):
         for column, parts in enumerate((*STEPS, BLOCKS)):
             one, letter = axes[row, column], "abcdef"[3 * row + column]
-            what = ("steps before and after", "single bins of steps", "blocks")[column]
-            panel(one, letter, f"{name(backbone)}: {what}" if not column else what)
+            panel(
+                one,
+                letter,
+                ("first or later steps", "one bin of steps", "blocks, in all steps")[column],
+            )
             try:
                 found = [effects(evidence, STUDY, backbone, part) for part in parts]
             except StepscopeError as error:
                 gap(one, str(error))
                 continue
             draw_parts(one, parts, found, steps=column < 2)
-        axes[row, 0].set_ylabel("share of identity left")
+        axes[row, 0].set_ylabel(f"{name(backbone)}\nshare of identity left")
     for column in (0, 1, 2):
-        if not axes[1, column].get_legend_handles_labels()[1]:
-            continue
-        axes[0, column].legend(fontsize=5.5, loc="best")
+        legend(axes[0, column], fontsize=5.5)
     return figure
 
 

@@ -57,7 +57,7 @@ def draw(evidence: Evidence) -> Figure:
         ScalarMappable(NORM, COLOURS), ax=axes, location="bottom", shrink=0.4, aspect=40
     )
     bar.set_label(
-        "share of the way to the other person (controls: change of the cosine to the own person)"
+        "share of the way to the other person (another photo: share of the own identity lost)"
     )
     return figure
 
@@ -65,10 +65,10 @@ def draw(evidence: Evidence) -> Figure:
 def draw_map(
     evidence: Evidence, axes: Axes, backbone: str, part: str, image: str, title: str
 ) -> None:
-    """One map; of a control the change in cosine, since it leads to nobody."""
+    """One map; of another photo the share that is lost, since it leads to nobody else."""
     found = effects(evidence, STUDY, backbone, part, image)
-    control = title.startswith("control")
-    values, blocks, steps = as_map(found, "change" if control else "gained")
+    found = found.assign(lost=1 - found["kept"])
+    values, blocks, steps = as_map(found, "lost" if found["gained"].isnull().all() else "gained")
     survives, _, _ = as_map(found.assign(survives=found["survives"].astype(float)), "survives")
     short = [block.replace("double.", "d").replace("single.", "s") for block in blocks]
     heatmap(axes, values, short, NORM, colours=COLOURS)
