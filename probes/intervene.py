@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ if __name__ == "__main__":
 import stepscope.probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
 
 import numpy as np
+from hydra.errors import HydraException
 
 from stepscope.hooks.edits.sites import Sites
 from stepscope.hooks.errors import StepscopeError
-from stepscope.probes.command import command, entry
+from stepscope.probes import models
+from stepscope.probes.command import command, composition, entry
+from stepscope.probes.composing import composed
 from stepscope.probes.existing import check_same_models
 from stepscope.probes.interventions import companions, store
 from stepscope.probes.interventions.batch import Job
@@ -37,8 +41,9 @@ from stepscope.probes.reread import Settings as Rereadings
 from stepscope.probes.reread import check_all_present, check_reproduces
 from stepscope.probes.reread import load as load_models
 from stepscope.probes.rereading import open_rereading
-from stepscope.probes.study import Study
+from stepscope.probes.study import Backbone, Study
 from stepscope.probes.usage import says
+from stepscope.probes.values import checked
 
 Say = Callable[[str], None]
 
@@ -72,9 +77,32 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     check_reproduces(run, loaded)
     made = store.open_or_create(plan)
     with progress(plan.evaluations(left)) as advance:
-        make(Making(plan, loaded, given(plan, loaded)), made, advance)
+        making = Making(plan, loaded, given(plan, loaded), continuing(plan, loaded))
+        make(making, made, advance)
     say(f"{out}: {int(made.done.sum())} of {made.size} samples are made\n{after}")
     return out
+
+
+def continuing(plan: Planned, loaded: models.Models) -> dict[str, models.Models]:
+    """The models of every other backbone that continues the run, with the run's faces.
+
+    Raises StepscopeError for a name that is not in conf/backbone.
+    """
+    found = {}
+    for name in dict.fromkeys(str(p.to) for p in plan.study.parts if p.do == "backbone"):
+        try:
+            own = composed([f"backbone={name}", "prompts=[a]"])
+        except HydraException as error:
+            raise StepscopeError(f"backbone {name!r}: {composition(error)}") from error
+        study = replace(
+            loaded.study,
+            backbone=checked(Backbone, own["backbone"]),
+            guidance=own["guidance"],
+            true_cfg=own["true_cfg"],
+        )
+        made = models.load(study, {}, plan.run.latent_shape, len(plan.run.cells))
+        found[name] = replace(made, faces=loaded.faces)
+    return found
 
 
 def described(plan: Planned, left: Sequence[Job]) -> str:

@@ -39,6 +39,9 @@ EVERYTHING = (
     Part("blocks", "swap", ("*.attention.image",), "other", "from", "only", together=3, faces=1),
     Part("face", "face", (), "other", "from"),
     Part("photo", "face", (), "same", "from"),
+    Part("prompt", "prompt", to="a woman portrait", steps="from"),
+    Part("half", "scale", to=STRONG / 2, steps="from"),
+    Part("noise", "noise", to=7, steps="from"),
     Part("random", "swap", ADAPTER, "random", "all", faces=1),
 )
 
@@ -153,6 +156,49 @@ def test_a_face_from_a_step_on_is_a_run_continued_with_it(made, everything):
         assert close(chosen["final_latents"].values, expected, opened.read("final_latents", rows))
 
 
+def test_another_prompt_or_scale_is_a_run_continued_with_it(made, everything):
+    opened = open_rereading(made)
+    loaded, cells = load(opened, Settings()), list(opened.cells)
+    rows, before = [cell.index for cell in cells], opened.read("final_latents", range(4))
+    adapter = loaded.study.adapter
+    assert adapter is not None
+    half = replace(loaded, study=replace(loaded.study, adapter=replace(adapter, scale=STRONG / 2)))
+    others = [replace(cell, prompt="a woman portrait") for cell in cells]
+    for step in (1, 2):
+        stored = opened.read("latents", rows)[:, step]
+        for part, expected in {
+            "prompt": resume_from(loaded, others, stored, step),
+            "half": resume_from(half, cells, stored, step),
+        }.items():
+            chosen = everything.isel(
+                sample=(everything["part"] == part) & (everything["at"] == step)
+            )
+            assert close(chosen["final_latents"].values, expected, before)
+            assert (chosen["to"] == ("a woman portrait" if part == "prompt" else "100.0")).all()
+                "a woman portrait" if part == "prompt" else "100.0"
+            }
+
+
+def test_other_noise_keeps_x0_and_replaces_the_rest(made, everything):
+    opened = open_rereading(made)
+    loaded, cells = load(opened, Settings()), list(opened.cells)
+    noise = torch.randn(opened.latent_shape, generator=torch.Generator().manual_seed(7)).numpy()
+    sigma, x0 = opened.sigma[1], opened.read("x0", range(4))[:, 1]
+    expected = resume_from(loaded, cells, (1 - sigma) * x0 + sigma * noise, 1)
+    chosen = everything.isel(sample=(everything["part"] == "noise") & (everything["at"] == 1))
+    assert close(chosen["final_latents"].values, expected, opened.read("final_latents", range(4)))
+
+
+def test_the_runs_own_sigmas_change_nothing(made):
+    """As another backbone is given them, whose schedule may be another."""
+    opened = open_rereading(made)
+    loaded, stored = load(opened, Settings()), opened.read("latents", range(4))[:, 1]
+    given = continue_rows(loaded, opened.cells, stored, 1, sigmas=opened.sigma.tolist())
+    assert np.array_equal(given.final, opened.read("final_latents", range(4)))
+    other = continue_rows(loaded, opened.cells, stored, 1, sigmas=[1.0, 0.9, 0.1])
+    assert not np.allclose(other.final, given.final, atol=1e-2)
+
+
 def test_anchors_are_the_runs_that_effects_are_counted_between(made, everything):
     opened = open_rereading(made)
     anchors = everything.isel(sample=everything["part"] == ANCHOR)
@@ -239,6 +285,10 @@ def test_another_study_of_the_name_is_not_mixed_with_the_first(made, everything)
         {"do": "zero"},
         {"do": "face", "donor": "other", "steps": "only"},
         {"do": "zero", "sites": ADAPTER, "steps": "second"},
+        {"do": "scale", "steps": "from"},
+        {"do": "scale", "to": "half", "steps": "from"},
+        {"do": "prompt", "to": "a man", "steps": "from", "sites": ADAPTER},
+        {"do": "prompt", "to": "a man", "steps": "first"},
     ],
 )
 def test_a_part_that_means_nothing_is_refused(values):

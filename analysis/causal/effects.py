@@ -17,8 +17,8 @@ def study_of(evidence: Evidence, name: str, backbone: str) -> xr.Dataset:
     """A measured causal study. Raises MissingEvidenceError where it was not made."""
     if (name, backbone) not in evidence.causal:
         raise MissingEvidenceError(
-            f"the causal study {name!r} was not made on {backbone}: {says('paper')} experiments=[trajectory] "
-            f"makes it, where its causal.{name} says how"
+            f"the causal study {name!r} was not made on {backbone}: {says('paper')} "
+            f"experiments=[trajectory] makes it, where its causal.{name} says how"
         )
     return evidence.causal[name, backbone]
 

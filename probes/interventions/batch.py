@@ -10,6 +10,9 @@ from stepscope.probes.interventions.part import Intervention
 from stepscope.probes.interventions.random_like import RandomLike
 from stepscope.probes.interventions.windows import stretches
 
+ADAPTER = ("*.adapter",)
+"""Every site of the adapter's edge."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -30,10 +33,13 @@ class Job:
 class Batch:
     """Rows of one call, which start at the same step: those that give values first, then the jobs'.
 
-    giving: of each such row, the sample that it belongs to and the kind of donor.
+    giving: of each such row, the sample that it belongs to and the kind of donor. scale: the adapter's in
+    the run. backbone: the name of another one that the rows are continued by.
     """
 
     start: int
+    scale: float = 1.0
+    backbone: str | None = None
     giving: list[tuple[Cell, str]] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
 
@@ -56,19 +62,21 @@ class Batch:
             rows.setdefault(job.intervention, []).append(row)
         return [
             Edit(
-                one.sites,
+                one.sites or ADAPTER,
                 self._operation(one, places),
                 steps=(first - self.start, end - self.start),
                 rows=places,
             )
             for one, places in rows.items()
-            if one.part.do != "face"
+            if not one.part.continues or one.part.do == "scale"
             for first, end in stretches(one.steps)
         ]
 
     def _operation(self, one: Intervention, rows: Sequence[int]) -> Operation:
         if one.part.do == "zero":
             return Scale(0.0)
+        if one.part.do == "scale":
+            return Scale(float(one.part.to or 0) / self.scale)
         (donor,) = one.donors
         jobs = [self.jobs[row - len(self.giving)] for row in rows]
         source = tuple(self.giving.index((job.base, donor)) for job in jobs)
@@ -77,17 +85,22 @@ class Batch:
         return Swap(source)
 
 
-def batches(jobs: Sequence[Job], size: int) -> Iterator[Batch]:
+def batches(jobs: Sequence[Job], size: int, scale: float = 1.0) -> Iterator[Batch]:
     """Batches of at most `size` rows, those of a sample together; the same ones for the same jobs.
 
-    A batch holds a job and what gives it values, also where that is more than `size`.
+    A batch holds a job and what gives it values, also where that is more than `size`. scale: the adapter's
+    in the run.
     """
-    ordered = sorted(jobs, key=lambda job: (job.intervention.start, job.base.index, job.index))
-    for start, some in groupby(ordered, key=lambda job: job.intervention.start):
-        batch = Batch(start)
+
+    def kind(job: Job) -> tuple[str, int]:
+        return job.intervention.backbone or "", job.intervention.start
+
+    ordered = sorted(jobs, key=lambda job: (*kind(job), job.base.index, job.index))
+    for (backbone, start), some in groupby(ordered, key=kind):
+        batch = Batch(start, scale, backbone or None)
         for job in some:
             if batch.jobs and len(batch) + 1 + len(batch.lacks(job)) > size:
                 yield batch
-                batch = Batch(start)
+                batch = Batch(start, scale, backbone or None)
             batch.add(job)
         yield batch

@@ -35,10 +35,12 @@ def continue_rows(
     start: int,
     edits: Sequence[Edit] = (),
     on_step: Callable[[], None] = lambda: None,
+    sigmas: Sequence[float] | None = None,
 ) -> Continued:
     """Denoise rows from their x_t before the step `start` to the end, under edits.
 
     rows: the face and prompt of each. latents: x_t of each. edits: with steps counted from `start`.
+    sigmas: of the run's steps, where the models have another schedule; None for their own.
     Raises UnsupportedPipelineError for a scheduler whose steps depend on earlier ones, EditError for an
     edit that touches nothing.
     """
@@ -47,6 +49,10 @@ def continue_rows(
 
     def cut(original: Callable[..., None], *args: Any, **more: Any) -> None:
         original(*args, **more)
+        if sigmas is not None:
+            scheduler.sigmas = torch.tensor([*sigmas, 0.0]).to(scheduler.sigmas)
+            times = scheduler.sigmas[:-1] * scheduler.config.num_train_timesteps
+            scheduler.timesteps = times.to(scheduler.timesteps)
         scheduler.timesteps, scheduler.sigmas = (
             scheduler.timesteps[start:],
             scheduler.sigmas[start:],

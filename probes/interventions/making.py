@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -11,7 +11,7 @@ from stepscope.hooks.store import Run
 from stepscope.probes import grid, models
 from stepscope.probes.claims import Claims
 from stepscope.probes.interventions import companions, store
-from stepscope.probes.interventions.batch import Batch, batches
+from stepscope.probes.interventions.batch import Batch, Job, batches
 from stepscope.probes.interventions.engine import continue_rows
 from stepscope.probes.interventions.planned import Planned
 from stepscope.probes.reread import adapter_off
@@ -22,11 +22,15 @@ Advance = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Making:
-    """What the batches of a study are made from. given: trajectories by sample and kind of donor."""
+    """What the batches of a study are made from.
+
+    given: trajectories by sample and kind of donor. others: models by the name of another backbone.
+    """
 
     plan: Planned
     loaded: models.Models
     given: Mapping[tuple[grid.Cell, str], companions.Trajectory]
+    others: Mapping[str, models.Models] = field(default_factory=dict)
 
     def latents(self, cell: grid.Cell, donor: str, step: int) -> np.ndarray:
         """x_t (channel, y, x) before a step of the sample, or of the donor of a kind for the sample."""
@@ -34,6 +38,16 @@ class Making:
             return self.given[cell, donor].latents[step]
         run = self.plan.run
         return run.read("latents", [self.recorded(cell, donor).index])[0, step]
+
+    def start(self, job: Job) -> np.ndarray:
+        """x_t (channel, y, x) that a job is continued from."""
+        one, run = job.intervention, self.plan.run
+        if one.part.do != "noise":
+            return self.latents(job.base, "", one.start)
+        sigma, x0 = run.sigma[one.start], run.read("x0", [job.base.index])[0, one.start]
+        other = replace(job.base, seed=int(one.part.to or 0))
+        (noise,) = grid.noise([other], run.latent_shape, None).numpy()
+        return (1 - sigma) * x0 + sigma * noise
 
     def recorded(self, cell: grid.Cell, donor: str) -> grid.Cell:
         """The recorded sample that is the donor of a kind for the sample; itself without a donor."""
@@ -79,12 +93,13 @@ def given(
 
 def make(making: Making, out: Run, advance: Advance) -> None:
     """Make every anchor, and every batch in which a sample is not done and which no other process makes."""
-    plan = making.plan
+    plan, adapter = making.plan, making.loaded.study.adapter
+    scale = 1.0 if adapter is None else adapter.scale
     for anchor in plan.anchors:
         if not out.is_done(anchor.cell.index):
             final = making.final(anchor.base, anchor.donor)
             out.write(anchor.cell.index, store.values(final, None))
-    work = {batch.jobs[0].index: batch for batch in batches(plan.jobs, plan.study.rows)}
+    work = {batch.jobs[0].index: batch for batch in batches(plan.jobs, plan.study.rows, scale)}
     with closing(Claims(out)) as claims:
         for cells in claims.each([[job.cell for job in batch.jobs] for batch in work.values()]):
             batch = work[cells[0].index]
@@ -101,8 +116,11 @@ def make_batch(making: Making, batch: Batch, out: Run, on_step: Callable[[], Non
     """Continue the rows of a batch, and write its jobs."""
     rows = [making.giving(*row) for row in batch.giving] + [job.cell for job in batch.jobs]
     start = [making.latents(*row, batch.start) for row in batch.giving]
-    start += [making.latents(job.base, "", batch.start) for job in batch.jobs]
-    made = continue_rows(making.loaded, rows, np.stack(start), batch.start, batch.edits(), on_step)
+    start += [making.start(job) for job in batch.jobs]
+    loaded, sigmas = making.loaded, None
+    if batch.backbone is not None:
+        loaded, sigmas = making.others[batch.backbone], making.plan.run.sigma.tolist()
+    made = continue_rows(loaded, rows, np.stack(start), batch.start, batch.edits(), on_step, sigmas)
     for row, job in enumerate(batch.jobs, len(batch.giving)):
         clamped = made.x0[row] if job.intervention.part.clamped else None
         out.write(job.index, store.values(made.final[row], clamped))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict
 
@@ -11,19 +11,17 @@ from stepscope.hooks.edits.sites import ADAPTER, Sites
 from stepscope.hooks.errors import EditError, StepscopeError, nearest
 from stepscope.probes.interventions.windows import windows
 
-Do = Literal["zero", "swap", "face"]
+Do = Literal["zero", "swap", "face", "prompt", "scale", "noise", "backbone"]
 Donor = Literal["other", "same", "off", "random"]
-MEANINGS = {
-    "zero": "the sites hold zeros",
-    "swap": "the sites hold what they hold in the donor's run at that step",
-    "face": "the adapter is given the donor's face from that step on",
-    "other": "the run's next person",
-    "same": "another photo of the same person",
-    "off": "the same sample with the adapter off",
-    "random": "the sample itself, moved as far as to the other person, in a random direction",
-}
-"""What each word for a change and for a donor means."""
+BRANCHES = ("prompt", "scale", "noise", "backbone")
+"""What a sample can be continued with besides another face; each asks for `to`."""
 
+WANTED: dict[str, Any] = {
+    "prompt": str, "backbone": str, "scale": int | float, "noise": int,
+}  # fmt: skip
+SAID = {
+    "prompt": "a text", "backbone": "a name of conf/backbone", "scale": "a number", "noise": "a seed",
+}  # fmt: skip
 
 # a key that is none of ours is a mistake
 _ONLY: ConfigDict = {"extra": "forbid"}
@@ -33,13 +31,16 @@ _ONLY: ConfigDict = {"extra": "forbid"}
 class Part:
     """One kind of change, made in each window of steps and at each group of blocks.
 
-    name: as figures and tables call it. do: `zero`, `swap` with a donor's values, or `face`, which gives
-    the adapter the donor's face from the window on and needs no sites. sites: patterns as `edit` has them,
-    `*.adapter`. donor: `other`, the run's next person; `same`, another photo of the person; `off`, the
-    sample without the adapter; `random`, as far from the sample as `other` is, in a random direction.
-    steps, blocks: `only` each one, the `first` so many, `from` each on, `all_but` each, or `all`.
-    every, together: how many steps, and blocks, are one bin; None for the study's. faces: only of the first
-    so many faces of the run; None for all. clamped: also keep x0 of the window's first step.
+    name: as figures and tables call it. do: at sites, `zero`, or `swap` with a donor's values; without
+    sites, what the run is continued with from the window on: the donor's `face`, another `prompt`, adapter
+    `scale`, `noise` (x0 as estimated, with the noise of another seed) or `backbone`, each in `to`. sites:
+    patterns as `edit` has them, `*.adapter`. donor: `other`, the run's next person; `same`, another photo
+    of the person; `off`, the sample without the adapter; `random`, as far from the sample as `other` is, in
+    a random direction. steps, blocks: `only` each one, the `first` so many, `from` each on, `all_but` each,
+    or `all`. every, together: how many steps, and blocks, are one bin; None for the study's. faces: only of
+    the first so many faces of the run; None for all. clamped: also keep x0 of the window's first step.
+
+    Raises StepscopeError for a part that means nothing.
     """
 
     name: str
@@ -52,30 +53,39 @@ class Part:
     together: int | None = None
     faces: int | None = None
     clamped: bool = False
+    to: str | float | int | None = None
 
     __pydantic_config__ = _ONLY
 
     def __post_init__(self) -> None:
         if self.do not in get_args(Do):
-            raise StepscopeError(
-                f"part {self.name}: no do={self.do!r}; {nearest(self.do, get_args(Do))}"
-            )
-        if (self.do == "zero") != (self.donor is None):
-            asks = "takes no donor" if self.do == "zero" else "asks for a donor"
-            raise StepscopeError(f"part {self.name}: do={self.do} {asks}")
+            raise self._wrong(f"no do={self.do!r}; {nearest(self.do, get_args(Do))}")
         if self.donor is not None and self.donor not in get_args(Donor):
-            raise StepscopeError(
-                f"part {self.name}: no donor={self.donor!r}; {nearest(self.donor, get_args(Donor))}"
-            )
-        if (self.do == "face") == bool(self.sites):
-            asks = "takes no sites" if self.do == "face" else "asks for sites"
-            raise StepscopeError(f"part {self.name}: do={self.do} {asks}")
-        if self.do == "face" and (self.donor not in ("other", "same") or self.steps != "from"):
-            raise StepscopeError(
-                f"part {self.name}: do=face takes donor=other or same, and steps=from"
-            )
+            raise self._wrong(f"no donor={self.donor!r}; {nearest(self.donor, get_args(Donor))}")
+        asked = {
+            "a donor": (self.donor, self.do in ("swap", "face")),
+            "sites": (self.sites or None, not self.continues),
+            "to=...": (self.to, self.do in BRANCHES),
+        }
+        for what, (given, needed) in asked.items():
+            if (given is not None) != needed:
+                raise self._wrong(f"do={self.do} {'asks for' if needed else 'takes no'} {what}")
         for word in (self.steps, self.blocks):
             list(windows(word, 1))
+        if self.continues and (self.steps != "from" or self.blocks != "all"):
+            raise self._wrong(f"do={self.do} goes on to the end: steps=from, blocks=all")
+        if self.do == "face" and self.donor not in ("other", "same"):
+            raise self._wrong("do=face takes donor=other or same")
+        if not isinstance(self.to, WANTED.get(self.do, object)):
+            raise self._wrong(f"do={self.do} to={self.to!r}: {SAID[self.do]}")
+
+    @property
+    def continues(self) -> bool:
+        """Whether it changes what the run is continued with, and no values at sites."""
+        return self.do in ("face", *BRANCHES)
+
+    def _wrong(self, why: str) -> StepscopeError:
+        return StepscopeError(f"part {self.name}: {why}")
 
     def interventions(
         self, sites: Sites, steps: int, every: int = 1, together: int = 1
@@ -85,7 +95,7 @@ class Part:
         every, together: the study's bins. Raises EditError for a pattern that matches no site.
         """
         spans = [*windows(self.steps, steps, self.every or every)]
-        if self.do == "face":
+        if self.continues:
             for at, span in spans:
                 yield Intervention(self, at, -1, "", span, ())
             return
@@ -119,6 +129,11 @@ class Intervention:
     def start(self) -> int:
         """The first step that is computed anew."""
         return min(self.steps)
+
+    @property
+    def backbone(self) -> str | None:
+        """The name of the backbone that continues the run, None for its own."""
+        return str(self.part.to) if self.part.do == "backbone" else None
 
     @property
     def donors(self) -> tuple[str, ...]:

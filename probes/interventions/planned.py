@@ -79,7 +79,9 @@ def planned(run: Rereading, study: CausalStudy, sites: Sites) -> Planned:
                 continue
             for one in interventions:
                 given = face_given(one, base, others)
-                jobs.append(Job(replace(base, index=place, face=given), base, one))
+                prompt = str(one.part.to) if one.part.do == "prompt" else base.prompt
+                cell = replace(base, index=place, face=given, prompt=prompt)
+                jobs.append(Job(cell, base, one))
                 place += 1
     return Planned(run, study, tuple(anchors), tuple(jobs))
 
@@ -137,6 +139,7 @@ def labels(plan: Planned) -> list[dict[str, Any]]:
         "blocks": "",
         "at_block": "",
         "kind": "",
+        "to": "",
     }
     rows = {
         anchor.cell.index: of(anchor.base, anchor.donor, part=ANCHOR, **none)
@@ -155,5 +158,6 @@ def labels(plan: Planned) -> list[dict[str, Any]]:
             blocks=one.part.blocks,
             at_block=one.block,
             kind=" ".join(one.part.sites),
+            to="" if one.part.to is None else str(one.part.to),
         )
     return [rows[place] for place in sorted(rows)]
