@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from stepscope.hooks.errors import RunError, UnsupportedPathError
+from stepscope.hooks.errors import RunError, UnsupportedPathError, nearest
 
 # At least two letters: `C:/` is a drive. `pathlib` has made one slash of two. Filesystems that stand on
 # one another are named `simplecache::s3://`.
@@ -27,6 +27,16 @@ def local_path(text: str | os.PathLike[str], what: str = "path") -> Path:
         return Path(words).expanduser()
     except RuntimeError as error:  # `~ada`, and there is no such user
         raise UnsupportedPathError(f"{what} {words!r}: {error}") from error
+
+
+def beside(path: Path) -> str:
+    """The nearest names in the folder of a path that does not exist, as the end of an error message."""
+    try:
+        names = sorted(one.name for one in path.parent.iterdir() if not one.name.startswith("."))
+    except OSError:
+        return ""
+    phrase = nearest(path.name, names)
+    return f"; {phrase}" if phrase.startswith("did you mean") else ""
 
 
 def run_path(text: str | os.PathLike[str]) -> Path:

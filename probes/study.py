@@ -10,6 +10,7 @@ from pydantic import ConfigDict
 from stepscope.hooks.capture import Capture
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.hooks.labels import stored_seed
+from stepscope.hooks.paths import beside
 from stepscope.probes.edits import Wanted, listed
 from stepscope.probes.places import located, placed
 from stepscope.probes.values import checked
@@ -182,7 +183,7 @@ def prompts_of(study: Study) -> list[str]:
     if len(study.prompts) == 1 and study.prompts[0].endswith(".txt"):
         path = located(study.prompts[0])
         if not path.is_file():
-            raise StepscopeError(f"no prompt file {str(path)!r}")
+            raise StepscopeError(f"no prompt file {str(path)!r}{beside(path)}")
         try:
             # Windows' Notepad begins a file with a mark
             text = path.read_text(encoding="utf-8-sig")
