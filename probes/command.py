@@ -19,12 +19,13 @@ from omegaconf.errors import (
 )
 
 from stepscope.hooks.errors import StepscopeError, nearest
-from stepscope.probes.quoted import quoted
+from stepscope.probes.quoted import quoted, split_by_commas
 from stepscope.probes.shortage import memory
 from stepscope.probes.typed import SWEEP, hydra_words
 from stepscope.probes.usage import asks_for_help, usage
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+UNREAD = 141  # 128 + SIGPIPE
 COMPOSING = (HydraException, OmegaConfBaseException, MissingConfigException)
 Work = Callable[[dict[str, Any]], object]
 Together = Callable[[Sequence[str]], object]
@@ -57,6 +58,8 @@ def command(entered: Callable[[], Any]) -> int:
             print(usage(name, typed))
             return 0
         sys.argv[1:] = words = hydra_words(typed, name)
+        for note in filter(None, map(split_by_commas, typed)):
+            print(f"note: {note}")
         sweep = swept(words) if isinstance(entered, Entry) and entered.together else None
         if sweep is not None and isinstance(entered, Entry) and entered.together:
             together = entered.together
@@ -103,6 +106,11 @@ def job(work: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         line = "stopped; the samples finished so far are kept: the same command continues"
         raise SystemExit(_say(line, INTERRUPTED)) from None
+    except BrokenPipeError:  # of `stepscope probe ... --dry | head`: the reader has seen enough
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # else Python's end says so again
+        raise SystemExit(UNREAD) from None
     except Exception as error:
         line = mistake(error)
         if line is None:

@@ -48,7 +48,7 @@ VERBS = {
 """The command of each configuration in `conf/`."""
 OPTIONS = """\
   --dry        stop after the plan, which says what is missing here
-  -m           a run of each of a=1,2; a list is a=[1,2]
+  -m           make several runs: -m a=1,2 makes one with a=1 and one with a=2 (a list is a=[1,2])
   --cfg job    print the configuration that these words make
   -h           this text, with the keys of the groups that are named: adapter=infusenet -h"""
 UNSET = "???"

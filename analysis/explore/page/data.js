@@ -132,11 +132,23 @@ function called(samples, sample) {
 }
 
 /**
+ * What tells a sample from others in both runs: face, prompt and seed, where the seed is known.
+ * @param {Samples} from @param {number} sample @param {Samples} to
+ */
+function compared(from, sample, to) {
+  const known = (/** @type {string} */ n) =>
+    n !== "seed" || from.columns[n].words[from.columns[n].codes[sample]] !== "";
+  return ["face", "prompt", "seed"].filter(
+    (n) => n in from.columns && n in to.columns && known(n),
+  );
+}
+
+/**
  * The sample of another run with the same face, prompt and seed; -1 without.
  * @param {Samples} from @param {number} sample @param {Samples} to
  */
 function partner(from, sample, to) {
-  const names = ["face", "prompt", "seed"].filter((n) => n in from.columns && n in to.columns);
+  const names = compared(from, sample, to);
   const codes = names.map((n) => {
     const word = from.columns[n].words[from.columns[n].codes[sample]];
     return to.columns[n].words.indexOf(word);
