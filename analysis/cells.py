@@ -38,8 +38,8 @@ def cell_keys(values: xr.DataArray) -> list[tuple]:
     if len(set(keys)) < len(keys):
         twice = next(key for i, key in enumerate(keys) if key in keys[:i])
         raise StepscopeError(
-            f"{_name(values)} has the cell {spoken_cell(*twice)} twice, a mixture of conditions: select one first, "
-            "e.g. with .where(..., drop=True)"
+            f"{_name(values)} has the cell {spoken_cell(*twice)} twice, a mixture of conditions: select "
+            "one first, e.g. with .where(..., drop=True)"
         )
     return keys
 

@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 from PIL import Image
 
+from stepscope.analysis.cells import cell_keys
 from stepscope.analysis.explore.answers import answer
 from stepscope.analysis.explore.pictures import fitted, frames
 from stepscope.analysis.explore.save import save
@@ -19,6 +20,7 @@ from stepscope.analysis.explore.variables import about, selection
 from stepscope.analysis.explore.view import samples, view
 from stepscope.hooks import record
 from stepscope.hooks.capture import Capture
+from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.layout import layout
 from stepscope.hooks.store import Run
 from tests.exploring import many

@@ -119,16 +119,18 @@ function searchable(samples) {
 }
 
 /**
- * What a sample is called in the list.
+ * What a sample is called in the list: the prompt, which is long, last, where a narrow screen cuts it.
  * @param {Samples} samples @param {number} sample
  */
 function called(samples, sample) {
-  const words = Object.entries(samples.columns).map(([name, column]) => {
+  const last = (/** @type {string} */ name) => Number(name === "prompt");
+  const columns = Object.entries(samples.columns).sort(([a], [b]) => last(a) - last(b));
+  const words = columns.map(([name, column]) => {
     const word = column.words[column.codes[sample]];
     return !word ? "" : name === "face" || name === "prompt" ? word : `${name} ${word}`;
   });
   const done = samples.done[sample] ? [] : ["not finished"];
-  return [String(sample), ...words.filter(Boolean), ...done].join(" · ");
+  return [String(sample), ...done, ...words.filter(Boolean)].join(" · ");
 }
 
 /**
