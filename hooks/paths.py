@@ -2,9 +2,10 @@
 
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 
-from stepscope.hooks.errors import RunError, UnsupportedPathError, nearest
+from stepscope.hooks.errors import RunError, UnsupportedPathError
 
 # At least two letters: `C:/` is a drive. `pathlib` has made one slash of two. Filesystems that stand on
 # one another are named `simplecache::s3://`.
@@ -32,11 +33,14 @@ def local_path(text: str | os.PathLike[str], what: str = "path") -> Path:
 def beside(path: Path) -> str:
     """The nearest names in the folder of a path that does not exist, as the end of an error message."""
     try:
-        names = sorted(one.name for one in path.parent.iterdir() if not one.name.startswith("."))
+        there = sorted(one for one in path.parent.iterdir() if not one.name.startswith("."))
     except OSError:
         return ""
-    phrase = nearest(path.name, names)
-    return f"; {phrase}" if phrase.startswith("did you mean") else ""
+    there = [one for one in there if one.suffix == path.suffix] or there
+    stems = dict.fromkeys(one.stem for one in there)
+    close = get_close_matches(path.stem, stems, n=3, cutoff=0.6)  # ends, such as .zarr, are alike
+    names = [repr(one.name) for stem in close for one in there if one.stem == stem]
+    return f"; did you mean {' or '.join(names[:3])}?" if names else ""
 
 
 def run_path(text: str | os.PathLike[str]) -> Path:

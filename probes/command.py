@@ -19,13 +19,13 @@ from omegaconf.errors import (
 )
 
 from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.probes.pipe import may_be_cut
 from stepscope.probes.quoted import quoted, split_by_commas
 from stepscope.probes.shortage import memory
 from stepscope.probes.typed import SWEEP, hydra_words
 from stepscope.probes.usage import asks_for_help, usage
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-UNREAD = 141  # 128 + SIGPIPE
 COMPOSING = (HydraException, OmegaConfBaseException, MissingConfigException)
 Work = Callable[[dict[str, Any]], object]
 Together = Callable[[Sequence[str]], object]
@@ -55,7 +55,8 @@ def command(entered: Callable[[], Any]) -> int:
     name = entered.config_name if isinstance(entered, Entry) else "config"
     try:
         if asks_for_help(typed):
-            print(usage(name, typed))
+            with may_be_cut():
+                print(usage(name, typed))
             return 0
         sys.argv[1:] = words = hydra_words(typed, name)
         for note in filter(None, map(split_by_commas, typed)):
@@ -102,15 +103,11 @@ def job(work: Callable[[], object]) -> None:
     to an exception that passes through it.
     """
     try:
-        work()
+        with may_be_cut():
+            work()
     except KeyboardInterrupt:
         line = "stopped; the samples finished so far are kept: the same command continues"
         raise SystemExit(_say(line, INTERRUPTED)) from None
-    except BrokenPipeError:  # of `stepscope probe ... --dry | head`: the reader has seen enough
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # else Python's end says so again
-        raise SystemExit(UNREAD) from None
     except Exception as error:
         line = mistake(error)
         if line is None:

@@ -1,7 +1,7 @@
 """What may be typed after a command: groups with their options, keys with their defaults, two examples.
 
-It reads YAML and imports nothing of ours, so that `-h` is answered at once: torch and diffusers take many
-seconds to import.
+It reads YAML and imports next to nothing of ours, so that `-h` is answered at once: torch and diffusers
+take many seconds to import.
 """
 
 import re
@@ -12,6 +12,8 @@ from importlib.resources import files
 from typing import Any
 
 import yaml
+
+from stepscope.probes.pipe import may_be_cut
 
 HELP = {"-h", "--help"}
 SYNOPSIS = {
@@ -92,7 +94,8 @@ def answer_help(config_name: str, verb: str | None = None) -> None:
     Called by entry modules before they import what takes seconds.
     """
     if asks_for_help(sys.argv[1:]):
-        print(usage(config_name, sys.argv[1:], verb))
+        with may_be_cut():
+            print(usage(config_name, sys.argv[1:], verb))
         raise SystemExit(0)
 
 
