@@ -50,19 +50,26 @@ def analyse(config: Mapping[str, Any]) -> None:
     from stepscope.analysis.no_face import no_face_lines
 
     settings = checked(Settings, values)
-    done = measure_all(runs, metrics, settings, print, leave_out=chosen is None, dry=bool(dry))
+    done = measure_all(
+        runs, metrics, settings, print, leave_out=chosen is None, remember=True, dry=bool(dry)
+    )
     if dry:
         print("ready: the same command without --dry measures them")
         return
     for line in no_face_lines(runs, done):
         print(line)
-    lost = [name for name in metrics if name not in done]
-    without = f"; not all of them by {', '.join(lost)}, see above" if lost else ""
-    many = "1 run is" if len(runs) == 1 else f"{len(runs)} runs are"
-    print(f"{many} measured by {', '.join(done) or 'nothing'}{without}")
+    print(summary(len(runs), done, [name for name in metrics if name not in done]))
     print(
         f"next: {says('explore')} {shlex.join(runs[:SHOWN])}{' ...' if len(runs) > SHOWN else ''}"
     )
+
+
+def summary(runs: int, done: Sequence[str], lost: Sequence[str]) -> str:
+    """What was measured of all runs, and what was left out of a run."""
+    many = "1 run is" if runs == 1 else f"{runs} runs are"
+    left = "left out" if runs == 1 else "left out of at least one run"
+    said = f"; {left}, with the reason above: {', '.join(lost)}" if lost else ""
+    return f"{many} measured by {', '.join(done) or 'nothing'}{said}"
 
 
 def matching(name: str) -> list[str]:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int, Shaped
 from scipy import stats
 
 from stepscope.analysis.bootstrap import Interval
+from stepscope.analysis.seeds import spoken_cell
 from stepscope.hooks.errors import StepscopeError
 
 CELL = ("face", "prompt", "seed")
@@ -37,9 +38,8 @@ def cell_keys(values: xr.DataArray) -> list[tuple]:
     if len(set(keys)) < len(keys):
         twice = next(key for i, key in enumerate(keys) if key in keys[:i])
         raise StepscopeError(
-            f"{_name(values)} has the cell face={twice[0]!r}, prompt={twice[1]!r}, "
-            f"seed={twice[2]!r} twice, a mixture of conditions: select one first, "
-            "e.g. with .where(..., drop=True)"
+            f"{_name(values)} has the cell {spoken_cell(*twice)} twice, a mixture of conditions: select "
+            "one first, e.g. with .where(..., drop=True)"
         )
     return keys
 

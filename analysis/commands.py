@@ -1,5 +1,6 @@
 """The study as command lines: each is expanded as Hydra's multirun does, and no cell is made twice."""
 
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -105,6 +106,20 @@ def host(one: Planned, others: Iterable[Planned]) -> Path:
     """The largest run with the same settings whose grid holds this one's; itself if none is larger."""
     holding = [other for other in others if holds(other.study, one.study)]
     return Path(max(holding, key=lambda other: other.cells).study.out or "")
+
+
+def idle_limits(words: Iterable[str], planned: Sequence[Planned]) -> list[str]:
+    """The words `study.NAME.faces=N` that save nothing: another experiment makes the same samples."""
+    found = []
+    for word in words:
+        match = re.fullmatch(r"study\.(\w+)\.faces=(\d+)", word)
+        own = [one for one in planned if match and one.experiment.name == match[1]]
+        if match and own and not any(one.made_here for one in own):
+            found.append(
+                f"{word} makes no run smaller, for other experiments have its samples; faces={match[2]} is "
+                "of all experiments"
+            )
+    return found
 
 
 def holds(larger: Study, smaller: Study) -> bool:

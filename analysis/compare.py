@@ -1,5 +1,6 @@
 """Paired effects: one condition against another in the same face x prompt x seed."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy import stats
 from stepscope.analysis.bootstrap import Interval
 from stepscope.analysis.cells import FaceMeans, cell_keys, face_means
 from stepscope.analysis.power import noncentrality
+from stepscope.analysis.seeds import spoken_cell
 from stepscope.hooks.errors import StepscopeError
 
 
@@ -40,8 +42,8 @@ def pair(baseline: xr.DataArray, changed: xr.DataArray) -> Pairs:
     common = [key for key in first if key in second]
     if not common:
         raise StepscopeError(
-            f"no face x prompt x seed is in both: e.g. {next(iter(first), None)} in the baseline, "
-            f"{next(iter(second), None)} in the changed condition"
+            f"no face x prompt x seed is in both: e.g. {_first(first)} in the baseline, "
+            f"{_first(second)} in the changed condition"
         )
     a = baseline.isel(sample=[first[key] for key in common])
     b = changed.isel(sample=[second[key] for key in common]).transpose(*a.dims)
@@ -52,6 +54,11 @@ def pair(baseline: xr.DataArray, changed: xr.DataArray) -> Pairs:
                 f"{b.sizes[dim]}): compare endpoints, e.g. .isel({dim}=-1)"
             )
     return Pairs(a, b, len(first) - len(common), len(second) - len(common))
+
+
+def _first(cells: Iterable[tuple[str, str, int]]) -> str:
+    """The first of some cells in words."""
+    return next((spoken_cell(*cell) for cell in cells), "nothing")
 
 
 def difference(baseline: xr.DataArray, changed: xr.DataArray) -> xr.DataArray:

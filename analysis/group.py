@@ -185,9 +185,16 @@ def repeated(run: xr.Dataset, sizes: Mapping[Any, int]) -> dict[str, xr.Variable
     return found
 
 
+def annotate(path: Path, run: xr.Dataset, attributes: Mapping[str, str]) -> None:
+    """Give the group attributes beside those that it has."""
+    _add(path, run, xr.Dataset(attrs=dict(attributes)), {})
+
+
 def _add(path: Path, run: xr.Dataset, made: xr.Dataset, chunks: Mapping[str, Any]) -> None:
     """Write variables into the group beside those that it has, then make them known."""
-    made = made.assign_coords(repeated(run, {**measurements(path).sizes, **made.sizes}))
+    before = measurements(path)
+    made = made.assign_coords(repeated(run, {**before.sizes, **made.sizes}))
+    made = made.assign_attrs(before.attrs | made.attrs)  # xarray replaces those of the group
     with without_warnings():
         made.to_zarr(path, group=GROUP, mode="a", consolidated=False, encoding=chunks)
     publish_measured(path)

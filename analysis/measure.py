@@ -7,13 +7,14 @@ interrupted measurement continues and never looks finished. A step that did not 
 interrupted, is not measured, and neither is what is not finite: both are NaN.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from stepscope.analysis.as_before import as_before, keep
 from stepscope.analysis.group import (
     complete,
     create,
@@ -27,15 +28,15 @@ from stepscope.analysis.group import (
 from stepscope.analysis.interventions import INTERVENTION, JOINED
 from stepscope.analysis.metrics import METRICS, Metric
 from stepscope.analysis.metrics.metric import Quantity, fingerprint
-from stepscope.analysis.metrics.perceptual_pocket import PocketDistance
+from stepscope.analysis.metrics.reference import check_people
 from stepscope.analysis.needs import (
     check_variables,
-    require,
     resolve_settings,
     satisfied,
     unmeasured,
 )
 from stepscope.analysis.runs import MARK, content, measurements, open_recorded, reading
+from stepscope.analysis.settings import Settings
 from stepscope.analysis.valid import (
     frames_there,
     images_there,
@@ -51,26 +52,6 @@ Say = Callable[[str], None]
 FRAMES = 64  # most images read at once, unless one sample has more
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Parameters of all metrics; each field is documented by the metric that has it."""
-
-    recognisers: Sequence[str] | None = None
-    det_size: int | None = None
-    root: str = "~/.insightface"
-    vae: str | None = None
-    image_size: int | None = None
-    face_size: int | None = None
-    lpips: str = "alex"
-    dinov2: str = "facebook/dinov2-base"
-    dinov2_size: int = 224
-    many_step: str | None = None
-    perceptual: str = PocketDistance.perceptual
-    photos: Sequence[str] = ()
-    references: Mapping[str, str] | Sequence[str] = ()
-    device: str = "auto"
-
-
 def measure_all(
     runs: Sequence[str | Path],
     metrics: Sequence[str],
@@ -78,28 +59,31 @@ def measure_all(
     say: Say = lambda text: None,
     *,
     leave_out: bool = False,
+    remember: bool = False,
     dry: bool = False,
 ) -> list[str]:
     """Measure runs with the named metrics and those that they read; models are loaded once.
 
     Samples that were measured with the same inputs are skipped. Raises StepscopeError, before anything is
-    measured, for an unknown metric, an unfinished run, a run that lacks a variable that a metric reads,
-    and for models and libraries that are not on this machine.
+    measured, for an unknown metric, an unfinished run, a photo of nobody in the runs, a run that lacks a
+    variable that a metric reads, and for models and libraries that are not on this machine.
 
-    leave_out: leave such a metric out of that run instead, with one line that gives the remedy. dry: say
-    what would be measured, and measure nothing.
+    leave_out: leave such a metric out of that run instead, with one line that gives the remedy. remember:
+    what these settings do not name, an earlier measurement of the run names (`as_before`). dry: say what
+    would be measured, and measure nothing.
     Returns the names, of those asked for, by which every run is measured.
     """
     check_names(metrics)
+    given = settings or Settings()
+    opened = [(path, open_recorded(path)) for path in map(run_path, runs)]
+    check_people(given.references, [recorded for _, recorded in opened])
     planned = []
-    for path in map(run_path, runs):
-        recorded = open_recorded(path)
-        planned.append((path, recorded, ordered(metrics, recorded, settings or Settings())))
-    kept = [
-        satisfied(path, recorded, wanted, say) if leave_out else require(path, recorded, wanted)
-        for path, recorded, wanted in planned
-    ]
-    for (path, recorded, _), wanted in zip(planned, kept, strict=True):
+    for path, recorded in opened:
+        used = as_before(path, given, say) if remember else given
+        firm = [] if leave_out else [m.name for m in ordered(metrics, recorded, used, firm=True)]
+        kept = satisfied(path, recorded, ordered(metrics, recorded, used), say, firm)
+        planned.append((path, recorded, used, kept))
+    for path, recorded, used, wanted in planned:
         if dry:
             left = unmeasured(path, [metric.name for metric in wanted])
             count = recorded.sizes["sample"]
@@ -112,11 +96,15 @@ def measure_all(
                 f"{path}: {bad} of {recorded.sizes['sample']} samples hold numbers that are not finite "
                 "(listed in its coordinate not_finite): their measurements are NaN"
             )
+        if remember:
+            keep(path, recorded, used)
         for metric in wanted:
             measure(path, recorded, metric, say)
         repeat(path, recorded)
         publish_measured(path)  # a run that was measured before its document named the group
-    everywhere = set.intersection(*({metric.name for metric in one} for one in kept), set(metrics))
+    everywhere = set.intersection(
+        *({metric.name for metric in kept} for *_, kept in planned), set(metrics)
+    )
     return [name for name in metrics if name in everywhere]
 
 
@@ -146,14 +134,17 @@ def check_names(metrics: Sequence[str]) -> None:
             raise StepscopeError(f"metrics: no {name!r}; {nearest(name, METRICS)}")
 
 
-def ordered(names: Sequence[str], run: xr.Dataset, settings: Settings) -> list[Metric]:
-    """The named metrics, each after those whose variables it reads."""
+def ordered(
+    names: Sequence[str], run: xr.Dataset, settings: Settings, *, firm: bool = False
+) -> list[Metric]:
+    """The named metrics, each after those whose variables it reads; if `firm`, those it must have."""
     every = {name: build_metric(kind, settings) for name, kind in METRICS.items()}
     wanted: set[str] = set()
 
     def want(name: str) -> None:
         wanted.add(name)
-        for variable in every[name].reads:
+        spared = every[name].optional if firm else ()
+        for variable in set(every[name].reads) - set(spared):
             for other, metric in every.items():
                 mine = other != name and variable not in run and variable in metric.quantities(run)
                 if mine and other not in wanted:

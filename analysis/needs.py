@@ -15,28 +15,35 @@ from stepscope.probes.weights import WeightsError
 
 
 def satisfied(
-    path: Path, recorded: xr.Dataset, metrics: Sequence[Metric], say: Callable[[str], None]
+    path: Path,
+    recorded: xr.Dataset,
+    metrics: Sequence[Metric],
+    say: Callable[[str], None],
+    firm: Collection[str] = (),
 ) -> Sequence[Metric]:
     """The metrics that have what they need.
 
-    Says of each other metric what it lacks, and in one line which ones read what those would have
-    written.
+    Says of each other metric what it lacks, and in one line which ones, or which parts of one, need what
+    those would have written. Raises StepscopeError where one of `firm`, by name, lacks something.
     """
     kept: list[Metric] = []
     lost: set[str] = set()
     behind: list[str] = []
     for metric in metrics:
-        if lost & set(metric.reads):
+        if lost & (set(metric.reads) - set(metric.optional)):
             lost |= metric.quantities(recorded).keys()
             behind.append(metric.name)
             continue
         try:
             require(path, recorded, [*kept, metric])
         except StepscopeError as error:
+            if metric.name in firm:
+                raise
             say(f"left out: {metric.name}: {error}")
             lost |= metric.quantities(recorded).keys() - set(recorded)
         else:
             kept.append(metric)
+            behind += [f"{metric.name} {metric.optional[n]}" for n in metric.optional if n in lost]
     if behind:
         say(f"left out with it: {', '.join(behind)}")
     return kept
@@ -63,7 +70,7 @@ def require(path: Path, recorded: xr.Dataset, metrics: Sequence[Metric]) -> Sequ
 
 def check_variables(path: Path, metric: Metric, names: Collection[str]) -> None:
     """Raise RunError where a metric reads a variable that is not among these names."""
-    absent = [name for name in metric.reads if name not in names]
+    absent = [name for name in metric.reads if name not in {*names, *metric.optional}]
     if absent:
         cure = (
             f"; {reread_command(path, READING[absent[0]])} makes it" if absent[0] in READING else ""

@@ -23,7 +23,7 @@ from stepscope.analysis.causal.planned import (
     describe_studies,
     planned_studies,
 )
-from stepscope.analysis.commands import Planned, chosen_faces, experiments, plan
+from stepscope.analysis.commands import Planned, chosen_faces, experiments, idle_limits, plan
 from stepscope.analysis.cost import describe, label
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.exhibit import Exhibit
@@ -71,6 +71,8 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     wanted = experiments(config["study"], config["experiments"], most)
     planned = plan(wanted, faces, models["overrides"], out / "runs", dry=dry)
     say(describe(planned, models))
+    for note in idle_limits(task_words(), planned):
+        say(f"note: {note}")
     causal = planned_studies(config["causal"], planned, models)
     if causal:
         say(describe_studies(causal, models))
@@ -244,10 +246,13 @@ def describe_item(
 
 def overrides() -> list[str]:
     """The words of this command that say which study it is, and not which of its figures are made."""
-    if not HydraConfig.initialized():
-        return []
     chosen = (*KINDS, "experiments", "report", "dry")
-    return [word for word in HydraConfig.get().overrides.task if word.split("=")[0] not in chosen]
+    return [word for word in task_words() if word.split("=")[0] not in chosen]
+
+
+def task_words() -> list[str]:
+    """The words of this command, none where Hydra did not start it."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 main = entry("paper", paper)

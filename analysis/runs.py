@@ -17,13 +17,14 @@ from stepscope.hooks.chunks import Chunks
 from stepscope.hooks.documents import MEASURED, Documents
 from stepscope.hooks.errors import RunError, StepscopeError
 from stepscope.hooks.labels import ABSENT, KNOWN
-from stepscope.hooks.paths import run_path
+from stepscope.hooks.paths import beside, run_path
 from stepscope.hooks.vocabulary import READABLE, SAMPLE_COORDINATES, described
 from stepscope.probes.usage import says
 
 GROUP = MEASURED
 MARK = "measured_"
 """Prefix of the variables with each sample's fingerprint of a metric's inputs; 0 is not measured."""
+SHOWN = 3  # runs that a message names
 PICTURES = {"row", "y", "token_y", "crop_row"}
 """Axes of the variables that are loaded only when they are used."""
 
@@ -131,12 +132,11 @@ def measurements(path: Path) -> xr.Dataset:
 def attributes(path: Path) -> dict[str, Any]:
     """The run's attributes as JSON values. Raises RunError for what is not a run, or of another schema."""
     if not path.exists():
-        raise RunError(f"no run {str(path)!r}: {says('probe')} ... out={path} makes one")
+        made = f": {says('probe')} ... out={path} makes one"
+        raise RunError(f"no run {str(path)!r}{beside(path) or made}")
     file = path / "zarr.json"
     if not file.is_file():
-        raise RunError(
-            f"{path} is not a run, it has no zarr.json: a run is what {says('probe')} makes"
-        )
+        raise RunError(f"{path} is not a run, it has no zarr.json: {_instead(path)}")
     try:
         about = unpacked(json.loads(file.read_text())["attributes"])
     except (ValueError, KeyError, TypeError) as error:
@@ -153,6 +153,15 @@ def attributes(path: Path) -> dict[str, Any]:
             f"{' and '.join(map(str, READABLE))}. {again(about, path)}"
         )
     return about
+
+
+def _instead(path: Path) -> str:
+    """What to name in place of a folder or file that is no run: the runs in it, or how one is made."""
+    inside = sorted(map(str, path.glob("*.zarr"))) if path.is_dir() else []
+    if not inside:
+        return f"{says('probe')} and stepscope.record make runs"
+    more = f" and {len(inside) - SHOWN} more" if len(inside) > SHOWN else ""
+    return f"name the runs in it, {' '.join(inside[:SHOWN])}{more}"
 
 
 @contextmanager

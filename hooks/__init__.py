@@ -5,4 +5,6 @@ Its names stand in `__init__.pyi` and are imported when they are first used: a r
 
 import lazy_loader
 
+import stepscope  # noqa: F401  (in a checkout this package is `stepscope.hooks`: stepscope/checkout.py)
+
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

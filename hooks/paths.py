@@ -2,6 +2,7 @@
 
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 
 from stepscope.hooks.errors import RunError, UnsupportedPathError
@@ -27,6 +28,19 @@ def local_path(text: str | os.PathLike[str], what: str = "path") -> Path:
         return Path(words).expanduser()
     except RuntimeError as error:  # `~ada`, and there is no such user
         raise UnsupportedPathError(f"{what} {words!r}: {error}") from error
+
+
+def beside(path: Path) -> str:
+    """The nearest names in the folder of a path that does not exist, as the end of an error message."""
+    try:
+        there = sorted(one for one in path.parent.iterdir() if not one.name.startswith("."))
+    except OSError:
+        return ""
+    there = [one for one in there if one.suffix == path.suffix] or there
+    stems = dict.fromkeys(one.stem for one in there)
+    close = get_close_matches(path.stem, stems, n=3, cutoff=0.6)  # ends, such as .zarr, are alike
+    names = [repr(one.name) for stem in close for one in there if one.stem == stem]
+    return f"; did you mean {' or '.join(names[:3])}?" if names else ""
 
 
 def run_path(text: str | os.PathLike[str]) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from stepscope.hooks.errors import StepscopeError
-from stepscope.hooks.paths import local_path
+from stepscope.hooks.paths import beside, local_path
 
 Faces = Sequence[str | Path] | Mapping[str, str | Path]
 
@@ -25,7 +25,7 @@ def photos_of(faces: Faces) -> dict[str, str]:
     for name, photo in named:
         place = local_path(photo, "faces")
         if not place.is_file():
-            raise StepscopeError(f"faces: no file {str(photo)!r}")
+            raise StepscopeError(f"faces: no file {str(photo)!r}{beside(place)}")
         try:
             with Image.open(place) as picture:
                 picture.verify()

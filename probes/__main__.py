@@ -17,10 +17,10 @@ from stepscope.probes.command import command, entry
 
 def probe(config: Mapping[str, Any]) -> None:
     """Record the run of a configuration `conf/config.yaml`. Raises StepscopeError as `run`."""
+    import stepscope.probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
     from stepscope.probes.study import Study
 
     study = Study.from_config(config)
-    import stepscope.probes.quiet  # noqa: F401  (it silences what later imports print)
     from stepscope.probes.run import run
 
     run(study)

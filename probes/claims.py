@@ -16,6 +16,18 @@ Batch = Sequence[Cell]
 _NAME = "claim-"
 
 
+def at_work(run: Run) -> list[str]:
+    """The processes that make samples of a run now, in words, each once."""
+    found = []
+    for file in sorted(run.lock(_NAME).path.parent.glob(f".{_NAME}*.lock")):
+        lock = Lock(file)
+        if lock.take():
+            lock.drop()
+        else:
+            found.append(lock.holder())
+    return list(dict.fromkeys(found))
+
+
 class Claims:
     """The batches of one run that this process has claimed; none when it is closed."""
 

@@ -19,7 +19,8 @@ from omegaconf.errors import (
 )
 
 from stepscope.hooks.errors import StepscopeError, nearest
-from stepscope.probes.quoted import quoted
+from stepscope.probes.pipe import may_be_cut
+from stepscope.probes.quoted import quoted, split_by_commas
 from stepscope.probes.shortage import memory
 from stepscope.probes.typed import SWEEP, hydra_words
 from stepscope.probes.usage import asks_for_help, usage
@@ -54,9 +55,12 @@ def command(entered: Callable[[], Any]) -> int:
     name = entered.config_name if isinstance(entered, Entry) else "config"
     try:
         if asks_for_help(typed):
-            print(usage(name, typed))
+            with may_be_cut():
+                print(usage(name, typed))
             return 0
         sys.argv[1:] = words = hydra_words(typed, name)
+        for note in filter(None, map(split_by_commas, typed)):
+            print(f"note: {note}")
         sweep = swept(words) if isinstance(entered, Entry) and entered.together else None
         if sweep is not None and isinstance(entered, Entry) and entered.together:
             together = entered.together
@@ -99,7 +103,8 @@ def job(work: Callable[[], object]) -> None:
     to an exception that passes through it.
     """
     try:
-        work()
+        with may_be_cut():
+            work()
     except KeyboardInterrupt:
         line = "stopped; the samples finished so far are kept: the same command continues"
         raise SystemExit(_say(line, INTERRUPTED)) from None

@@ -13,6 +13,7 @@ from stepscope.hooks.errors import RunError, StepscopeError
 from stepscope.hooks.labels import stored_seed
 from stepscope.hooks.store import Run
 from stepscope.probes import grid, model_files, provenance
+from stepscope.probes.claims import at_work
 from stepscope.probes.study import Study
 from stepscope.probes.usage import says
 from stepscope.probes.weights import digest
@@ -146,10 +147,15 @@ def refuse(out: Path, what: str, changed: Sequence[str]) -> None:
     """Raise RunError if something has changed since the run was made."""
     if changed:
         more = [f"and {len(changed) - SHOWN} more"] if len(changed) > SHOWN else []
-        raise RunError(
-            f"{out} was made with {what}: {'; '.join([*changed[:SHOWN], *more])}. "
-            "Choose another out=, or remove it"
+        makers = at_work(Run.open(out))
+        cure = (
+            f"It is being made by {', '.join(makers)}: choose another out=, or wait until that ends and "
+            "add to what is there then"
+            if makers
+            else "Choose another out=, or remove it"
         )
+        told = "; ".join([*changed[:SHOWN], *more])
+        raise RunError(f"{out} was made with {what}: {told}. {cure}")
 
 
 def lines(changed: Mapping[str, str]) -> list[str]:
@@ -163,8 +169,12 @@ def other_samples(run: Run, cells: Sequence[grid.Cell]) -> list[str]:
     gone = [(place, sample) for place, sample in enumerate(samples_of(run)) if sample not in now]
     if not gone:
         return [f"it has {run.size} samples, and not all of these {len(cells)} are done"]
-    place, sample = gone[0]
-    return [f"sample {place}, {sample}, is not in this grid; what is added stands beside the old"]
+    place, (face, prompt, seed) = gone[0]
+    whose = f"face {face}, " if face else ""
+    return [
+        f"its sample {place} ({whose}prompt {prompt!r}, seed {seed}) is not in this grid: to add samples, "
+        "name those that the run has as well"
+    ]
 
 
 def other_files(run: Run, study: Study, faces: Mapping[str, Path]) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from stepscope.hooks.errors import StepscopeError
+from stepscope.hooks.paths import beside
 from stepscope.probes.pictures import SUFFIXES, read_picture
 from stepscope.probes.places import located
 from stepscope.probes.recognisers import Encode, aligned, load_detector, load_encoder
@@ -60,7 +61,7 @@ def face_files(names: Sequence[str], word: str = "faces") -> dict[str, Path]:
         elif path.is_file():
             paths.append(path)
         else:
-            raise FaceError(f"{word}: no file or folder {name!r}")
+            raise FaceError(f"{word}: no file or folder {name!r}{beside(path)}")
     for path in paths:
         if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
             raise FaceError(f"{word}: the name of {str(path)!r} is not UTF-8: rename it")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.labels import stored_seed
+from stepscope.hooks.paths import beside
 from stepscope.probes.places import located
 
 
@@ -104,7 +105,7 @@ def read_latents(
     """
     file = located(path)
     if not file.is_file():
-        raise StepscopeError(f"initial_latents: no file {path!r}")
+        raise StepscopeError(f"initial_latents: no file {path!r}{beside(file)}")
     try:
         latents = np.load(file)
     except (OSError, ValueError, EOFError) as error:

@@ -1,6 +1,5 @@
 """Choices of a study that change what is made, or change nothing, without a mistake: each in one line."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,9 +80,6 @@ def _of_grid(study: Study, found: Layout, cells: Sequence[grid.Cell]) -> Iterato
                 yield f"{name}={getattr(study, name)} is rounded down to {side}: tokens are squares"
     if study.batch_size > len(cells):
         yield f"batch_size={study.batch_size}: there are {counted(len(cells), 'sample')}"
-    for text, count in Counter(study.prompts).items():
-        if count > 1:
-            yield f"prompts names {text!r} {count} times: it is made once"
     for prompt in dict.fromkeys(cell.prompt for cell in cells):
         if prompt.startswith("#"):
             yield f"{prompt!r} is taken as a prompt: lines of a file have no comments"

@@ -93,6 +93,22 @@ def read_texts(word: str, *, sweep: bool) -> str:
     raise StepscopeError(_both(word, key, inner, "can be read in two ways"))
 
 
+def split_by_commas(word: str) -> str:
+    """That a list of prompts without quotes is read as several, and the form of one; empty for others.
+
+    Only of a list in which a blank follows a comma, as in a sentence.
+    """
+    key, _, value = word.partition("=")
+    text = value.strip()
+    inner = text[1:-1].strip()
+    if key != "prompts" or (text[:1], text[-1:]) != ("[", "]") or set(inner) & {'"', "'", "\\"}:
+        return ""
+    if not re.search(r",\s", inner):
+        return ""
+    count, one = len(inner.split(",")), shlex.quote(listed(key, [inner]))
+    return f"{word} is {count} prompts, parted by its commas; as one, {one}"
+
+
 def parsed(word: str) -> Any:
     """The value of an override as Hydra reads it: a value, a Sweep, or `_UNREAD`."""
     try:

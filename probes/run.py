@@ -59,9 +59,9 @@ def run(study: Study, say: Say = print) -> Path:
     say(plan.describe(study, found, cells, left, out))
     if standing is not None and standing.new:
         say(f"adds {counted(len(standing.new), 'sample')} to the {standing.run.size} of {out}")
+    plan.check_space(found, left, out)  # before notes, which list the steps
     for note in notes(study, found, cells):
         say(f"note: {note}")
-    plan.check_space(found, left, out)
     if study.dry:
         preflight(study, found, files, len(cells), say)
         return out

@@ -1,6 +1,7 @@
 """The schema of a probe run: plain values, checked where they are made."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal, get_args
@@ -10,6 +11,7 @@ from pydantic import ConfigDict
 from stepscope.hooks.capture import Capture
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.hooks.labels import stored_seed
+from stepscope.hooks.paths import beside
 from stepscope.probes.edits import Wanted, listed
 from stepscope.probes.places import located, placed
 from stepscope.probes.values import checked
@@ -175,14 +177,14 @@ class Study:
 
 
 def prompts_of(study: Study) -> list[str]:
-    """The study's prompts, each once; the lines of a text file where one is named, but empty ones.
+    """The study's prompts; the lines of a text file where one is named, but empty ones.
 
-    Raises StepscopeError if there is no such file, nothing in it, or no text in UTF-8.
+    Raises StepscopeError if there is no such file, nothing in it, no text in UTF-8, or a prompt twice.
     """
     if len(study.prompts) == 1 and study.prompts[0].endswith(".txt"):
         path = located(study.prompts[0])
         if not path.is_file():
-            raise StepscopeError(f"no prompt file {str(path)!r}")
+            raise StepscopeError(f"no prompt file {str(path)!r}{beside(path)}")
         try:
             # Windows' Notepad begins a file with a mark
             text = path.read_text(encoding="utf-8-sig")
@@ -191,8 +193,15 @@ def prompts_of(study: Study) -> list[str]:
         lines = [line.strip() for line in text.splitlines()]
         if not any(lines):
             raise StepscopeError(f"prompt file {str(path)!r} is empty: a prompt a line")
-        return [*dict.fromkeys(line for line in lines if line)]
-    return [*dict.fromkeys(study.prompts)]
+        return _each_once([line for line in lines if line], f"prompt file {str(path)!r}")
+    return _each_once(study.prompts, "prompts")
+
+
+def _each_once(prompts: Sequence[str], what: str) -> list[str]:
+    for text, count in Counter(prompts).items():
+        if count > 1:
+            raise StepscopeError(f"{what} has {text!r} {count} times: a sample is made once")
+    return list(prompts)
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -32,6 +32,7 @@ VALUED = (
     *("--cfg", "-c", "--package", "-p", "--info", "-i", "--experimental-rerun"),
 )
 """Hydra's options, alone and with a word behind them."""
+NUMBER = r"[-+]?[\d.]+"
 _RANGE = 12  # most seeds that a message spells
 
 
@@ -139,6 +140,8 @@ def _override(
     if rest.startswith("~"):
         return word
     value = rest.partition("=")[2]
+    if key == "faces" and VERBS.get(config_name) == "paper" and re.fullmatch(NUMBER, value.strip()):
+        return sign + rest  # so many portraits, not one of that name
     text = read_texts(at_home(rest), sweep=sweep)
     found = parsed(text)
     if isinstance(found, Sweep) and not sweep:

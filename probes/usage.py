@@ -1,7 +1,7 @@
 """What may be typed after a command: groups with their options, keys with their defaults, two examples.
 
-It reads YAML and imports nothing of ours, so that `-h` is answered at once: torch and diffusers take many
-seconds to import.
+It reads YAML and imports next to nothing of ours, so that `-h` is answered at once: torch and diffusers
+take many seconds to import.
 """
 
 import re
@@ -12,6 +12,8 @@ from importlib.resources import files
 from typing import Any
 
 import yaml
+
+from stepscope.probes.pipe import may_be_cut
 
 HELP = {"-h", "--help"}
 SYNOPSIS = {
@@ -48,7 +50,7 @@ VERBS = {
 """The command of each configuration in `conf/`."""
 OPTIONS = """\
   --dry        stop after the plan, which says what is missing here
-  -m           a run of each of a=1,2; a list is a=[1,2]
+  -m           make several runs: -m a=1,2 makes one with a=1 and one with a=2 (a list is a=[1,2])
   --cfg job    print the configuration that these words make
   -h           this text, with the keys of the groups that are named: adapter=infusenet -h"""
 UNSET = "???"
@@ -92,7 +94,8 @@ def answer_help(config_name: str, verb: str | None = None) -> None:
     Called by entry modules before they import what takes seconds.
     """
     if asks_for_help(sys.argv[1:]):
-        print(usage(config_name, sys.argv[1:], verb))
+        with may_be_cut():
+            print(usage(config_name, sys.argv[1:], verb))
         raise SystemExit(0)
 
 

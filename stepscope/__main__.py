@@ -94,7 +94,8 @@ def run(name: str, words: Sequence[str]) -> int:
         if chosen.config is None:
             return import_module(chosen.module).main()
         if {"-h", "--help"} & {*words}:
-            print(import_module("stepscope.probes.usage").usage(chosen.config, words, name))
+            with import_module("stepscope.probes.pipe").may_be_cut():
+                print(import_module("stepscope.probes.usage").usage(chosen.config, words, name))
             return 0
         return import_module("stepscope.probes.command").command(import_module(chosen.module).main)
     except ModuleNotFoundError as error:

@@ -5,9 +5,10 @@ alone. Copies would have classes of their own, so that an error of one would not
 """
 
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.abc import InspectLoader, Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, spec_from_loader
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -23,12 +24,13 @@ class _Same(MetaPathFinder, Loader):
         self._specs: dict[str, ModuleSpec | None] = {}
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """The spec of a module inside one of the packages, None for all others."""
+        """The spec of one of the packages or of a module inside, None for all others."""
         top, _, rest = name.partition(".")
-        if top not in PACKAGES or not rest:
+        if top not in PACKAGES:
             return None
-        places = getattr(sys.modules.get(top), "__path__", ())
-        if [Path(place) for place in places] != [ROOT / top]:
+        found = sys.modules.get(top) if rest else PathFinder.find_spec(top)
+        places = getattr(found, "__path__" if rest else "submodule_search_locations", None)
+        if not _is_ours(top, places):
             return None
         real = find_spec(f"stepscope.{name}")
         package = real is not None and real.submodule_search_locations is not None
@@ -52,9 +54,21 @@ class _Same(MetaPathFinder, Loader):
         return loader.get_code(spec.name) if spec and isinstance(loader, InspectLoader) else None
 
 
+def _is_ours(top: str, places: Iterable[str] | None) -> bool:
+    """Whether a package that lies in these folders is this checkout's, and not a user's of that name."""
+    return [Path(place).resolve() for place in places or ()] == [ROOT / top]
+
+
 def alias() -> None:
-    """In a checkout, let the packages at its top be the modules of `stepscope`; elsewhere nothing."""
-    if (ROOT / "stepscope" / "hooks").is_symlink() and not any(
-        isinstance(f, _Same) for f in sys.meta_path
-    ):
+    """In a checkout, let the packages at its top be the modules of `stepscope`; elsewhere nothing.
+
+    One that is being imported, and so imports `stepscope`, is replaced: the import system returns what
+    stands in `sys.modules` at its end.
+    """
+    if not (ROOT / "stepscope" / "hooks").is_symlink():
+        return
+    if not any(isinstance(finder, _Same) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Same())
+    for top in PACKAGES:
+        if top in sys.modules and _is_ours(top, getattr(sys.modules[top], "__path__", None)):
+            sys.modules[top] = import_module(f"stepscope.{top}")

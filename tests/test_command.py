@@ -44,6 +44,7 @@ MISTAKES = {
     "key left out": (["~seeds"], "seeds is not set: name seeds=..."),
     "seed": ([f"seeds=[{2**64}]"], f"seeds=[{2**64}]: torch takes 64 bits"),
     "low seed": ([f"seeds=[{-(2**63) - 1}]"], f"seeds=[{-(2**63) - 1}]: torch takes 64 bits"),
+    "prompt twice": (["prompts=[a man,a man]"], "prompts has 'a man' 2 times"),
     "seed twice": (["seeds=[3,3]"], "seeds=[3, 3] names one twice"),
     "seed under two names": (
         [f"seeds=[-1,{2**64 - 1}]"],

@@ -33,9 +33,9 @@ NOTES = {
     "a negative prompt": ({"negative_prompt": "ugly"}, "negative_prompt is not read"),
     "a batch": ({"batch_size": 8}, "batch_size=8: there are 1 sample"),
     "a comment": ({"prompts": "['# not one']"}, "'# not one' is taken as a prompt"),
-    "a prompt twice": (
-        {"prompts": "['a man','a man']"},
-        "prompts names 'a man' 2 times: it is made once",
+    "a prompt with a comma": (
+        {"prompts": "[a man, smiling]"},
+        "[a man, smiling] is 2 prompts, parted by its commas; as one, 'prompts=[\"a man, smiling\"]'",
     ),
 }
 

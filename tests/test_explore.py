@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 from PIL import Image
 
+from stepscope.analysis.cells import cell_keys
 from stepscope.analysis.explore.answers import answer
 from stepscope.analysis.explore.pictures import fitted, frames
 from stepscope.analysis.explore.save import save
@@ -19,6 +20,7 @@ from stepscope.analysis.explore.variables import about, selection
 from stepscope.analysis.explore.view import samples, view
 from stepscope.hooks import record
 from stepscope.hooks.capture import Capture
+from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.layout import layout
 from stepscope.hooks.store import Run
 from tests.exploring import many
@@ -96,6 +98,24 @@ def test_samples_are_named_by_words_and_places(pocket_run: Path) -> None:
     face = found["columns"]["face"]
     assert [face["words"][code] for code in face["codes"]] == run.face.values.tolist()
     assert found["done"] == [1, 1]
+
+
+def test_a_seed_that_is_not_known_is_not_shown_as_a_number(
+    pocket_run: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(pocket_run, tmp_path / "run.zarr"))
+    words = np.array(["seed 18446744073709551615", "abc"], np.dtypes.StringDType())
+    changed = {"seed": ("sample", np.array([-1, -1])), "generator": ("sample", words)}
+    xr.Dataset(changed).to_zarr(path, region={"sample": slice(0, 2)}, consolidated=False)
+    column = samples(Source(str(path)))["columns"]["seed"]
+    assert [column["words"][code] for code in column["codes"]] == ["-1", ""]
+    with pytest.raises(StepscopeError, match="face '', prompt 'a', seed unknown twice"):
+        cell_keys(
+            xr.DataArray([1.0, 2.0], {n: ("sample", [v] * 2) for n, v in CELL.items()}, ["sample"])
+        )
+
+
+CELL = {"face": "", "prompt": "a", "seed": -1}
 
 
 def test_the_reference_face_is_shown_as_it_was_recorded(pocket_run: Path) -> None:

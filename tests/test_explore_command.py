@@ -37,6 +37,9 @@ def test_a_full_page_takes_samples_of_each_run_in_turn(pocket_run: Path, tmp_pat
     [
         (["no.zarr"], "no run 'no.zarr'"),
         (["."], "is not a run, it has no zarr.json"),
+        (["RUN", "port=9"], "'port=9' is no run: python -m analysis.explore RUN --port 9"),
+        (["RUN", "sample=[0,1]"], "RUN --samples 0,1"),
+        (["runs=[a.zarr,b c.zarr]"], "analysis.explore a.zarr 'b c.zarr'"),
         (["RUN", "RUN", "RUN"], "3 runs: one or two can be shown"),
         (["RUN", "--samples", "1"], "--samples is of --save"),
         (["RUN", "--save", "OUT", "--samples", "1,x"], "--samples 1,x: numbers with commas"),

@@ -196,7 +196,7 @@ def test_ten_thousand_samples_are_searched_and_few_are_listed(browser: Any, tmp_
         assert settled_list.count() <= 200
         page.get_by_label("Find by face").fill("seed 9999")
         assert settled_list.all_inner_texts() == [
-            "9999 · face_08 · portrait number 35 · seed 9999 · not finished"
+            "9999 · not finished · face_08 · seed 9999 · portrait number 35"
         ]
         page.get_by_label("Sample", exact=True).select_option("9999")
         page.get_by_text("This sample is not finished: nothing of it is in the run yet.").wait_for()
@@ -223,6 +223,10 @@ def test_it_fits_the_screen_in_light_and_dark(
     with opened(browser, page_file.as_uri(), **look) as page:
         settled(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert (
+            page.locator("#chosen").inner_text() == "0 · 00_0 · seed 0 · portrait photo of a person"
+        )
+        assert page.locator("#chosen").evaluate("e => e.scrollWidth <= e.clientWidth")
         colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (colour == "rgb(255, 255, 255)") == (scheme == "light")
 

@@ -1,6 +1,8 @@
 """Faces, prompts and seeds are added to a run: old samples stay as they are, only new ones are made."""
 
+import os
 import re
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ from stepscope.analysis.metrics import METRICS
 from stepscope.analysis.runs import MARK
 from stepscope.hooks.attributes import unpacked
 from stepscope.hooks.store import Run
+from stepscope.probes.claims import Claims
+from stepscope.probes.grid import Cell
 from tests.grids import values
 from tests.shell import infused, listed, tiny
 
@@ -90,7 +94,27 @@ def test_samples_that_a_run_would_lose_are_refused(grown, typed):
     (grown / "done" / "c" / "0").unlink()
     answer = typed(words(grown, "[0,5]", prompts=listed("a man")))
     assert answer.status == 2
-    assert "sample 1, ('', 'a man', 1), is not in this grid" in answer.line
+    assert (
+        "its sample 1 (prompt 'a man', seed 1) is not in this grid: to add samples, name"
+        in answer.line
+    )
+    assert answer.line.endswith("Choose another out=, or remove it")
+
+
+def test_a_run_that_another_process_adds_to_is_not_one_to_remove(typed, tmp_path):
+    path = tmp_path / "run.zarr"
+    assert typed(words(path, "[0]")).status == 0
+    run = Run.open(path)
+    label = {"face": "", "prompt": "a man portrait cinematic", "seed": 1, "call": 1}
+    assert run.extend([label], {}, size=1)
+    with closing(Claims(run)) as claims:
+        assert claims.take([Cell(1, "", "a man portrait cinematic", 1)])
+        line = typed(words(path, "[0,2]")).line
+    assert "seed 1) is not in this grid" in line
+    assert f"It is being made by process {os.getpid()} on host" in line
+    assert "wait until that ends" in line
+    assert "remove it" not in line
+    assert "remove it" in typed(words(path, "[0,2]")).line
 
 
 def test_without_a_path_a_run_of_fewer_samples_is_added_to(typed, tmp_path):

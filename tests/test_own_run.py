@@ -1,5 +1,6 @@
 """A run of the user's own pipeline is measured: whom it should show is named afterwards."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -112,12 +113,62 @@ def test_without_either_what_cannot_be_measured_is_left_out_with_its_cure(path, 
     assert run_command([f"runs=[{path}]"], main) == 0
     said = capsys.readouterr().out
     assert "left out: reference: " in said
-    assert "left out with it: arcface_final, arcface, sharpness" in said
+    assert "left out with it: arcface_final, arcface, sharpness of the face\n" in said
     assert "recognisers=[PACK]" in said
-    assert said.splitlines()[-2].startswith("1 run is measured by decode, latency; not all of them")
+    assert said.splitlines()[-2] == (
+        "1 run is measured by decode, sharpness, latency; left out, with the reason above: arcface"
+    )
     found = open_measured(path)
     assert {"decoded", "latency_seconds"} <= set(found)
     assert "similarity" not in found
+    assert np.isfinite(found["sharpness"].sel(region="image")).all()
+    assert found["sharpness"].sel(region="face").isnull().all()
+
+
+def test_what_one_measurement_names_holds_for_the_next_until_another_is_named(path, capsys):
+    named = ["--reference", f"00_0={PHOTOS}/00_0.png", f"recognisers=[{PACK}]"]
+    assert run_command([str(path), *named], main) == 0
+    first = open_measured(path).load()
+    capsys.readouterr()
+    assert run_command([str(path)], main) == 0
+    again, *said = capsys.readouterr().out.splitlines()
+    assert again.startswith(
+        f"{path}: measured before with recognisers=[{Path(PACK).absolute()}] and "
+    )
+    assert again.endswith(f"{{00_0: {Path(PHOTOS, '00_0.png').absolute()}}}, which is used again")
+    assert said[-2] == "1 run is measured by decode, arcface, sharpness, latency"
+    assert not any("of 2 samples" in line for line in said)
+    assert open_measured(path).load().identical(first)
+    assert run_command([str(path), f"references=[{PHOTOS}/00_0.png]", "--dry"], main) == 0
+    assert "references" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("photo", "message"),
+    [
+        (f"00_0={PHOTOS}/00_1.pgn", "no file or folder '.*00_1.pgn'; did you mean '0._1.png'"),
+        (f"eve={PHOTOS}/01_0.png", "no sample has face='eve'; known: 00_0; to say whose photo"),
+    ],
+)
+def test_a_mistaken_photo_is_refused_before_anything_is_measured(photo, message, path, capsys):
+    assert run_command([str(path), "--reference", photo, f"recognisers=[{PACK}]"], main) == 2
+    answer = capsys.readouterr()
+    assert not answer.out
+    assert re.search(message, answer.err)
+    assert not (path / "analysis").exists()
+
+
+def test_a_photo_may_be_of_another_of_the_runs(path, tmp_path):
+    other = Path(shutil.copytree(path, tmp_path / "other.zarr"))
+    faces = np.array(["eve", ""], np.dtypes.StringDType())
+    xr.Dataset({"face": ("sample", faces)}).to_zarr(
+        other, region={"sample": slice(0, 2)}, consolidated=False
+    )
+    photos = {"00_0": f"{PHOTOS}/00_0.png", "eve": f"{PHOTOS}/01_0.png"}
+    measure_all([path, other], ["reference"], Settings(recognisers=[PACK], references=photos))
+    crops = [open_measured(one)["face_crop"].values[0] for one in (path, other)]
+    np.testing.assert_array_equal(crops[0], crop_of_a_probe(Path(PHOTOS, "00_0.png")))
+    np.testing.assert_array_equal(crops[1], crop_of_a_probe(Path(PHOTOS, "01_0.png")))
 
 
 def test_a_named_metric_that_cannot_be_measured_is_an_error(path):

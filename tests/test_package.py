@@ -76,6 +76,28 @@ def test_a_run_is_read_and_help_is_given_without_torch(measured_pocket):
     assert usage().splitlines()[0] in answer.stdout
 
 
+def test_the_packages_at_the_top_of_a_checkout_are_those_of_stepscope_in_any_order(tmp_path):
+    code = (
+        "import hooks.store, probes, conf; from hooks.errors import RunError\n"
+        "import stepscope.hooks.errors, stepscope.probes, stepscope.conf, analysis, stepscope.analysis\n"
+        "print(RunError is stepscope.hooks.errors.RunError, hooks is stepscope.hooks, probes is "
+        "stepscope.probes, conf is stepscope.conf, analysis is stepscope.analysis)"
+    )
+    (tmp_path / "hooks").mkdir()
+    (tmp_path / "hooks" / "__init__.py").write_text("mine = True")
+    other = "import hooks, stepscope.hooks; print(hooks.mine, hooks is not stepscope.hooks)"
+    for text, folder in ((code, ROOT), (other, tmp_path)):
+        answer = subprocess.run(
+            [sys.executable, "-c", text],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert set(answer.stdout.split()) == {"True"}
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
     """The Python of an environment that has the wheel, and torch and the rest of its own."""

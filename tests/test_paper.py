@@ -205,6 +205,16 @@ def test_a_mistake_is_one_line(word: str, line: str, capsys) -> None:
     assert capsys.readouterr().err.startswith(line)
 
 
+def test_fewer_faces_of_one_experiment_that_save_nothing_are_said(tmp_path, capsys) -> None:
+    words = ["experiments=[main,trajectory]", f"out={tmp_path}", "causal=null", "--dry"]
+    assert run_command([*words, "study.main.faces=3"], main) == 0
+    assert "note: study.main.faces=3 makes no run smaller" in capsys.readouterr().out
+    assert run_command([*words, "faces=3"], main) == 0
+    said = capsys.readouterr().out
+    assert "note: study" not in said
+    assert "2 runs, 18 samples: " in said
+
+
 def test_what_metrics_lack_is_said_before_a_run_is_made(tmp_path, capsys) -> None:
     words = [*TINY, "models.metrics=[perceptual_distance_pocket,chance]"]
     words += [f"models.photos=[{tmp_path}/nobody]", f"out={tmp_path / 'out'}"]

@@ -132,7 +132,9 @@ def test_changed_configuration_is_refused_with_the_difference(tmp_path, ann, typ
     assert "adapter.scale: 1.0 -> 0.5; steps: 2 -> 3. " in refused("adapter.scale=0.5", "steps=3")
     assert refused("record.velocity=true").startswith("capture.velocity: false -> true.")
     (tmp_path / "prompts.txt").write_text("a man\na person\n")
-    assert refused().startswith("sample 1, ('ann', 'a woman', 0), is not in this grid;")
+    assert refused().startswith(
+        "its sample 1 (face ann, prompt 'a woman', seed 0) is not in this grid"
+    )
     (tmp_path / "prompts.txt").write_text("a man\n")
     assert "finished: 1 sample of the 2 in " in typed(words).out
     (tmp_path / "prompts.txt").write_text("a man\na woman\n")

@@ -49,6 +49,12 @@ def test_a_measured_run_is_the_record_and_its_measurements(measured_pocket: Path
 
 def test_what_is_no_run(tmp_path: Path) -> None:
     assert "no run" in line(tmp_path / "absent.zarr")
+    for name in ("a.zarr", "b.zarr", "c.zarr", "d.zarr"):
+        (tmp_path / "of" / name).mkdir(parents=True)
+    assert "did you mean 'a.zarr'" in line(tmp_path / "of" / "a.zar")
+    inside = " ".join(str(tmp_path / "of" / name) for name in ("a.zarr", "b.zarr", "c.zarr"))
+    assert f"it has no zarr.json: name the runs in it, {inside} and 1 more" in line(tmp_path / "of")
+    assert "stepscope probe and stepscope.record make runs" in line(tmp_path / "of" / "a.zarr")
     (tmp_path / "folder").mkdir()
     assert "not a run" in line(tmp_path / "folder")
     (tmp_path / "folder" / "zarr.json").write_text('{"attributes": {}, "node_type": "group"}')

@@ -138,6 +138,12 @@ def test_words_that_are_no_key_are_runs_and_references_have_names():
         hydra_words(["a.zarr", "runs=[b.zarr]"], "analysis")
 
 
+def test_faces_of_a_paper_are_portraits_or_how_many():
+    assert hydra_words(["faces=3"], "demo") == ["faces=3"]
+    assert hydra_words(["faces=3"], "config") == ['faces=["3"]']
+    assert hydra_words(["faces=[3]"], "paper") == ['faces=["3"]']
+
+
 @pytest.mark.parametrize("name", ["config", "analysis", "reread", "paper", "demo"])
 def test_usage_has_two_examples_whose_words_are_read(name):
     text = usage(name)

@@ -1,9 +1,12 @@
 """The command line of the explorer: a run, or two side by side, live or as a page of its own."""
 
 import argparse
+import re
+import shlex
 import sys
 import webbrowser
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 EXAMPLES = """\
@@ -39,7 +42,13 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     own = sys.argv[0].startswith("stepscope ")
     program = sys.argv[0] if own else "python -m analysis.explore"
-    given = parser(program).parse_args(words)
+    typed = list(sys.argv[1:] if words is None else words)
+    for word in typed:
+        meant = "" if Path(word).exists() else as_option(word)
+        if meant:
+            print(f"{word!r} is no run: {program} {meant}", file=sys.stderr)
+            return 2
+    given = parser(program).parse_args(typed)
     # here, so that -h answers at once
     from stepscope.analysis.explore.save import save
     from stepscope.analysis.explore.serve import serve, start
@@ -61,6 +70,20 @@ def main(words: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def as_option(word: str) -> str:
+    """What to type for a word KEY=VALUE, as the other commands take them; empty for another word."""
+    match = re.fullmatch(r"([A-Za-z_-]+)=(.*)", word)
+    if match is None or word.startswith("-"):
+        return ""
+    key, value = match[1].replace("_", "-"), match[2].strip("[]")
+    if key == "runs":
+        return shlex.join(part.strip() for part in value.split(","))
+    close = get_close_matches(key, ("port", "save", "samples", "no-browser"), 1)
+    if not close:
+        return "-h lists its options"
+    return f"RUN --{close[0]}" + ("" if close[0] == "no-browser" else f" {shlex.quote(value)}")
 
 
 def numbers(text: str) -> list[int]:

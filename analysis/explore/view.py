@@ -10,6 +10,7 @@ from stepscope.analysis.explore.marks import marks
 from stepscope.analysis.explore.pictures import face, picture_kind
 from stepscope.analysis.explore.source import ExploreError, Source, plain, rows
 from stepscope.analysis.explore.variables import kind_of, variables
+from stepscope.analysis.seeds import known_seeds
 
 FIRST = ("face", "prompt", "seed")
 """Coordinates that every sample is known by, before those of the user's own labels."""
@@ -18,8 +19,8 @@ FIRST = ("face", "prompt", "seed")
 def samples(source: Source) -> dict[str, Any]:
     """Which samples the run has: their labels, and which are done.
 
-    columns: name -> the words that occur, and of each sample the number of its word. Only sample
-    coordinates are read.
+    columns: name -> the words that occur, and of each sample the number of its word; the word is empty
+    where a seed is not known. Only sample coordinates are read.
     """
     recorded = source.contents().recorded
     own = [str(n) for n, v in recorded.coords.items() if "label" in v.attrs]
@@ -27,7 +28,11 @@ def samples(source: Source) -> dict[str, Any]:
     columns = {}
     for name in labels:
         words: dict[str, int] = {}
-        codes = [words.setdefault(str(v), len(words)) for v in recorded[name].values.tolist()]
+        values = list(map(str, recorded[name].values.tolist()))
+        if name == "seed":
+            known = known_seeds(recorded)
+            values = [v if there else "" for v, there in zip(values, known, strict=True)]
+        codes = [words.setdefault(value, len(words)) for value in values]
         if name in FIRST or len(words) > 1:
             columns[name] = {"words": list(words), "codes": codes}
     count = recorded.sizes.get("sample", 0)

@@ -11,11 +11,17 @@ import numpy as np
 import xarray as xr
 
 from stepscope.analysis.metrics.metric import Metric, Quantity
-from stepscope.analysis.metrics.sharpness import REGIONS, around, luminance
+from stepscope.analysis.metrics.sharpness import (
+    FACE_ONLY,
+    REGIONS,
+    around,
+    final_keypoints,
+    luminance,
+)
 
 LONG_NAME = (
     "RMS contrast, the standard deviation of the luminance (BT.601, 0 to 1), of {}. face: the square "
-    "around the final image's keypoints, NaN where no face was found there; our definition"
+    "around the final image's keypoints, NaN where none was found there, or looked for; our definition"
 )
 
 
@@ -25,6 +31,7 @@ class Contrast(Metric):
 
     name: ClassVar[str] = "contrast"
     reads: ClassVar[tuple[str, ...]] = ("decoded", "final_keypoints")
+    optional: ClassVar[Mapping[str, str]] = FACE_ONLY
 
     def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
         text = LONG_NAME.format("the decoded x0")
@@ -37,7 +44,7 @@ class Contrast(Metric):
         return {}
 
     def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
-        both = zip(samples["decoded"].values, samples["final_keypoints"].values[:, 0], strict=True)
+        both = zip(samples["decoded"].values, final_keypoints(samples), strict=True)
         return {"contrast": np.stack([contrasts(frames, points) for frames, points in both])}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -38,12 +39,14 @@ class Metric(ABC):
     """One metric: frozen fields hold its parameters, `__call__` computes the values, and it keeps no state.
 
     name: in the list and on the command line. reads: variables of the run, recorded or measured by
-    another metric, that the call needs. revision: raised when the code's values change. whole: a
+    another metric, that the call needs. optional: those of them without which a part is measured still,
+    and in words what is then left out. revision: raised when the code's values change. whole: a
     sample's values depend on the others', so that all are measured together.
     """
 
     name: ClassVar[str]
     reads: ClassVar[tuple[str, ...]]
+    optional: ClassVar[Mapping[str, str]] = MappingProxyType({})
     revision: ClassVar[int] = 1
     whole: ClassVar[bool] = False
 

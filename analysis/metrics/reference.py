@@ -4,7 +4,7 @@ A run of `stepscope probe` with an adapter holds the face that conditions it. Fo
 pipeline the user names the photos.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -90,10 +90,14 @@ class Reference(Recognition):
         return self.det_size or 0
 
     def settings(self, run: xr.Dataset) -> dict[str, Any]:
-        """The panel and the photos by hash. Raises StepscopeError for a photo whose name no sample has."""
-        files = self.files(run.attrs)
-        self.people(run)
-        return {**super().settings(run), "photos": {n: digest(p) for n, p in files.items()}}
+        """The panel and the photos by hash. Raises StepscopeError where no sample says whom it shows."""
+        photos = {name: digest(photo) for name, photo in self.shown(run).items()}
+        return {**super().settings(run), "photos": photos}
+
+    def shown(self, run: xr.Dataset) -> dict[str, Path]:
+        """The photos, without those that were named for another run."""
+        files, people = self.files(run.attrs), {*self.people(run)}
+        return {n: p for n, p in files.items() if n in people} if self.references else files
 
     def people(self, run: xr.Dataset) -> list[str | None]:
         """The name of each sample's reference, None where it has none."""
@@ -103,15 +107,14 @@ class Reference(Recognition):
         if not any(named) and len(files) == 1:
             return [next(iter(files))] * len(named)
         known = dict.fromkeys(filter(None, named))
-        for name in files if self.references else ():  # of the run's own, some may not be shown
-            if name not in known:
-                raise StepscopeError(
-                    f"references: no sample has face={name!r}; {nearest(name, known)}; of another file, "
-                    "references={NAME: PHOTO}"
-                    if known
-                    else f"references: {len(files)} people, and no sample says whose face it shows: "
-                    "label each call, recording.label([{'face': NAME}]), or name one photo"
-                )
+        if self.references and not files.keys() & known.keys():
+            name, photo = next(iter(files.items()))
+            raise StepscopeError(
+                nobody(name, photo, known)
+                if known
+                else f"references: {len(files)} people, and no sample says whose face it shows: "
+                "label each call, recording.label([{'face': NAME}]), or name one photo"
+            )
         return [face if face in files else None for face in named]
 
     def load(self, run: xr.Dataset) -> None:
@@ -122,7 +125,7 @@ class Reference(Recognition):
         detector = str(pack(self.panel(run)[0].detector, self.root))
         finder = load_finder(detector, self.root, pick_device(self.device))
         faces = {}
-        for name, photo in self.files(run.attrs).items():
+        for name, photo in self.shown(run).items():
             image = np.asarray(read_picture(photo, "references"))[:, :, ::-1].copy()
             keypoints, _ = finder.find(image, str(photo))
             faces[name] = aligned(image, keypoints)[:, :, ::-1].copy()
@@ -138,3 +141,23 @@ class Reference(Recognition):
             if name is not None:
                 found["face_crop"][i] = crops[name]
         return {name: found[name] for name in self.quantities(samples)}
+
+
+def check_people(references: Mapping[str, str] | Sequence[str], runs: Sequence[xr.Dataset]) -> None:
+    """Raise StepscopeError for a photo that does not exist, and for one of nobody in any of the runs."""
+    files = Reference(references=references).files({})
+    known = [dict.fromkeys(str(face) for face in run["face"].values if face) for run in runs]
+    if len(files) == 1 and not all(known):  # it is of all in a run that names nobody
+        return
+    everybody = {name: None for names in known for name in names}
+    for name, photo in files.items():
+        if everybody and name not in everybody:
+            raise StepscopeError(nobody(name, photo, everybody))
+
+
+def nobody(name: str, photo: Path, known: Iterable[str]) -> str:
+    """That a photo is of nobody in a run, and who is there."""
+    return (
+        f"references: no sample has face={name!r}; {nearest(name, known)}; to say whose photo it is, "
+        f"--reference NAME={photo}"
+    )

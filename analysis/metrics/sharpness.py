@@ -6,6 +6,7 @@ Which size, which luminance and which kernels is our choice: the papers that use
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,8 @@ from torch.nn import functional
 from stepscope.analysis.metrics.metric import Metric, Quantity
 
 REGIONS = ("image", "face")
+FACE_ONLY = MappingProxyType({"final_keypoints": "of the face"})
+"""Without a recogniser the whole image is measured, and no face in it."""
 MEASURES = ("laplacian", "tenengrad", "high_frequency")
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 LARGEST = 512
@@ -37,6 +40,7 @@ class Sharpness(Metric):
     name: ClassVar[str] = "sharpness"
     revision: ClassVar[int] = 2  # 1 took the Tenengrad across neighbouring steps
     reads: ClassVar[tuple[str, ...]] = ("decoded", "final_keypoints")
+    optional: ClassVar[Mapping[str, str]] = FACE_ONLY
 
     def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
         return {
@@ -48,7 +52,7 @@ class Sharpness(Metric):
                 "laplacian is the variance of the 4-neighbour Laplacian, tenengrad the mean squared "
                 "Sobel gradient (kernels of absolute sum 8), high_frequency the share of the power "
                 "spectrum without its mean above 0.25 cycles a pixel under a Hann window. face: the square "
-                "around the final image's keypoints, NaN where no face was found there",
+                "around the final image's keypoints, NaN where none was found there, or looked for",
             )
         }
 
@@ -63,8 +67,7 @@ class Sharpness(Metric):
         }
 
     def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
-        decoded, keypoints = samples["decoded"].values, samples["final_keypoints"].values[:, 0]
-        both = zip(decoded, keypoints, strict=True)
+        both = zip(samples["decoded"].values, final_keypoints(samples), strict=True)
         return {"sharpness": np.stack([self.of(frames, points) for frames, points in both])}
 
     def sizes(self, shape: tuple[int, ...]) -> tuple[int, int]:
@@ -82,6 +85,16 @@ class Sharpness(Metric):
             rows, columns = around(keypoints, grey.shape[1:])
             found[:, 1] = measures(resized(grey[:, rows, columns], face))
         return found
+
+
+def final_keypoints(samples: xr.Dataset) -> np.ndarray:
+    """Keypoints (sample, 5, 2) of the final image by the first recogniser's pack, in pixels.
+
+    NaN where there is no face, and where nobody looked for one.
+    """
+    if "final_keypoints" in samples:
+        return samples["final_keypoints"].values[:, 0]
+    return np.full((samples.sizes["sample"], 5, 2), np.nan, np.float32)
 
 
 def luminance(images: np.ndarray) -> np.ndarray:

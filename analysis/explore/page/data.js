@@ -119,16 +119,30 @@ function searchable(samples) {
 }
 
 /**
- * What a sample is called in the list.
+ * What a sample is called in the list: the prompt, which is long, last, where a narrow screen cuts it.
  * @param {Samples} samples @param {number} sample
  */
 function called(samples, sample) {
-  const words = Object.entries(samples.columns).map(([name, column]) => {
+  const last = (/** @type {string} */ name) => Number(name === "prompt");
+  const columns = Object.entries(samples.columns).sort(([a], [b]) => last(a) - last(b));
+  const words = columns.map(([name, column]) => {
     const word = column.words[column.codes[sample]];
     return !word ? "" : name === "face" || name === "prompt" ? word : `${name} ${word}`;
   });
   const done = samples.done[sample] ? [] : ["not finished"];
-  return [String(sample), ...words.filter(Boolean), ...done].join(" · ");
+  return [String(sample), ...done, ...words.filter(Boolean)].join(" · ");
+}
+
+/**
+ * What tells a sample from others in both runs: face, prompt and seed, where the seed is known.
+ * @param {Samples} from @param {number} sample @param {Samples} to
+ */
+function compared(from, sample, to) {
+  const known = (/** @type {string} */ n) =>
+    n !== "seed" || from.columns[n].words[from.columns[n].codes[sample]] !== "";
+  return ["face", "prompt", "seed"].filter(
+    (n) => n in from.columns && n in to.columns && known(n),
+  );
 }
 
 /**
@@ -136,7 +150,7 @@ function called(samples, sample) {
  * @param {Samples} from @param {number} sample @param {Samples} to
  */
 function partner(from, sample, to) {
-  const names = ["face", "prompt", "seed"].filter((n) => n in from.columns && n in to.columns);
+  const names = compared(from, sample, to);
   const codes = names.map((n) => {
     const word = from.columns[n].words[from.columns[n].codes[sample]];
     return to.columns[n].words.indexOf(word);

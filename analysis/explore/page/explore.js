@@ -43,9 +43,11 @@ async function showSample() {
   if (runs[1]) {
     element("sample2").value = state.samples[1];
     const same = partner(runs[0].samples, state.samples[0], runs[1].samples) === state.samples[1];
+    const names = compared(runs[0].samples, state.samples[0], runs[1].samples);
+    const what = names.join(", ").replace(/, (\w+)$/, " and $1");
     element("paired").textContent = same
-      ? "the same face, prompt and seed"
-      : `not of the same face, prompt and seed: ${called(runs[1].samples, state.samples[1])}`;
+      ? `the same ${what}`
+      : `not of the same ${what}: ${called(runs[1].samples, state.samples[1])}`;
   }
   controlStep();
   runs.forEach(showPicture);

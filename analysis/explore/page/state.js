@@ -122,6 +122,7 @@ function listSamples(samples, words, chosen) {
   const options = listed.map((i) => [String(i), called(samples, i)]);
   offer(element("sample"), options, String(chosen));
   if (!listed.includes(chosen)) element("sample").selectedIndex = -1;
+  element("chosen").textContent = called(samples, chosen);
   const most = found.length > LISTED ? `, ${LISTED} of them listed` : "";
   const unfinished = samples.done.filter((done) => !done).length;
   const all = `${among.length} sample${among.length === 1 ? "" : "s"}`;
