@@ -6,6 +6,7 @@ hundred of them. `tests/bench/coverage.py` has more studies and faces.
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,6 +48,18 @@ AS_GOOD = (
 """Cases in which the usual interval is as good, or is not one of the same thing."""
 
 
+FIRST = {case.name.split(",")[0]: case.name for case in reversed(CASES)}
+"""Of each estimator, the case that is tried in each run of the tests; its variants in the slow one."""
+
+
+def each(cases: list[Case]) -> list[Any]:
+    """Cases as parameters, an estimator's variants marked slow."""
+    return [
+        pytest.param(c, id=c.name, marks=[pytest.mark.slow] * (c.name not in FIRST.values()))
+        for c in cases
+    ]
+
+
 def studies(case: Case) -> int:
     return MORE.get(case.name, STUDIES[type(case.interval)])
 
@@ -62,7 +75,7 @@ def held(case: Case, *, usual: bool = False) -> np.ndarray:
     return case.covers(interval, faces=FACES, studies=studies(case), usual=usual)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", each([*CASES]))
 def test_the_recommended_interval_has_its_nominal_coverage(case: Case) -> None:
     error = 2 * np.sqrt(0.95 * 0.05 / studies(case))
     least = min((share for word, share in NARROW.items() if word in case.name), default=0.94)
@@ -72,8 +85,7 @@ def test_the_recommended_interval_has_its_nominal_coverage(case: Case) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    [case for case in CASES if not any(word in case.name for word in AS_GOOD)],
-    ids=lambda case: case.name,
+    each([case for case in CASES if not any(word in case.name for word in AS_GOOD)]),
 )
 def test_it_holds_the_truth_where_the_usual_interval_misses_it(case: Case) -> None:
     """McNemar's exact test, on the studies in which one of the two alone holds the truth."""

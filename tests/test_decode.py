@@ -202,6 +202,7 @@ def test_what_was_not_computed_is_black_and_what_overflows_is_refused() -> None:
         pictures(vae, np.full((1, 16, 4, 4), 3e38, np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is Linux's")
 def test_memory_does_not_grow_with_samples() -> None:
     few, many = 4, 8  # two blocks of images, and four

@@ -18,6 +18,8 @@ from nbclient import NotebookClient
 from traitlets.config import Config
 
 BOOKS = sorted(Path("notebooks").absolute().glob("*.ipynb"))
+LONG = ("early_window",)
+"""Notebooks that take a minute; what they show is tested elsewhere too."""
 each_book = pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.stem)
 
 
@@ -50,7 +52,10 @@ def shell(tmp_path, monkeypatch) -> Iterator[InteractiveShell]:
     plt.close("all")
 
 
-@each_book
+@pytest.mark.parametrize(
+    "book",
+    [pytest.param(b, id=b.stem, marks=[pytest.mark.slow] * (b.stem in LONG)) for b in BOOKS],
+)
 def test_a_notebook_runs_and_leaves_nothing(book, shell, elsewhere):
     for cell in cells(book):
         assert shell.run_cell(cell.source).success

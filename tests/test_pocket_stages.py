@@ -46,10 +46,12 @@ def made(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_every_stage_leaves_its_weights_where_the_published_ones_lie(made):
     assert lacking(made) == []
 
 
+@pytest.mark.slow
 def test_quality_tells_faces_from_what_no_training_has_made(made):
     found = {
         name: row["found"]

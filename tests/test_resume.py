@@ -15,14 +15,14 @@ import xarray as xr
 from tests.grids import SAMPLES, check_done_samples, values
 from tests.killing import words as words_of
 
-KILLS = 30
+KILLS = 12
 TRIES = 4
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.timeout(900)
 def test_killed_at_any_instant_a_run_ends_with_the_same_values(forks, tmp_path, undisturbed):
-    """30 SIGKILLs at random instants, several in most runs."""
+    """A dozen SIGKILLs at random instants, several in most runs."""
 
     def killed(seconds: float, path: Path) -> bool:
         (answer,) = forks(path, seconds)

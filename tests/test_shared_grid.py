@@ -55,6 +55,7 @@ def test_two_processes_share_one_grid(forks, tmp_path, undisturbed):
     assert shares - {0, SAMPLES}, "no grid was shared"
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_had_claimed_is_made_by_the_other(
     forks,
     tmp_path,
