@@ -175,8 +175,6 @@ def test_another_prompt_or_scale_is_a_run_continued_with_it(made, everything):
             )
             assert close(chosen["final_latents"].values, expected, before)
             assert (chosen["to"] == ("a woman portrait" if part == "prompt" else "100.0")).all()
-                "a woman portrait" if part == "prompt" else "100.0"
-            }
 
 
 def test_other_noise_keeps_x0_and_replaces_the_rest(made, everything):
