@@ -94,6 +94,20 @@ def causal_study(name: str, faces: Sequence[str], steps: int) -> xr.Dataset:
             row(face, ANCHOR, donor, (OWN if donor == "same" else LEFT) * lift, REACHED)
             for donor in sorted(donors_of(study.parts))
         ]
+        rows += [
+            row(
+                face,
+                ANCHOR,
+                donor,
+                *cosines,
+                at=step,
+                at_sigma=sigma[step],
+                steps="only",
+                clamped=True,
+            )
+            for step in range(0, steps, every)
+            for donor, cosines in (("", (OWN * lift, OTHER)), ("other", (LEFT * lift, REACHED)))
+        ]
         for part in study.parts:
             for one in part.interventions(sites(), steps, every):
                 share = (1 - one.at / steps) * len(one.steps) / steps

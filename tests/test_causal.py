@@ -136,3 +136,21 @@ def test_a_crossing_is_between_the_points_where_the_sign_turns():
     sigma = np.array([1.0, 0.75, 0.5, 0.0])
     curves = np.array([[-1.0, -1.0, 1.0, 2.0], [-3.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
     np.testing.assert_allclose(equal_at(curves, sigma), [0.625, 0.8125, np.nan])
+
+
+def test_a_clamped_effect_is_counted_between_the_two_x0_of_its_step():
+    """Of which an early one is less like anybody than the final image is."""
+    rows = []
+    for face in range(FACES):
+        ends = {0: (0.3, 0.02, 0.05, 0.25), 1: (0.7, 0.1, 0.06, 0.6)}
+        rows += [row(f"f{face}", ANCHOR, d, o, t) for d, o, t in (("", 0.9, 0), ("other", 0, 0.9))]
+        for at, (own, left, to_donor, reached) in ends.items():
+            said = {"at": at, "steps": "only", "clamped": True}
+            rows.append(row(f"f{face}", ANCHOR, "", own, to_donor, **said))
+            rows.append(row(f"f{face}", ANCHOR, "other", left, reached, **said))
+            half = (own + left) / 2, (to_donor + reached) / 2
+            rows.append(row(f"f{face}", "part", "other", *half, do="swap", **said))
+    found = Moved("pocket", image="clamped")(measured_study(rows), "part")
+    np.testing.assert_allclose(found["kept"], [0.5, 0.5], atol=1e-5)
+    np.testing.assert_allclose(found["gained"], [0.5, 0.5], atol=1e-5)
+    np.testing.assert_allclose(found["change"], [-0.14, -0.3], atol=1e-5)

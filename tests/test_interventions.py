@@ -198,8 +198,15 @@ def test_the_runs_own_sigmas_change_nothing(made):
 
 
 def test_anchors_are_the_runs_that_effects_are_counted_between(made, everything):
+    """Their final latents, and for clamped effects their recorded x0."""
     opened = open_rereading(made)
-    anchors = everything.isel(sample=everything["part"] == ANCHOR)
+    anchors = everything.isel(sample=(everything["part"] == ANCHOR) & (everything["steps"] == ""))
+    steps = everything.isel(sample=(everything["part"] == ANCHOR) & (everything["steps"] == "only"))
+    for step in range(STEPS):
+        x0 = opened.read("x0", range(4))[:, step]
+        for donor, expected in {"": x0, "other": x0[[2, 3, 0, 1]]}.items():
+            chosen = steps.isel(sample=(steps["at"] == step) & (steps["donor"] == donor))
+            assert np.array_equal(chosen["clamped_x0"].values, expected)
     recorded = opened.read("final_latents", range(len(opened.cells)))
     own = anchors.isel(sample=anchors["donor"] == "")
     assert np.array_equal(own["final_latents"].values, recorded)

@@ -4,6 +4,7 @@ kept: (m_edited - m_B) / (m_A - m_B) with m the similarity to the sample's own f
 B its donor's run: 1 where the edit changes nothing, 0 where it undoes the face as B does (necessity).
 gained: (m_edited - m_A) / (m_B - m_A) with m the similarity to the donor's face: 0 where nothing of the
 donor is there, 1 where as much is as in the donor's own run (sufficiency).
+Of clamped images, A and B are the recorded x0 of the two runs at the edited step.
 Both are ratios of means over faces, with Fieller's interval, and blank where m_A - m_B does not differ from
 0. An image without a face counts with the similarity of two strangers, `lost_face`.
 """
@@ -37,7 +38,7 @@ person, and `gained` is NaN.
 class Moved:
     """How effects are counted. judge: recogniser; lost_face: cosine of an image without a face.
 
-    level: nominal coverage of each interval, 0 to 1. image: `final`, or `clamped`.
+    level: nominal coverage of each interval, 0 to 1. image: `final`, or `clamped`, x0 at the edited step.
     """
 
     judge: str
@@ -63,14 +64,15 @@ class Moved:
             raise StepscopeError(f"part {part!r} has no {self.image} images")
         cells = list(dict.fromkeys(zip(*(edited[c].values.tolist() for c in CELL), strict=True)))
         own_donor = str(cells[0][1])
-        anchors = values.isel(sample=names == ANCHOR)
+        whole = values["steps"].values.astype(object) == ""
+        anchors = values.isel(sample=(names == ANCHOR) & (whole == (self.image == "final")))
         known = anchors["donor"].values.tolist()
         donor = ANCHOR_OF.get(own_donor, own_donor)
         donor = donor if donor in known else own_donor
-        a, b = (
-            anchors.isel(sample=anchors["donor"].values.astype(object) == d) for d in ("", donor)
-        )
-        rows = [self._cell(edited, cell, a, b) for cell in cells]
+        rows = [
+            self._cell(edited, cell, *(self._anchor(anchors, d, cell) for d in ("", donor)))
+            for cell in cells
+        ]
         if own_donor == "same":
             rows = [
                 row | dict.fromkeys(("gained", "gained_low", "gained_high"), np.nan) for row in rows
@@ -90,29 +92,24 @@ class Moved:
 
     def _values(self, study: xr.Dataset) -> xr.Dataset:
         """Similarity to the own and the donor's face of every sample, `outside` and `found`."""
-        image = "final" if self.image == "final" else self.image
-        chosen = study.sel(recogniser=self.judge)
-        anchor = study["part"].values.astype(object) == ANCHOR
-        found = {}
+        chosen = study.sel(recogniser=self.judge).sel(edited_image=self.image, drop=True)
+        there, found = chosen["edited_found"].values != 0, {}
         for toward in TOWARD:
-            final = chosen["edited_similarity"].sel(edited_image="final", toward=toward, drop=True)
-            some = chosen["edited_similarity"].sel(edited_image=image, toward=toward, drop=True)
-            found[f"to_{toward}"] = (
-                some.where(~anchor, final)
-                .fillna(self.lost_face)
-                .where(self._measured(chosen, image, anchor))
-            )
-        flags = chosen["edited_face_found"].sel(edited_image=image, drop=True)
+            some = chosen["edited_similarity"].sel(toward=toward, drop=True)
+            found[f"to_{toward}"] = some.fillna(self.lost_face).where(there)
+        flags = chosen["edited_face_found"]
         keep = [*CELL, "face", "prompt", "seed"]
         return xr.Dataset(
             {**found, "outside": study["edited_outside"], "found": flags},
             coords={name: study[name] for name in keep},
         ).drop_vars([n for n in study.coords if n not in (*keep, "sample")], errors="ignore")
 
-    def _measured(self, chosen: xr.Dataset, image: str, anchor: np.ndarray) -> np.ndarray:
-        """Which samples have that image, with a face or without one."""
-        there = chosen["edited_found"].sel(edited_image=image).values != 0
-        return there | anchor
+    def _anchor(self, anchors: xr.Dataset, donor: str, cell: tuple[Any, ...]) -> xr.Dataset:
+        """The samples of a donor that an effect is counted from or to; of a clamped one, at its step."""
+        mine = anchors["donor"].values.astype(object) == donor
+        if self.image == "clamped":
+            mine &= anchors["at"].values == cell[CELL.index("at")]
+        return anchors.isel(sample=mine)
 
     def _cell(
         self, edited: xr.Dataset, cell: tuple[Any, ...], a: xr.Dataset, b: xr.Dataset

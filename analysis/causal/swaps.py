@@ -33,6 +33,7 @@ def swapped(study: xr.Dataset, judge: str, lost_face: float) -> Swapped:
     """
     donors, parts = (study[word].values.astype(object) for word in ("donor", "part"))
     does = study["do"].values.astype(object)
+    whole = (parts == ANCHOR) & (study["steps"].values.astype(object) == "")
     if not ((does == "face") & (donors == "other")).any():
         raise StepscopeError("the study swaps no face for another person's")
     final = study["edited_similarity"].sel(recogniser=judge, edited_image="final", drop=True)
@@ -40,10 +41,10 @@ def swapped(study: xr.Dataset, judge: str, lost_face: float) -> Swapped:
     last = float(study.sizes["step"])
 
     def along(donor: str, toward: str) -> xr.DataArray:
-        rows = (parts == ANCHOR) & (donors == donor), (does == "face") & (donors == donor)
+        rows = whole & (donors == donor), (does == "face") & (donors == donor)
         ends = (
             final.sel(toward=toward).isel(sample=rows[0]),
-            final.sel(toward=toward).isel(sample=(parts == ANCHOR) & (donors == "")),
+            final.sel(toward=toward).isel(sample=whole & (donors == "")),
         )
         inside = final.sel(toward=toward).isel(sample=rows[1])
         points = sorted(

@@ -63,6 +63,10 @@ class Making:
             return replace(cell, face=companions.SAME + cell.face)
         return self.recorded(cell, donor)
 
+    def x0(self, cell: grid.Cell, donor: str, step: int) -> np.ndarray:
+        """Recorded x0 (channel, y, x) of a step of a sample, or of its recorded donor."""
+        return self.plan.run.read("x0", [self.recorded(cell, donor).index])[0, step]
+
     def final(self, cell: grid.Cell, donor: str) -> np.ndarray:
         """Final latents (channel, y, x) of a sample, or of its donor of a kind."""
         if (cell, donor) in self.given:
@@ -97,8 +101,9 @@ def make(making: Making, out: Run, advance: Advance) -> None:
     scale = 1.0 if adapter is None else adapter.scale
     for anchor in plan.anchors:
         if not out.is_done(anchor.cell.index):
+            x0 = None if anchor.step is None else making.x0(anchor.base, anchor.donor, anchor.step)
             final = making.final(anchor.base, anchor.donor)
-            out.write(anchor.cell.index, store.values(final, None))
+            out.write(anchor.cell.index, store.values(final, x0))
     work = {batch.jobs[0].index: batch for batch in batches(plan.jobs, plan.study.rows, scale)}
     with closing(Claims(out)) as claims:
         for cells in claims.each([[job.cell for job in batch.jobs] for batch in work.values()]):

@@ -17,11 +17,16 @@ from stepscope.probes.rereading import Rereading
 
 @dataclass(frozen=True)
 class Anchor:
-    """An image that an effect is compared with. donor: empty for the sample's own, else whose it is."""
+    """An image that an effect is compared with.
+
+    donor: empty for the sample's own, else whose it is. step: that whose recorded x0 is kept beside the
+    final latents, for clamped effects; None for the final latents alone.
+    """
 
     cell: grid.Cell
     base: grid.Cell
     donor: str
+    step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,10 +74,13 @@ def planned(run: Rereading, study: CausalStudy, sites: Sites) -> Planned:
     others = run.others if any(one.donor in ("other", "random") for one in study.parts) else {}
     donors = sorted(donors_of(study.parts))
     faces = list(dict.fromkeys(cell.face for cell in bases))
+    clamped = sorted({one.at for part, some in made.items() if part.clamped for one in some})
     anchors, jobs, place = [], [], 0
     for base in bases:
-        for donor in ("", *donors):
-            anchors.append(Anchor(replace(base, index=place), base, donor))
+        ends = [(donor, None) for donor in ("", *donors)]
+        ends += [(donor, step) for step in clamped for donor in ("", *({"other"} & {*donors}))]
+        for donor, step in ends:
+            anchors.append(Anchor(replace(base, index=place), base, donor, step))
             place += 1
         for part, interventions in made.items():
             if part.faces is not None and base.face not in faces[: part.faces]:
@@ -125,24 +133,28 @@ def labels(plan: Planned) -> list[dict[str, Any]]:
     others = plan.run.others if "other" in plan.donors else {}
 
     def of(base: grid.Cell, donor: str, **more: Any) -> dict[str, Any]:
+        """`donor_face`: whom effects lead to; the own person's with another photo, and without a face."""
+        leads = "" if donor in ("same", "off") else others.get(base.face, "")
         return {
             "face": base.face, "prompt": base.prompt, "seed": base.seed, "base": base.index,
-            "donor": donor, "donor_face": others.get(base.face, "") if donor in ("other", "random") else "",
-            **more,
+            "donor": donor, "donor_face": leads, **more,
         }  # fmt: skip
 
     none = {
         "do": "",
-        "steps": "",
-        "at": 0,
-        "at_sigma": 0.0,
         "blocks": "",
         "at_block": "",
         "kind": "",
         "to": "",
     }
+
+    def at(step: int | None) -> dict[str, Any]:
+        if step is None:
+            return {"steps": "", "at": 0, "at_sigma": 0.0}
+        return {"steps": "only", "at": step, "at_sigma": float(plan.run.sigma[step])}
+
     rows = {
-        anchor.cell.index: of(anchor.base, anchor.donor, part=ANCHOR, **none)
+        anchor.cell.index: of(anchor.base, anchor.donor, part=ANCHOR, **none, **at(anchor.step))
         for anchor in plan.anchors
     }
     for job in plan.jobs:
