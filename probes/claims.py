@@ -25,7 +25,7 @@ def at_work(run: Run) -> list[str]:
             lock.drop()
         else:
             found.append(lock.holder())
-    return list(dict.fromkeys(found))
+    return list({one.partition(" (since")[0]: one for one in reversed(found)}.values())
 
 
 class Claims:
