@@ -91,7 +91,8 @@ def told(found: Result) -> str:
     verdict = (
         "" if found.passed else "; left out: the planted identity does not show clearly enough"
     )
-    return f"{found.organism.name}: similarity {off:.2f} without and {on:.2f} with what was planted{verdict}"
+    name = found.organism.name
+    return f"{name}: similarity {off:.2f} without and {on:.2f} with what was planted{verdict}"
 
 
 def report(results: Sequence[Result], out: Path, say: Say) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from stepscope.analysis.planted.judging import Judge
 from stepscope.analysis.planted.methods import METHODS
-from stepscope.analysis.planted.seen import Check, check, see
+from stepscope.analysis.planted.seen import Check, Judging, check, see
 from stepscope.probes.planting.bench import Bench
 from stepscope.probes.planting.grown import grow
 from stepscope.probes.planting.organism import Organism
@@ -35,7 +34,7 @@ class Result:
 def measured(
     organism: Organism,
     bench: Bench,
-    judge: Judge,
+    judge: Judging,
     targets: int,
     rows: int,
     bar: tuple[float, float],
@@ -79,10 +78,11 @@ def read(path: Path, organism: Organism, asked: Mapping[str, Any]) -> Result | N
     held = json.loads(path.read_text())
     if held["asked"] != json.loads(json.dumps(asked)):
         return None
+    on, off, each = (np.array(held["check"][name]) for name in ("on", "off", "each"))
     return Result(
         organism,
         held["passed"],
-        Check(**{name: np.array(value) for name, value in held["check"].items()}),
+        Check(on, off, each.reshape(-1, len(on))),
         np.array(held["truth"]),
         np.array(held["filled"]),
         {name: np.array(scores) for name, scores in held["scores"].items()},

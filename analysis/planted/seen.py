@@ -1,17 +1,18 @@
 """What is measured of one organism: whether its identity was planted, and its edited runs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from stepscope.analysis.planted.judging import Judge
 from stepscope.probes.planting.gradient import gradient_times_activation
 from stepscope.probes.planting.grown import Grown
 from stepscope.probes.planting.methods import Row, edited, rows_of
 
 Map = Float[np.ndarray, "target group step"]
+Judging = Callable[[np.ndarray, Sequence[str]], np.ndarray]
+"""From final latents (row, channel, y, x) and whom each should show to similarities (row,): a `Judge`."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Seen:
         return found
 
 
-def check(grown: Grown, judge: Judge) -> Check:
+def check(grown: Grown, judge: Judging) -> Check:
     """Measure whether the planted identity shows."""
     targets = [*grown.targets]
     names = [grown.bench.people[target] for target in targets]
@@ -69,7 +70,7 @@ def check(grown: Grown, judge: Judge) -> Check:
     )
 
 
-def see(grown: Grown, judge: Judge, size: int) -> Seen:
+def see(grown: Grown, judge: Judging, size: int) -> Seen:
     """Make and measure everything that the methods read. size: rows of one call, at most."""
     bench, targets = grown.bench, [*grown.targets]
     names = [bench.people[target] for target in targets]

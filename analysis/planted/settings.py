@@ -18,9 +18,11 @@ OWN = ("seed", "count", "targets", "together", "least", "enough", "judge", "rows
 
 @dataclass(frozen=True)
 class Settings:
-    """seed, count: of the organisms. targets: people whose identity is looked for, the first of the faces.
-    together: neighbouring blocks of one cell. least, enough: see `Check.passes`. judge: an insightface pack.
-    rows: of one call, at most. out: folder of the results. dry: list the organisms only.
+    """What the benchmark itself is asked for.
+
+    seed, count: of the organisms. targets: people whose identity is looked for, the first of the faces.
+    together: neighbouring blocks of one cell. least, enough: see `Check.passes`. judge: an insightface
+    pack. rows: of one call, at most. out: folder of the results. dry: list the organisms only.
 
     Raises StepscopeError for numbers that are not positive.
     """
@@ -64,7 +66,7 @@ def from_config(config: Mapping[str, Any]) -> tuple[Settings, Study]:
         raise StepscopeError("adapter=none: identity is planted in what an adapter adds")
     if len(study.faces) < max(PEOPLE, settings.targets):
         raise StepscopeError(
-            f"faces: {len(study.faces)} of them for targets={settings.targets}; {PEOPLE} people or more are "
-            "needed, and as many as targets"
+            f"faces: {len(study.faces)} of them for targets={settings.targets}; {PEOPLE} people or more "
+            "are needed, and as many as targets"
         )
     return settings, study

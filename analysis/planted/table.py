@@ -1,4 +1,4 @@
-"""The benchmark's table: AUROC of every method on every kind of organism, and a sentence from its numbers."""
+"""The benchmark's table: AUROC of every method on every kind of organism, and a sentence from it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -15,10 +15,10 @@ from stepscope.probes.planting.organism import KINDS
 PRIOR = "place alone (no measurement)"
 """A control: how often other organisms have identity at a place, which no method measures."""
 ALL, DECOYS, AGAINST = "all", "decoys", "against decoys"
-"""Columns beside the kinds: every organism; those with decoys, over all cells; the same, over the cells that
-hold identity or a decoy."""
+"""Columns beside the kinds: every organism; those with decoys, over all cells; the same, over the cells
+that hold identity or a decoy."""
 NAMED = "denoising transplant"
-"""The intervention that the sentence compares norms with, named before any was measured."""
+"""The intervention that the sentence compares norms with: it is named here, not picked by its score."""
 
 
 class Entry(NamedTuple):
@@ -53,7 +53,8 @@ def _entries(results: Sequence[Result]) -> Iterator[Entry]:
         for kind in (*KINDS, DECOYS, AGAINST, ALL):
             found = areas(results, method, kind)
             if len(found):
-                yield Entry(method, kind, *map(float, interval(found)), len(found))
+                mean, low, high = map(float, interval(found))
+                yield Entry(method, kind, mean, low, high, len(found))
 
 
 def _of(kind: str) -> Callable[[Result], bool]:
@@ -71,20 +72,27 @@ def _prior(results: Sequence[Result], one: Result) -> np.ndarray:
 
 def markdown(found: pd.DataFrame) -> str:
     """The table as markdown: a row for each method, a column for each kind, mean AUROC [95 % interval]."""
-    kinds = list(dict.fromkeys(found["kind"]))
-    counts = found.groupby("kind")["organisms"].max()
-    head = ["method", *(f"{kind.replace('_', ' ')} ({counts[kind]})" for kind in kinds)]
-    lines = [head, ["---"] * len(head)]
-    for method, rows in found.groupby("method", sort=False):
-        by = rows.set_index("kind")
-        cells = [_told(Bounds(*by.loc[kind, ["auroc", "low", "high"]])) for kind in kinds]
-        lines.append([str(method), *cells])
+    entries = {(one.method, one.kind): one for one in _each(found)}
+    methods, kinds = (dict.fromkeys(names) for names in zip(*entries, strict=True))
+    counts = {kind: entries[next(iter(methods)), kind].organisms for kind in kinds}
+    lines = [
+        ["method", *(f"{kind.replace('_', ' ')} ({counts[kind]})" for kind in kinds)],
+        ["---"] * (len(kinds) + 1),
+        *([method, *(_told(*entries[method, kind][2:5]) for kind in kinds)] for method in methods),
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _told(bounds: Bounds) -> str:
-    mean, low, high = map(float, bounds)
+def _each(found: pd.DataFrame) -> list[Entry]:
+    return [Entry(*row) for row in found.itertuples(index=False)]
+
+
+def _told(mean: float, low: float, high: float) -> str:
     return f"{mean:.2f}" if np.isnan(low) else f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _mean(values: np.ndarray) -> str:
+    return _told(*map(float, interval(values)))
 
 
 def sentence(results: Sequence[Result]) -> str:
@@ -93,16 +101,16 @@ def sentence(results: Sequence[Result]) -> str:
     plain = [one for one in some if not one.organism.decoys]
     if not plain or len(plain) == len(some):
         return ""
-    quiet = interval(areas(plain, "contribution", ALL))
+    quiet = areas(plain, "contribution", ALL)
     norms = {name: areas(some, name, AGAINST) for name in NORMS}
     best = max(norms, key=lambda name: norms[name].mean())
     edits = areas(some, NAMED, AGAINST)
-    more = interval(edits - norms[best])
+    more = edits - norms[best]
     return (
         f"Where nothing else is added, the norm of what the adapter adds finds the planted cells (AUROC "
-        f"{_told(quiet)}, {len(plain)} organisms). Among cells that hold either identity or a decoy as loud "
-        f"({len(edits)} organisms), the best of the norms ({best}) has {_told(interval(norms[best]))} and the "
-        f"{NAMED} {_told(interval(edits))}, {_told(more)} more: {_conclusion(quiet, more)}."
+        f"{_mean(quiet)}, {len(quiet)} organisms). Among cells that hold either identity or a decoy as "
+        f"loud ({len(edits)} organisms), the best of the norms ({best}) has {_mean(norms[best])} and the "
+        f"{NAMED} {_mean(edits)}, {_mean(more)} more: {_conclusion(interval(quiet), interval(more))}."
     )
 
 
@@ -121,6 +129,8 @@ def _conclusion(quiet: Bounds, more: Bounds) -> str:
 
 def failing(found: pd.DataFrame) -> list[str]:
     """Methods and kinds of which the interval does not lie above chance, in words."""
-    rows = found[~(found["low"] > 0.5) & found["low"].notna() & (found["method"] != PRIOR)]
-    by = rows.groupby("method", sort=False)["kind"].agg(lambda kinds: ", ".join(kinds))
-    return [f"{method}: {kinds.replace('_', ' ')}" for method, kinds in by.items()]
+    below: dict[str, list[str]] = {}
+    for one in _each(found):
+        if one.method != PRIOR and one.low <= 0.5:
+            below.setdefault(one.method, []).append(one.kind.replace("_", " "))
+    return [f"{method}: {', '.join(kinds)}" for method, kinds in below.items()]
