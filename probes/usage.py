@@ -22,6 +22,7 @@ SYNOPSIS = {
     "measure": "RUN.zarr ... [--reference NAME=PHOTO ...] [KEY=VALUE ...]",
     "reread": "RUN.zarr ... [KEY=VALUE ...]",
     "intervene": "RUN.zarr ... edit=NAME [KEY=VALUE ...]",
+    "planted": "[seed=NUMBER] [count=NUMBER] [KEY=VALUE ...]",
     "paper": "[models=pocket|full] [--config-name demo] [KEY=VALUE ...]",
 }
 EXAMPLES = {
@@ -37,6 +38,7 @@ EXAMPLES = {
     "measure": ("runs/a.zarr", "own.zarr --reference ada=ada.jpg 'recognisers=[buffalo_l]'"),
     "reread": ("runs/a.zarr", "runs/a.zarr 'readings=[committed]' 'off_from=[0,2,4]' --dry"),
     "intervene": ("runs/a.zarr edit=transplant --dry", "runs/a.zarr edit=adapter_window every=4"),
+    "planted": ("--dry", "seed=1 count=12 out=outputs/others"),
     "paper": ("--config-name demo", "models=full 'faces=[photos]' --dry"),
 }
 VERBS = {
@@ -44,6 +46,7 @@ VERBS = {
     "analysis": "measure",
     "reread": "reread",
     "intervene": "intervene",
+    "planted": "planted",
     "paper": "paper",
     "demo": "paper",
 }

@@ -45,6 +45,11 @@ COMMANDS = {
         "measure identity, sharpness and time of runs",
         config="analysis",
     ),
+    "planted": Command(
+        "stepscope.analysis.planted.benchmark",
+        "rank methods by how well they find where identity was planted",
+        config="planted",
+    ),
     "paper": Command(
         "stepscope.analysis.paper", "make a study: runs, figures, tables, a report", config="paper"
     ),

@@ -1,0 +1,1 @@
+"""A benchmark with known truth: how well each method finds where identity was planted."""
