@@ -14,9 +14,9 @@ from stepscope.probes.planting.organism import KINDS
 
 PRIOR = "place alone (no measurement)"
 """A control: how often other organisms have identity at a place, which no method measures."""
-ALL, DECOYS, AGAINST = "all", "decoys", "against decoys"
-"""Columns beside the kinds: every organism; those with decoys, over all cells; the same, over the cells
-that hold identity or a decoy."""
+ALL, AGAINST = "all", "against decoys"
+"""Columns beside the kinds: every organism; and those with decoys, over the cells that hold identity or a
+decoy alone."""
 NAMED = "denoising transplant"
 """The intervention that the sentence compares norms with: it is named here, not picked by its score."""
 
@@ -50,7 +50,7 @@ def areas(results: Sequence[Result], method: str, kind: str) -> np.ndarray:
 
 def _entries(results: Sequence[Result]) -> Iterator[Entry]:
     for method in (*METHODS, PRIOR):
-        for kind in (*KINDS, DECOYS, AGAINST, ALL):
+        for kind in (*KINDS, AGAINST, ALL):
             found = areas(results, method, kind)
             if len(found):
                 mean, low, high = map(float, interval(found))
@@ -60,7 +60,7 @@ def _entries(results: Sequence[Result]) -> Iterator[Entry]:
 def _of(kind: str) -> Callable[[Result], bool]:
     if kind == ALL:
         return lambda one: True
-    if kind in (DECOYS, AGAINST):
+    if kind == AGAINST:
         return lambda one: bool(one.organism.decoys)
     return lambda one: one.organism.kind == kind
 

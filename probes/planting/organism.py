@@ -91,7 +91,8 @@ def organisms(seed: int, count: int, groups: int, steps: int) -> list[Organism]:
         fields = KINDS[kind](random, groups, steps)
         scale = float(random.choice((1.0, 1.25, 1.5)))
         number = 1 + i // len(KINDS)
-        made.append(Organism(f"{kind}_{number:02d}", kind, scale=scale, seed=seed + i, **fields))
+        chosen = {"scale": scale, "seed": seed + i, **fields}
+        made.append(Organism(f"{kind}_{number:02d}", kind, **chosen))
     return made
 
 
@@ -130,16 +131,22 @@ def _redundant(random: np.random.Generator, groups: int, steps: int) -> dict[str
 
 
 def _decoy(what: str) -> Draw:
-    """Some places with identity, and three or four that are as loud or louder and hold none, anywhere."""
+    """Some places with identity, and three or four that are as loud as the loudest of them and hold none.
+
+    Two of these lie where identity might have been planted, the rest anywhere: else their place alone
+    would tell them from it.
+    """
 
     def draw(random: np.random.Generator, groups: int, steps: int) -> dict[str, Any]:
         plant = _few if random.integers(2) else _late
         (part,) = plant(random, groups, steps)["parts"]
-        rest = [one for one in _block(range(groups), range(steps)) if one not in part]
-        chosen = random.choice(len(rest), int(random.integers(3, 5)), replace=False)
-        louder = float(random.choice((1.0, 1.25)))
-        decoys = tuple(rest[i] for i in sorted(chosen))
-        return {"parts": (part,), "decoys": decoys, "decoy": what, "louder": louder}
+        every = [one for one in _block(range(groups), range(steps)) if one not in part]
+        likely = [one for one in every if one.group < groups // 2 and one.step < 3 * steps // 4]
+        near = random.choice(len(likely), 2, replace=False)
+        rest = [one for one in every if one not in [likely[i] for i in near]]
+        far = random.choice(len(rest), int(random.integers(1, 3)), replace=False)
+        decoys = tuple(sorted([*(likely[i] for i in near), *(rest[i] for i in far)]))
+        return {"parts": (part,), "decoys": decoys, "decoy": what, "scale": 1.5}
 
     return draw
 
