@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,7 +180,7 @@ def results(count: int) -> list[Result]:
     found = []
     for one in organisms(0, count, 6, 4):
         truth, filled = one.truth(6, 4), np.zeros((6, 4), bool)
-        filled[tuple(np.transpose(one.filled))] = True
+        filled[tuple(np.array(one.filled).T)] = True
         scores = {m: np.where(filled if m in NORMS else truth, 1.0, 0.0) for m in METHODS}
         scores["swap ablation"] = np.zeros((6, 4))
         check = Check(np.ones(2), np.zeros(2), np.zeros((0, 2)))
@@ -188,7 +189,7 @@ def results(count: int) -> list[Result]:
 
 
 def test_the_table_ranks_methods_by_what_they_find():
-    found = table(results(30))
+    found: Any = table(results(30))
     by = found.set_index(["method", "kind"])["auroc"]
     assert by[NAMED].eq(1).all()
     assert by["swap ablation"].eq(0.5).all()
@@ -214,7 +215,8 @@ def test_organisms_that_do_not_show_are_left_out():
     some = results(6)
     left = [replace(one, passed=one.organism.kind != "late") for one in some]
     assert "late" not in set(table(left)["kind"])
-    assert table(left)["organisms"].max() == 5
+    counted: Any = table(left)["organisms"]
+    assert counted.max() == 5
 
 
 @pytest.mark.parametrize(
