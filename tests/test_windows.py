@@ -109,7 +109,7 @@ def test_modes_are_told_and_never_mixed() -> None:
 
 def test_a_cell_that_comes_twice_is_a_mixture() -> None:
     twice = xr.concat([record(), record(seed=1)], "sample")
-    with pytest.raises(StepscopeError, match=r"face='face 0', prompt='prompt 0', seed=0 twice"):
+    with pytest.raises(StepscopeError, match=r"face 'face 0', prompt 'prompt 0', seed 0 twice"):
         window(twice, SHARE, INTERVAL, against="step")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from stepscope.analysis.commands import Planned
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.probes.composing import composed
-from stepscope.probes.faces import face_files
+from stepscope.probes.faces import FaceError, face_files
 from stepscope.probes.intervene import sites_of
 from stepscope.probes.interventions.names import GROUP
 from stepscope.probes.interventions.study import CausalStudy
@@ -61,11 +61,19 @@ def planned_studies(
                 "together": values["together"][swapped],
                 "photos": list(models["photos"]),
                 "prompts": list(values["prompts"]),
-                "faces": list(face_files(one.study.faces))[: values["faces"]],
+                "faces": names_of(one)[: values["faces"]],
             }
             config.pop("runs")
             found.append(PlannedStudy(CausalStudy.from_config(config), one))
     return found
+
+
+def names_of(one: Planned) -> list[str]:
+    """The faces of a planned run as it calls them; a plan without portraits has only numbered ones."""
+    try:
+        return list(face_files(one.study.faces))
+    except FaceError:
+        return list(one.study.faces)
 
 
 def describe_studies(studies: Sequence[PlannedStudy], models: Mapping[str, Any]) -> str:
