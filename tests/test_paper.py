@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from stepscope.analysis.paper import main
+from stepscope.probes.composing import composed
 from tests.shell import run_command
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -175,8 +176,12 @@ def test_again_it_records_what_was_lost_and_otherwise_only_draws(out: Path, tmp_
 def test_the_full_plan_counts_a_run_once(capsys) -> None:
     assert run_command(["models=full", "--dry", "experiments=[main,trajectory]"], main) == 0
     planned, _, ahead = capsys.readouterr().out.partition("models\n")
-    *lines, last = planned.strip().splitlines()
+    every = planned.strip().splitlines()
+    *lines, last = every[: [line.startswith("2 runs") for line in every].index(True) + 1]
     assert len(lines) == 4
+    causal = every[len(lines) + 1 :]
+    assert len(causal) == 2 * len(composed(["models=full"], "paper")["causal"])
+    assert all("not planned: backbone flux_" in line for line in causal)
     assert sum("  in flux_" in line for line in lines) == 2
     told = re.fullmatch(
         r"2 runs, 432 samples: about (\S+) hours on one H200.*, and (\S+) GB .*", last
