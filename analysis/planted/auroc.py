@@ -2,6 +2,7 @@
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy import stats
 
 from stepscope.analysis.bootstrap import Bounds, ExpandedPercentile
 from stepscope.hooks.errors import StepscopeError
@@ -10,16 +11,13 @@ from stepscope.hooks.errors import StepscopeError
 def auroc(scores: Float[np.ndarray, "*cell"], truth: Bool[np.ndarray, "*cell"]) -> float:
     """The probability, 0 to 1, that a true cell has a larger score than another; ties count a half.
 
-    Mann and Whitney's U over the number of pairs (Hanley and McNeil 1982), from the sum of the ranks of the
-    true cells. 0.5 is chance. Raises StepscopeError where no cell is true, or every one is.
+    Mann and Whitney's U over the number of pairs (Hanley and McNeil 1982). 0.5 is chance. Raises
+    StepscopeError where no cell is true, or every one is.
     """
-    scores, truth = scores.ravel(), truth.ravel()
     count, others = int(truth.sum()), int((~truth).sum())
     if not count or not others:
         raise StepscopeError(f"{count} of {truth.size} cells are true: AUROC needs both kinds")
-    _, place, ties = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (ties.cumsum() - (ties - 1) / 2)[place]
-    return float((ranks[truth].sum() - count * (count + 1) / 2) / (count * others))
+    return float(stats.mannwhitneyu(scores[truth], scores[~truth]).statistic / (count * others))
 
 
 def interval(values: Float[np.ndarray, " organism"]) -> Bounds:

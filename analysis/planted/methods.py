@@ -80,6 +80,14 @@ METHODS: dict[str, Method] = {
 """Every method that is ranked, by the name that tables have."""
 NORMS = ("attention-norm ratio", "residual-norm ratio", "residual norm", "contribution")
 """Those that edit nothing and read norms: what a heatmap of norms shows."""
+EDITS = (
+    "zero ablation",
+    "mean ablation",
+    "swap ablation",
+    "all but one zeroed",
+    "denoising transplant",
+)
+"""Those that edit, and read the final image."""
 
 
 def _norm(seen: Seen, name: str) -> Map:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from stepscope.analysis.bootstrap import Bounds
 from stepscope.analysis.planted.auroc import auroc, interval
-from stepscope.analysis.planted.methods import METHODS, NORMS
+from stepscope.analysis.planted.methods import EDITS, METHODS, NORMS
 from stepscope.analysis.planted.result import Result
 from stepscope.probes.planting.organism import KINDS
 
@@ -17,8 +17,6 @@ PRIOR = "place alone (no measurement)"
 ALL, AGAINST = "all", "against decoys"
 """Columns beside the kinds: every organism; and those with decoys, over the cells that hold identity or a
 decoy alone."""
-NAMED = "denoising transplant"
-"""The intervention that the sentence compares norms with: it is named here, not picked by its score."""
 
 
 class Entry(NamedTuple):
@@ -96,7 +94,10 @@ def _mean(values: np.ndarray) -> str:
 
 
 def sentence(results: Sequence[Result]) -> str:
-    """What a norm heatmap can and cannot tell, from the numbers; empty without organisms of both sorts."""
+    """What a norm heatmap can and cannot tell, from the numbers; empty without organisms of both sorts.
+
+    The best of the norms is compared with the mean of all edits, so that no edit is picked by its score.
+    """
     some = [one for one in results if one.passed]
     plain = [one for one in some if not one.organism.decoys]
     if not plain or len(plain) == len(some):
@@ -104,13 +105,14 @@ def sentence(results: Sequence[Result]) -> str:
     quiet = areas(plain, "contribution", ALL)
     norms = {name: areas(some, name, AGAINST) for name in NORMS}
     best = max(norms, key=lambda name: norms[name].mean())
-    edits = areas(some, NAMED, AGAINST)
+    edits = np.mean([areas(some, name, AGAINST) for name in EDITS], 0)
     more = edits - norms[best]
     return (
         f"Where nothing else is added, the norm of what the adapter adds finds the planted cells (AUROC "
         f"{_mean(quiet)}, {len(quiet)} organisms). Among cells that hold either identity or a decoy as "
         f"loud ({len(edits)} organisms), the best of the norms ({best}) has {_mean(norms[best])} and the "
-        f"{NAMED} {_mean(edits)}, {_mean(more)} more: {_conclusion(interval(quiet), interval(more))}."
+        f"mean of the {len(EDITS)} edits {_mean(edits)}, {_mean(more)} more: "
+        f"{_conclusion(interval(quiet), interval(more))}."
     )
 
 
@@ -119,12 +121,10 @@ def _conclusion(quiet: Bounds, more: Bounds) -> str:
     if not float(quiet.low) > 0.5:
         where = "a norm heatmap did not even show where the adapter adds something"
     if float(more.low) > 0:
-        return f"{where}, and cannot tell as an edit can whether that is identity"
+        return f"{where}, and cannot tell as edits can whether that is identity"
     if float(more.high) < 0:
-        return f"{where}, and told identity from decoys better than the edit did"
-    return (
-        f"{where}, and these organisms do not show that the edit tells identity from decoys better"
-    )
+        return f"{where}, and told identity from decoys better than edits did"
+    return f"{where}, and these organisms do not show that edits tell identity from decoys better"
 
 
 def failing(found: pd.DataFrame) -> list[str]:

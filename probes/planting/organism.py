@@ -131,22 +131,19 @@ def _redundant(random: np.random.Generator, groups: int, steps: int) -> dict[str
 
 
 def _decoy(what: str) -> Draw:
-    """Some places with identity, and three or four that are as loud as the loudest of them and hold none.
+    """Half of the places of the first half with identity; the others, and one elsewhere, as loud without.
 
-    Two of these lie where identity might have been planted, the rest anywhere: else their place alone
-    would tell them from it.
+    Which half holds the identity is drawn, so that their place alone does not tell them apart.
     """
 
     def draw(random: np.random.Generator, groups: int, steps: int) -> dict[str, Any]:
-        plant = _few if random.integers(2) else _late
-        (part,) = plant(random, groups, steps)["parts"]
-        every = [one for one in _block(range(groups), range(steps)) if one not in part]
-        likely = [one for one in every if one.group < groups // 2 and one.step < 3 * steps // 4]
-        near = random.choice(len(likely), 2, replace=False)
-        rest = [one for one in every if one not in [likely[i] for i in near]]
-        far = random.choice(len(rest), int(random.integers(1, 3)), replace=False)
-        decoys = tuple(sorted([*(likely[i] for i in near), *(rest[i] for i in far)]))
-        return {"parts": (part,), "decoys": decoys, "decoy": what, "scale": 1.5}
+        near = _block(range(groups // 2), range(steps // 2))
+        far = [one for one in _block(range(groups), range(steps)) if one not in near]
+        count = min(3, len(near) // 2)
+        drawn = [near[i] for i in random.permutation(len(near))[: 2 * count]]
+        decoys = sorted([*drawn[count:], far[random.integers(len(far))]])
+        part = tuple(sorted(drawn[:count]))
+        return {"parts": (part,), "decoys": tuple(decoys), "decoy": what, "scale": 1.5}
 
     return draw
 
