@@ -51,7 +51,8 @@ class Observer:
     whole: names of sites whose tensors are kept as they are. keep_output: keep the network's own.
     may_skip: the network may return without running its blocks (an adapter outside its window).
 
-    passes: what was seen, by place. norms: a buffer with slots (measure, block, stream).
+    passes: what was seen, by place. fault: the first error after the first step of a call, which is over
+        then for this observer. norms: a buffer with slots (measure, block, stream).
     maps: a buffer with slots (quantity, block). tensors: site name -> {place: tensor on the host}.
     """
 
@@ -77,26 +78,46 @@ class Observer:
         self._sites = sum(len(block.sites) for block in blocks)
         self._fired = 0
         self._now = Pass(Tokens(0, 0, (0, 0), 0), 0, None, [])
+        self.fault: Exception | None = None
 
     def reset(self) -> None:
         """Start a pipeline call: nothing has been seen."""
         self.norms.reset()
         if self.maps is not None:
             self.maps.reset()
-        self.passes = {}
+        self.passes, self.fault = {}, None
         self.tensors = {name: {} for name in self.tensors}
 
     def attach(self, clock: Clock, network: nn.Module) -> list[RemovableHandle]:
         """Lay the hooks; the caller removes the handles."""
+
+        def read(hook: Callable[..., None]) -> Callable[..., None]:
+            return reading(self._sparing(clock, hook))
+
         handles = [
-            network.register_forward_pre_hook(reading(self._before(clock)), with_kwargs=True),
-            network.register_forward_hook(reading(self._after(clock))),
+            network.register_forward_pre_hook(read(self._before(clock)), with_kwargs=True),
+            network.register_forward_hook(read(self._after(clock))),
         ]
         for index, block in enumerate(self.blocks):
             for site in block.sites:
-                hook = reading(self._site_hook(clock, index, block, site))
+                hook = read(self._site_hook(clock, index, block, site))
                 handles.append(site.module.register_forward_hook(hook, with_kwargs=True))
         return handles
+
+    def _sparing(self, clock: Clock, hook: Callable[..., None]) -> Callable[..., None]:
+        """The hook, which stops a call in its first step alone: a later error waits in `fault`."""
+
+        def spared(*args: Any) -> None:
+            if self.fault is not None:
+                return
+            try:
+                hook(*args)
+            except Exception as error:
+                if clock.step == 0:
+                    raise
+                self.fault = error
+
+        return spared
 
     def _before(self, clock: Clock) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:

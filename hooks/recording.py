@@ -156,6 +156,9 @@ class Recording:
     def _see(self, tick: Tick) -> None:
         """Keep a step that has ended, and refuse the first of a call that does not fit."""
         call, step = self._call, self._clock.step
+        for part in (self.parts.denoiser, self.parts.adapter):
+            if part is not None and part.fault is not None:
+                raise part.fault
         seen = sum(at == step for at, _ in self.parts.denoiser.passes)
         if not seen:
             raise UnsupportedPipelineError(

@@ -1,5 +1,6 @@
 """What fails after a call's first step costs no image: it is told, and raised where none is lost by it."""
 
+import copy
 import shutil
 import warnings
 from typing import Any
@@ -117,3 +118,32 @@ def test_a_run_that_is_gone_is_told_before_a_step_or_after_the_call(sd, tmp_path
     with pytest.raises(RunError, match="is gone"):
         calls()
     assert len(returned) == 1
+
+
+def test_blocks_that_are_replaced_along_a_call_cost_no_image(tmp_path):
+    """From the second step on the first block is another one, in which no hook is."""
+    case, path, returned = CASES["flux"], tmp_path / "run.zarr", []
+    blocks = case.pipe.transformer.transformer_blocks
+    own, other = blocks[0], copy.deepcopy(blocks[0])
+
+    def made() -> Any:
+        def replace(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+            blocks[0] = other
+            return {}
+
+        try:
+            return case(callback_on_step_end=replace)
+        finally:
+            blocks[0] = own
+
+    plain = made()
+
+    def calls() -> None:
+        with record(case.pipe, path):
+            with pytest.warns(StepscopeWarning, match="blocks were compiled, replaced or skipped"):
+                returned.append(made())
+
+    with pytest.raises(UnsupportedPipelineError, match="in step 1"):
+        calls()
+    np.testing.assert_array_equal(returned[0], plain)
+    assert not path.exists()
