@@ -16,10 +16,14 @@ from stepscope.hooks.sites import Block, Site, edited_streams, with_streams
 
 
 class Changes:
-    """Makes the edits of some targets, in their order, while a pass is open."""
+    """Makes the edits of some targets, in their order, while a pass is open.
+
+    shared: sites that edits of another `with` change too.
+    """
 
     def __init__(self, targets: Sequence[Target]) -> None:
         self.targets = targets
+        self.shared: set[str] = set()
         self._pass: tuple[Now, Course] | None = None
         self._step = self._nth = 0
 
@@ -60,7 +64,8 @@ class Changes:
         now, course = self._pass
         made = False
         # before any edit of the site: one that multiplies by 0 does not turn the adapter off
-        alive = stream.any() if site.endswith(f".{ADAPTER}") else None
+        seen = site.endswith(f".{ADAPTER}") and site not in self.shared
+        alive = stream.any() if seen else None
         for target in self.targets:
             if site not in target.sites:
                 continue

@@ -35,6 +35,8 @@ class Editing:
 
     def __init__(self, pipe: Any, edits: Sequence[Edit]) -> None:
         self.pipe, self.calls = pipe, 0
+        self.beside: Sequence[Editing] = ()
+        """All that are open on the pipeline, this one among them."""
         self._denoiser = denoiser_of(pipe)
         self._family = family_of(self._denoiser)
         self._branches = branches_of(pipe, self._family)
@@ -67,6 +69,8 @@ class Editing:
         for target in self.targets:
             sites.chosen(target.edit)  # an adapter may have been unloaded
             self._check_adapter_on(target, arguments)
+        others = [one for one in self.beside if one is not self]
+        self._changes.shared = {s for one in others for target in one.targets for s in target.sites}
         self._arguments, self._batch = arguments, None
         self.calls += 1
 

@@ -15,6 +15,7 @@ def opened(editing: Editing) -> Iterator[None]:
     """Known to be open for as long as the `with` lasts."""
     all_of_pipe = _OPEN.setdefault(editing.pipe, [])
     all_of_pipe.append(editing)
+    editing.beside = all_of_pipe
     try:
         yield
     finally:
