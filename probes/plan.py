@@ -43,10 +43,15 @@ def outline(study: Study) -> Layout:
     with explained(study.backbone.path, f"backbone {study.backbone.name}"):
         vae: Any = AutoencoderKL.load_config(path / "vae")
     adapter_blocks = [] if network is None else blocks_of(network)
-    if study.edits:
-        check_fit(study, Sites.of(transformer, network), planned_sigmas(study, path))
     y, x = latent_sides(study, len(vae["block_out_channels"]))
     tokens = {"image": (y // 2) * (x // 2), "text": study.max_sequence_length}
+
+    def shape(site: str) -> tuple[int, int]:
+        return tokens[site.rsplit(".", 1)[1]], transformer.inner_dim
+
+    if study.edits:
+        sites, sigmas = Sites.of(transformer, network), planned_sigmas(study, path)
+        check_fit(study, sites, sigmas, shape, (y // 2, x // 2))
     blocks = blocks_of(transformer)
     found = layout(
         blocks,
@@ -58,10 +63,7 @@ def outline(study: Study) -> Layout:
         latent=(transformer.config.in_channels // 4, y, x),
         image=tuple(side * 2 ** (len(vae["block_out_channels"]) - 1) for side in (y, x)),
         grid=(y // 2, x // 2),
-        full={
-            site: (tokens[site.rsplit(".", 1)[1]], transformer.inner_dim)
-            for site in select(study.capture.sites, blocks)
-        },
+        full={site: shape(site) for site in select(study.capture.sites, blocks)},
     )
     if study.adapter is None:  # nothing was conditioned on a face
         return found

@@ -1,6 +1,6 @@
 """Edits that would touch nothing of a study's run are refused before its models load."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from stepscope.hooks.edits import Edit
 from stepscope.hooks.edits.course import Course
@@ -12,10 +12,17 @@ from stepscope.probes.infusenet import steps_inside
 from stepscope.probes.study import Adapter, Study
 
 
-def check_fit(study: Study, sites: Sites, sigmas: Sequence[float]) -> None:
-    """Raise EditError for an edit that would touch nothing of the study's run.
+def check_fit(
+    study: Study,
+    sites: Sites,
+    sigmas: Sequence[float],
+    shape: Callable[[str], tuple[int, int]],
+    grid: tuple[int, int],
+) -> None:
+    """Raise EditError for an edit that would touch nothing of the study's run, or takes what does not fit.
 
-    sites: of the backbone and the adapter, without weights. sigmas: of the run's steps.
+    sites: of the backbone and the adapter, without weights. sigmas: of the run's steps. shape: (token,
+    channel) of a site. grid: rows and columns of the image tokens.
     """
     course = Course((), tuple(sigmas))
     for index, wanted in enumerate(study.edits):
@@ -33,7 +40,11 @@ def check_fit(study: Study, sites: Sites, sigmas: Sequence[float]) -> None:
             _check_adapter_on(study.adapter, which, one, inside, on)
         run = one.operation.run
         if run is not None:
-            Donor(run, one.operation.samples).check_sites(chosen, one.branch)
+            donor = Donor(run, one.operation.samples)
+            donor.check_sites(chosen, one.branch)
+            donor.check_schedule(sigmas, "sigma")
+            for site in chosen:
+                donor.check_shape(site, *shape(site), grid)
 
 
 def _check_adapter_on(

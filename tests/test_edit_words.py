@@ -141,6 +141,30 @@ def test_words_that_cannot_fit_are_refused_before_models_load(
 
 
 @pytest.mark.parametrize(
+    ("changed", "refusal"),
+    [
+        ({"steps": 3}, "another schedule: 2 steps at sigmas 1 to"),
+        ({"height": 32}, "was recorded with latents of"),
+        ({"max_sequence_length": 16}, "of 32 channels in"),
+    ],
+)
+def test_a_transplant_that_cannot_fit_is_refused_before_models_load(
+    changed, refusal, typed, tmp_path, monkeypatch
+):
+    site, donor = "double.01.attention.text", tmp_path / "donor.zarr"
+    if "max_sequence_length" not in changed:
+        site = "double.01.attention.image"
+    schnell = {"backbone": "schnell", "guidance": None}  # whose schedule is that of every size
+    kept = schnell | {"record": "full", "record__sites": f"['{site}']", "out": donor}
+    assert typed(tiny(**kept)).status == 0
+    monkeypatch.setattr(models, "load", lambda *args: pytest.fail("models were loaded"))
+    edits = f"[{{sites: {site}, do: swap, run: {donor}, sample: 0}}]"
+    answer = typed(tiny(edits=edits, out=tmp_path / "run.zarr", **schnell, **changed))
+    assert answer.status == 2
+    assert refusal in answer.line
+
+
+@pytest.mark.parametrize(
     ("changed", "edits", "refusal"),
     [
         ({"adapter__scale": 0}, "", "the adapter is on in no step (adapter.scale=0.0"),

@@ -75,14 +75,17 @@ class Donor:
                 f"{type(denoiser).__name__} {now}. Values are swapped between calls of one model"
             )
 
-    def check_schedule(self, timesteps: Sequence[float]) -> None:
-        """Raise EditError where the run's steps are not those that the call will run."""
-        theirs = self._run["timestep"].values.astype(np.float32)
-        mine = np.array(timesteps, np.float32)
+    def check_schedule(self, steps: Sequence[float], name: str = "timestep") -> None:
+        """Raise EditError where the run's steps are not those that the call will run.
+
+        steps: the value of each, of the variable `name`: timestep or sigma.
+        """
+        theirs = self._run[name].values.astype(np.float32)
+        mine = np.array(steps, np.float32)
         if not np.array_equal(theirs, mine):
             raise EditError(
-                f"{self.path} was recorded on another schedule: {_schedule(theirs)}, and this call has "
-                f"{_schedule(mine)}. Record it with this call's steps"
+                f"{self.path} was recorded on another schedule: {_schedule(theirs, name)}, and this call "
+                f"has {_schedule(mine, name)}. Record it with this call's steps"
             )
 
     def check_shape(self, site: str, tokens: int, channels: int, grid: tuple[int, int]) -> None:
@@ -144,5 +147,5 @@ class Donor:
         self._kept[key] = values
 
 
-def _schedule(timesteps: np.ndarray) -> str:
-    return f"{len(timesteps)} steps at timesteps {timesteps[0]:.6g} to {timesteps[-1]:.6g}"
+def _schedule(steps: np.ndarray, name: str) -> str:
+    return f"{len(steps)} steps at {name}s {steps[0]:.6g} to {steps[-1]:.6g}"
