@@ -81,6 +81,19 @@ class Recognition(Metric):
         where = self.root, pick_device(self.device), self.size(samples)
         return [(one, encoder(one, *where), detector(one, *where)) for one in self.panel(samples)]
 
+    def faces_in(
+        self, samples: xr.Dataset, images: np.ndarray
+    ) -> list[tuple[Recogniser, EncodeMany, np.ndarray]]:
+        """Each recogniser with its encoder, and keypoints (image, 5, 2) of the largest face in BGR images.
+
+        NaN where there is none. A detector that several recognisers share looks once.
+        """
+        seen: dict[int, np.ndarray] = {}
+        for _, _, finder in (panel := self.encoders(samples)):
+            if id(finder) not in seen:
+                seen[id(finder)] = find(finder, images)
+        return [(one, encode, seen[id(finder)]) for one, encode, finder in panel]
+
     def load(self, run: xr.Dataset) -> None:
         self.encoders(run)
 
@@ -120,19 +133,16 @@ class ArcfaceFinal(Recognition):
 
     def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
         images = bgr(samples["image"].values)
-        panel = self.encoders(samples)
+        panel = self.faces_in(samples, images)
         shape = (len(images), len(panel))
         similarity = np.full(shape, np.nan, np.float32)
         found = np.zeros(shape, np.int8)
         keypoints = np.full((*shape, 5, 2), np.nan, np.float32)
-        seen: dict[int, np.ndarray] = {}
-        for r, (one, encode, finder) in enumerate(panel):
-            if id(finder) not in seen:
-                seen[id(finder)] = find(finder, images)
-            keypoints[:, r] = seen[id(finder)]
+        for r, (one, encode, own) in enumerate(panel):
+            keypoints[:, r] = own
             reference = references(one, encode, samples)
-            found[:, r] = flags(keypoints[:, r], reference)
-            similarity[:, r] = cosines(encode, images, keypoints[:, r], reference)
+            found[:, r] = flags(own, reference)
+            similarity[:, r] = cosines(encode, images, own, reference)
         return {
             "final_similarity": similarity,
             "final_found": found,
@@ -173,14 +183,10 @@ class Arcface(Recognition):
         decoded = samples["decoded"].values
         n, steps = decoded.shape[:2]
         images = bgr(decoded.reshape(n * steps, *decoded.shape[2:]))
-        panel = self.encoders(samples)
+        panel = self.faces_in(samples, images)
         similarity = np.full((n * steps, len(panel), len(ALIGNMENTS)), np.nan, np.float32)
         found = np.zeros((n * steps, len(panel)), np.int8)
-        seen: dict[int, np.ndarray] = {}
-        for r, (one, encode, finder) in enumerate(panel):
-            if id(finder) not in seen:
-                seen[id(finder)] = find(finder, images)
-            own = seen[id(finder)]
+        for r, (one, encode, own) in enumerate(panel):
             final = samples["final_keypoints"].values[:, r].repeat(steps, axis=0)
             reference = references(one, encode, samples).repeat(steps, axis=0)
             found[:, r] = flags(own, reference)

@@ -12,7 +12,6 @@ from stepscope.analysis.metrics.arcface import (
     Recognition,
     bgr,
     cosines,
-    find,
     flags,
     found_flags,
 )
@@ -83,45 +82,41 @@ class EditedIdentity(Recognition):
         return Decode(self.vae, self.device)
 
     def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
-        vae, panel = self._decode.autoencoder(samples.attrs), self.encoders(samples)
-        n = len(samples["final_latents"])
-        similarity = np.full((n, len(IMAGES), len(panel), len(TOWARD)), np.nan, np.float32)
-        found = np.full((n, len(IMAGES), len(panel)), NOT_MEASURED, np.int8)
+        vae = self._decode.autoencoder(samples.attrs)
+        n, count = len(samples["final_latents"]), len(self.panel(samples))
+        similarity = np.full((n, len(IMAGES), count, len(TOWARD)), np.nan, np.float32)
+        found = np.full((n, len(IMAGES), count), NOT_MEASURED, np.int8)
+        outside = np.full(n, np.nan, np.float32)
         donors = samples.assign(
             face_crop=samples["donor_face_crop"], face_embedding=samples["donor_face_embedding"]
         )
-        outside = np.full(n, np.nan, np.float32)
         for place, name in enumerate(("final_latents", CLAMPED)):
             latents = samples[name].values
             here = np.flatnonzero(np.isfinite(latents).all((1, 2, 3)))
             if not len(here):
                 continue
-            images = pictures(vae, latents[here])
-            seen: dict[int, np.ndarray] = {}
-            for r, (one, encode, finder) in enumerate(panel):
-                if id(finder) not in seen:
-                    seen[id(finder)] = find(finder, bgr(images))
-                keypoints = seen[id(finder)]
+            images = bgr(pictures(vae, latents[here]))
+            for r, (one, encode, keypoints) in enumerate(self.faces_in(samples, images)):
                 for t, people in enumerate((samples, donors)):
                     known = references(one, encode, people)[here]
-                    similarity[here, place, r, t] = cosines(encode, bgr(images), keypoints, known)
+                    similarity[here, place, r, t] = cosines(encode, images, keypoints, known)
                     if t == 0:
                         found[here, place, r] = flags(keypoints, known)
-            if name == "final_latents":
-                finder = panel[0][2]
-                outside[here] = outside_face(images, samples["base_image"].values[here], finder)
+            if place == 0:
+                outside[here] = self.outside(
+                    samples, images, bgr(samples["base_image"].values[here])
+                )
         return {"edited_similarity": similarity, "edited_found": found, "edited_outside": outside}
 
-
-def outside_face(images: np.ndarray, before: np.ndarray, finder: Any) -> np.ndarray:
-    """Root mean square difference (image,) of images to those before, outside the face before, 0 to 1."""
-    difference = ((images.astype(np.float32) - before.astype(np.float32)) / 255) ** 2
-    masks, seen = np.ones(before.shape[:3], bool), dict[bytes, np.ndarray]()
-    for i, image in enumerate(before):
-        key = image.tobytes()
-        if key not in seen:
-            seen[key] = find(finder, bgr(image[None]))[0]
-        if np.isfinite(seen[key]).all():
-            masks[(i, *around(seen[key], image.shape[:2]))] = False
-    total = (difference.mean(-1) * masks).sum((1, 2))
-    return np.sqrt(total / np.maximum(masks.sum((1, 2)), 1))
+    def outside(self, samples: xr.Dataset, images: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """Root mean square difference (image,), 0 to 1, to the images before, outside the face in them."""
+        unlike, place = np.unique(before, axis=0, return_inverse=True)
+        (_, _, keypoints), *_ = self.faces_in(samples, unlike)
+        masks = np.ones(unlike.shape[:3], bool)
+        for mask, points in zip(masks, keypoints, strict=True):
+            if np.isfinite(points).all():
+                mask[around(points, mask.shape)] = False
+        difference = ((images.astype(np.float32) - before.astype(np.float32)) / 255) ** 2
+        masks = masks[place.ravel()]
+        total = (difference.mean(-1) * masks).sum((1, 2))
+        return np.sqrt(total / np.maximum(masks.sum((1, 2)), 1))

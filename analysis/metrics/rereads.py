@@ -13,7 +13,6 @@ from stepscope.analysis.metrics.arcface import (
     Recognition,
     bgr,
     cosines,
-    find,
     flags,
     found_flags,
 )
@@ -105,15 +104,11 @@ class ReadingIdentity(Recognition):
         n, points = frames.shape[:2]
         here = np.flatnonzero(frames.any((1, 2, 3, 4)))
         images = bgr(frames[here].reshape(-1, *frames.shape[2:]))
-        panel = self.encoders(samples)
+        panel = self.faces_in(samples, images)
         shape = (n, points, len(panel))
         values = np.full((*shape, len(ALIGNMENTS), len(towards)), np.nan, np.float32)
         found = np.full(shape, NOT_MEASURED, np.int8)
-        seen: dict[int, np.ndarray] = {}
-        for r, (one, encode, finder) in enumerate(panel):
-            if id(finder) not in seen:
-                seen[id(finder)] = find(finder, images)
-            own = seen[id(finder)]
+        for r, (one, encode, own) in enumerate(panel):
             final = samples["final_keypoints"].values[here, r].repeat(points, axis=0)
             for t, given in enumerate(towards.values()):
                 reference = references(one, encode, given)[here].repeat(points, axis=0)
