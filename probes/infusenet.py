@@ -176,16 +176,17 @@ def positive_only(pipe: Any) -> Iterator[None]:
 
 
 def window_fractions(
-    adapter: Adapter, sigmas: Float[Tensor, " step"]
+    adapter: Adapter, sigmas: Float[Tensor, " step"], first: int = 0
 ) -> tuple[float, float] | None:
     """The adapter's window as diffusers' control_guidance_start and _end; None if no step is inside.
 
     diffusers keeps step i of n if start <= i / n and (i + 1) / n <= end, so a run of whole steps
-    is expressed exactly.
+    is expressed exactly. first: the run's step at which the call begins, which counts n from there.
     """
-    if adapter.window_unit == "fraction":
+    if adapter.window_unit == "fraction" and not first:
         return adapter.window
-    n, inside = len(sigmas), steps_inside(adapter, sigmas.tolist())
+    n = len(sigmas) - first
+    inside = [i - first for i in steps_inside(adapter, sigmas.tolist()) if i >= first]
     return (inside[0] / n, (inside[-1] + 1) / n) if inside else None
 
 

@@ -38,12 +38,15 @@ class Models:
     latents: Float[np.ndarray, "n c y x"] | None
 
     @contextmanager
-    def ready(self) -> Iterator[dict[str, Any]]:
-        """While it lasts `sample` may be called, with the arguments that it yields."""
+    def ready(self, first: int = 0) -> Iterator[dict[str, Any]]:
+        """While it lasts `sample` may be called, with the arguments that it yields.
+
+        first: the run's step at which the calls begin.
+        """
         with ExitStack() as stack:
             if self.network is not None:
                 stack.enter_context(infusenet.positive_only(self.pipe))
-            yield call_arguments(self.study, self.pipe, self.control)
+            yield call_arguments(self.study, self.pipe, self.control, first)
 
     def sample(
         self,
@@ -111,8 +114,10 @@ def load(
     )
 
 
-def call_arguments(study: Study, pipe: Any, control: Control | None) -> dict[str, Any]:
-    """The pipeline's arguments that are the same for every batch."""
+def call_arguments(
+    study: Study, pipe: Any, control: Control | None, first: int = 0
+) -> dict[str, Any]:
+    """The pipeline's arguments that are the same for every batch. first: see `Models.ready`."""
     guided = pipe.transformer.config.guidance_embeds
     if guided and study.guidance is None:
         raise StepscopeError(f"{study.backbone.name} has a guidance embedding: name guidance=3.5")
@@ -128,7 +133,7 @@ def call_arguments(study: Study, pipe: Any, control: Control | None) -> dict[str
     if study.adapter is None or control is None:
         return call
     sigmas = backbones.schedule(pipe, study.steps, study.height, study.width)
-    window = infusenet.window_fractions(study.adapter, sigmas)
+    window = infusenet.window_fractions(study.adapter, sigmas, first)
     call["control_image"] = control.image
     call["controlnet_conditioning_scale"] = study.adapter.scale if window is not None else 0.0
     if window is not None:

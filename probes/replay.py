@@ -1,10 +1,11 @@
 """Call a pipeline at a run's stored latents: evaluate each of them once, or continue from one of them.
 
 Both call the pipeline as the run did and only redirect its scheduler, so that timesteps, prompts, branches
-and guidance are the run's; the adapter's input may differ.
+and guidance are the run's; the adapter's input may differ, and edits may be made.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from stepscope.hooks.edits import Edit, edit
 from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.estimate import clean_estimate, levels
 from stepscope.hooks.patch import replaced
@@ -74,34 +76,70 @@ def evaluate_latents(
     return tuple(unpack(x, stored.shape[-2:]) for x in both)  # pyright: ignore[reportReturnType]
 
 
-def resume_from(
-    loaded: Models,
-    batch: Sequence[grid.Cell],
-    stored: Float[np.ndarray, "sample channel y x"],
-    step: int,
-    on_step: OnStep = lambda: None,
-) -> Float[np.ndarray, "sample channel y x"]:
-    """Final latents of a run that continues from its stored latents x_t before `step`.
+@dataclass(frozen=True)
+class Continued:
+    """What came of rows that were continued. final: latents at the end; x0: of the first step."""
 
-    loaded, batch, on_step: as in `evaluate_latents`. Raises UnsupportedPipelineError likewise.
+    final: Float[np.ndarray, "row channel y x"]
+    x0: Float[np.ndarray, "row channel y x"]
+
+
+def continue_rows(
+    loaded: Models,
+    rows: Sequence[grid.Cell],
+    latents: Float[np.ndarray, "row channel y x"],
+    start: int,
+    edits: Sequence[Edit] = (),
+    on_step: OnStep = lambda: None,
+    sigmas: Sequence[float] | None = None,
+) -> Continued:
+    """Denoise rows from their x_t before the step `start` to the end, under edits.
+
+    rows: the face and prompt of each. latents: x_t of each. edits: with steps counted from `start`.
+    sigmas: of the run's steps, where the models have another schedule; None for their own.
+    Raises UnsupportedPipelineError for a scheduler whose steps depend on earlier ones, EditError for an
+    edit that touches nothing.
     """
     scheduler = require_memoryless(loaded.pipe.scheduler)
+    first: list[Tensor] = []
 
     def cut(original: Callable[..., None], *args: Any, **more: Any) -> None:
         original(*args, **more)
-        scheduler.timesteps, scheduler.sigmas = scheduler.timesteps[step:], scheduler.sigmas[step:]
+        if sigmas is not None:
+            scheduler.sigmas = torch.tensor([*sigmas, 0.0]).to(scheduler.sigmas)
+            times = scheduler.sigmas[:-1] * scheduler.config.num_train_timesteps
+            scheduler.timesteps = times.to(scheduler.timesteps)
+        scheduler.timesteps, scheduler.sigmas = (
+            scheduler.timesteps[start:],
+            scheduler.sigmas[start:],
+        )
 
-    with replaced(scheduler, "set_timesteps", cut):
-        final = run_pipeline(loaded, batch, stored, on_step)
-    return unpack(final, stored.shape[-2:])
+    def keep(original: Callable[..., Any], output: Any, timestep: Any, sample: Any, **more: Any):
+        if not first:
+            level = levels(scheduler, [0], torch.as_tensor(timestep).float().cpu().reshape(1))
+            first.append(clean_estimate(scheduler, level, sample[None], output[None])[0])
+        return original(output, timestep, sample, **more)
+
+    with replaced(scheduler, "set_timesteps", cut), replaced(scheduler, "step", keep):
+        final = run_pipeline(loaded, rows, latents, on_step, start, edits)
+    sides = latents.shape[-2:]
+    return Continued(unpack(final, sides), unpack(first[0], sides))
 
 
 def run_pipeline(
-    loaded: Models, batch: Sequence[grid.Cell], start: np.ndarray, on_step: OnStep
+    loaded: Models,
+    batch: Sequence[grid.Cell],
+    start: np.ndarray,
+    on_step: OnStep,
+    first: int = 0,
+    edits: Sequence[Edit] = (),
 ) -> Tensor:
-    """The pipeline's packed final latents, from `start` (sample, channel, y, x) instead of noise."""
+    """The pipeline's packed final latents, from `start` (sample, channel, y, x) instead of noise.
+
+    first: the run's step at which the call begins.
+    """
     cells = [replace(cell, index=i) for i, cell in enumerate(batch)]
-    with loaded.ready() as call:
+    with loaded.ready(first) as call, edit(loaded.pipe, edits) if edits else nullcontext():
         latents = {"output_type": "latent"}
         return replace(loaded, latents=start).sample(cells, {**call, **latents}, on_step)  # pyright: ignore[reportReturnType]
 

@@ -35,7 +35,7 @@ from stepscope.probes.needed import needs
 from stepscope.probes.preflight import model_lines
 from stepscope.probes.progress import progress
 from stepscope.probes.readings import READINGS
-from stepscope.probes.replay import evaluate_latents, resume_from
+from stepscope.probes.replay import continue_rows, evaluate_latents
 from stepscope.probes.rereading import Rereading, open_rereading, steps_off
 from stepscope.probes.study import Study
 from stepscope.probes.usage import says
@@ -171,16 +171,23 @@ def load(run: Rereading, settings: Settings) -> models.Models:
 
 
 def check_reproduces(run: Rereading, loaded: models.Models) -> dict[str, float]:
-    """Relative deviation of the first sample's reproduced x0 and final latents, by variable.
+    """Relative deviation of one sample's reproduced x0 and final latents, by variable.
 
-    The norm of the difference over the norm of the recorded values, at the worst step. Raises RunError
-    where it is more than rounding.
+    The norm of the difference over the norm of the recorded values, at the worst step, of the first sample
+    of finite numbers. Raises RunError where it is more than rounding, and for a run without such a sample.
     """
-    first = run.cells[:1]
-    recorded = [run.read(name, [0]) for name in ("x0", "final_latents")]
-    reproduced = evaluate_latents(loaded, first, run.read("latents", [0]))
+    names = "x0", "final_latents"
+    for cell in run.cells:
+        recorded = [run.read(name, [cell.index]) for name in names]
+        if all(np.isfinite(values).all() for values in recorded):
+            break
+    else:
+        raise RunError(
+            f"{run.path}: no sample of it is finite, so that its models cannot be checked"
+        )
+    reproduced = evaluate_latents(loaded, [cell], run.read("latents", [cell.index]))
     deviation = {}
-    for name, old, new in zip(("x0", "final_latents"), recorded, reproduced, strict=True):
+    for name, old, new in zip(names, recorded, reproduced, strict=True):
         old, new = (v.reshape(-1, np.prod(run.latent_shape)) for v in (old, new))
         deviation[name] = float(
             (np.linalg.norm(new - old, axis=1) / np.linalg.norm(old, axis=1)).max()
@@ -188,8 +195,8 @@ def check_reproduces(run: Rereading, loaded: models.Models) -> dict[str, float]:
     most = ROUNDING[run.study.backbone.dtype]
     if not max(deviation.values()) <= most:
         raise RunError(
-            f"{run.path}: its first sample is not reproduced; relative deviation {deviation}, at most "
-            f"{most} is rounding: another library version or device, or another model"
+            f"{run.path}: its sample {cell.index} is not reproduced; relative deviation {deviation}, "
+            f"at most {most} is rounding: another library version or device, or another model"
         )
     return deviation
 
@@ -230,7 +237,8 @@ def committed(run, loaded, batch, off, on_step) -> dict[str, np.ndarray]:
     """Final latents (sample, off_from, channel, y, x); the last ones are the run's own."""
     rows = [cell.index for cell in batch]
     stored, last = run.read("latents", rows), run.read("final_latents", rows)
-    ends = [resume_from(adapter_off(loaded), batch, stored[:, k], k, on_step) for k in off]
+    off_models = adapter_off(loaded)
+    ends = [continue_rows(off_models, batch, stored[:, k], k, on_step=on_step).final for k in off]
     return {"committed_latents": np.stack([*ends, last], 1)}
 
 

@@ -15,13 +15,12 @@ from stepscope.hooks.edits import At, Edit, Scale, edit
 from stepscope.hooks.errors import EditError, RunError, StepscopeError
 from stepscope.probes.intervene import intervene, main
 from stepscope.probes.interventions import making
-from stepscope.probes.interventions.engine import continue_rows
 from stepscope.probes.interventions.names import ANCHOR
 from stepscope.probes.interventions.part import Part
 from stepscope.probes.interventions.random_like import RandomLike
 from stepscope.probes.interventions.study import CausalStudy
 from stepscope.probes.interventions.windows import stretches, windows
-from stepscope.probes.replay import resume_from
+from stepscope.probes.replay import continue_rows
 from stepscope.probes.reread import Settings, adapter_off, load
 from stepscope.probes.rereading import open_rereading
 from stepscope.probes.run import run
@@ -77,6 +76,11 @@ def everything(made) -> xr.Dataset:
 def close(a: np.ndarray, b: np.ndarray, before: np.ndarray) -> bool:
     """Equal but for what a batch of another size rounds, which is far less than what the edit changed."""
     return bool(np.abs(a - b).max() <= 0.05 * np.abs(b - before).max())
+
+
+def resume_from(loaded, cells, stored: np.ndarray, step: int) -> np.ndarray:
+    """Final latents of one plain call; tests/test_reread.py has it against ordinary runs."""
+    return continue_rows(loaded, cells, stored, step).final
 
 
 @given(

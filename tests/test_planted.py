@@ -29,12 +29,12 @@ from stepscope.hooks.errors import StepscopeError
 from stepscope.probes import models, plan
 from stepscope.probes.composing import composed
 from stepscope.probes.faces import face_files
-from stepscope.probes.interventions.engine import continue_rows
 from stepscope.probes.planting.bench import Bench
 from stepscope.probes.planting.gradient import gradient_times_activation
 from stepscope.probes.planting.grown import Grown, grow
 from stepscope.probes.planting.methods import Row, edited
 from stepscope.probes.planting.organism import KINDS, Organism, Place, organisms
+from stepscope.probes.replay import continue_rows
 from tests.shell import infused, listed, run_command, study_of
 
 STEPS, STRONG = 3, 200.0  # of random weights: what they add is then far above rounding
@@ -214,7 +214,7 @@ def test_the_sentence_follows_the_numbers():
     assert plain in sentence(results(30))
     assert "the mean of the 5 edits 0.90 [0.90, 0.90]" in sentence(results(30))
     turned = [
-        replace(one, scores=one.scores | dict.fromkeys(EDITS, one.scores["contribution"]))
+        replace(one, scores={**one.scores, **dict.fromkeys(EDITS, one.scores["contribution"])})
         for one in results(30)
     ]
     assert plain not in sentence(turned)

@@ -86,7 +86,7 @@ def test_with_the_adapter_as_it_was_the_record_comes_out_again(made):
     np.testing.assert_array_equal(x0, recorded["x0"])
     np.testing.assert_array_equal(final, recorded["final_latents"])
     for k in range(STEPS):
-        end = module.resume_from(loaded, again.cells, recorded["latents"].values[:, k], k)
+        end = module.continue_rows(loaded, again.cells, recorded["latents"].values[:, k], k).final
         np.testing.assert_array_equal(end, recorded["final_latents"])
 
 
@@ -235,8 +235,21 @@ def test_a_record_that_does_not_come_out_again_is_refused(path):
     x0 = xr.open_zarr(path, chunks=None)["x0"][:1].load()
     one = xr.Dataset({"x0": (x0.dims, x0.values * 1.01)})
     one.to_zarr(path, region={"sample": slice(0, 1)}, consolidated=False)
-    with pytest.raises(StepscopeError, match="its first sample is not reproduced"):
+    with pytest.raises(StepscopeError, match="its sample 0 is not reproduced"):
         reread(path, Settings(readings=("carried",)), say=lambda text: None)
+
+
+def test_a_first_sample_that_is_not_finite_is_passed_over(path):
+    latents = xr.open_zarr(path, chunks=None)["final_latents"][:1].load()
+    one = xr.Dataset({"final_latents": (latents.dims, np.full_like(latents.values, np.inf))})
+    one.to_zarr(path, region={"sample": slice(0, 1)}, consolidated=False)
+    again = open_rereading(path)
+    assert check_reproduces(again, load(again, Settings()))["x0"] < 1e-5
+    both = xr.open_zarr(path, chunks=None)["final_latents"].load()
+    none = xr.Dataset({"final_latents": (both.dims, np.full_like(both.values, np.inf))})
+    none.to_zarr(path, region={"sample": slice(0, 2)}, consolidated=False)
+    with pytest.raises(StepscopeError, match="no sample of it is finite"):
+        check_reproduces(again, load(again, Settings()))
 
 
 def test_other_steps_than_those_that_are_there_are_refused(path):

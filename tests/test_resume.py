@@ -15,14 +15,14 @@ import xarray as xr
 from tests.grids import SAMPLES, check_done_samples, values
 from tests.killing import words as words_of
 
-KILLS = 12
 TRIES = 4
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.timeout(900)
-def test_killed_at_any_instant_a_run_ends_with_the_same_values(forks, tmp_path, undisturbed):
-    """A dozen SIGKILLs at random instants, several in most runs."""
+@pytest.mark.parametrize("least", [12, pytest.param(30, marks=pytest.mark.slow)])
+def test_killed_at_any_instant_a_run_ends_with_the_same_values(forks, tmp_path, undisturbed, least):
+    """So many SIGKILLs at random instants, several in most runs."""
 
     def killed(seconds: float, path: Path) -> bool:
         (answer,) = forks(path, seconds)
@@ -32,7 +32,7 @@ def test_killed_at_any_instant_a_run_ends_with_the_same_values(forks, tmp_path, 
     assert not killed(-1, tmp_path / "first.zarr")
     whole, kills, runs, seen = np.inf, 0, 0, set()
     rng = np.random.default_rng(0)
-    while kills < KILLS:
+    while kills < least:
         path, before = tmp_path / f"{runs}.zarr", kills
         begin = time.monotonic()
         while killed(rng.uniform(0, whole) if runs else -1, path):

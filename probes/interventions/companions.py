@@ -12,9 +12,8 @@ from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.patch import replaced
 from stepscope.probes import backbones, grid
 from stepscope.probes.faces import Face, FaceReader, Finder, face_files, person, read_all
-from stepscope.probes.interventions.engine import continue_rows
 from stepscope.probes.models import Models
-from stepscope.probes.replay import unpack
+from stepscope.probes.replay import continue_rows, unpack
 
 SAME = "same person: "
 """Before a face's name, the name of the other photo of that person among the models' faces."""

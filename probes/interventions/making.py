@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 
@@ -12,12 +12,13 @@ from stepscope.probes import grid, models
 from stepscope.probes.claims import Claims
 from stepscope.probes.interventions import companions, store
 from stepscope.probes.interventions.batch import Batch, Job, batches
-from stepscope.probes.interventions.engine import continue_rows
 from stepscope.probes.interventions.planned import Planned
+from stepscope.probes.replay import continue_rows
 from stepscope.probes.reread import adapter_off
 
 Advance = Callable[[str], None]
 """Counts an evaluation for one sample, and says what it is for."""
+KEPT = 64  # variables of recorded samples in memory
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,14 @@ class Making:
         """x_t (channel, y, x) before a step of the sample, or of the donor of a kind for the sample."""
         if (cell, donor) in self.given:
             return self.given[cell, donor].latents[step]
-        run = self.plan.run
-        return run.read("latents", [self.recorded(cell, donor).index])[0, step]
+        return self._read("latents", self.recorded(cell, donor))[step]
 
     def start(self, job: Job) -> np.ndarray:
         """x_t (channel, y, x) that a job is continued from."""
         one, run = job.intervention, self.plan.run
         if one.part.do != "noise":
             return self.latents(job.base, "", one.start)
-        sigma, x0 = run.sigma[one.start], run.read("x0", [job.base.index])[0, one.start]
+        sigma, x0 = run.sigma[one.start], self._read("x0", job.base)[one.start]
         other = replace(job.base, seed=int(one.part.to or 0))
         (noise,) = grid.noise([other], run.latent_shape, None).numpy()
         return (1 - sigma) * x0 + sigma * noise
@@ -53,9 +53,7 @@ class Making:
         """The recorded sample that is the donor of a kind for the sample; itself without a donor."""
         if donor != "other":
             return cell
-        run = self.plan.run
-        key = run.others[cell.face], cell.prompt, cell.seed
-        return next(one for one in run.cells if (one.face, one.prompt, one.seed) == key)
+        return self._cells[self._others[cell.face], cell.prompt, cell.seed]
 
     def giving(self, cell: grid.Cell, donor: str) -> grid.Cell:
         """The row that gives values to the edited rows of a sample: with the donor's face."""
@@ -65,13 +63,30 @@ class Making:
 
     def x0(self, cell: grid.Cell, donor: str, step: int) -> np.ndarray:
         """Recorded x0 (channel, y, x) of a step of a sample, or of its recorded donor."""
-        return self.plan.run.read("x0", [self.recorded(cell, donor).index])[0, step]
+        return self._read("x0", self.recorded(cell, donor))[step]
 
     def final(self, cell: grid.Cell, donor: str) -> np.ndarray:
         """Final latents (channel, y, x) of a sample, or of its donor of a kind."""
         if (cell, donor) in self.given:
             return self.given[cell, donor].final
-        return self.plan.run.read("final_latents", [self.recorded(cell, donor).index])[0]
+        return self._read("final_latents", self.recorded(cell, donor))
+
+    @cached_property
+    def _others(self) -> Mapping[str, str]:
+        return self.plan.run.others
+
+    @cached_property
+    def _cells(self) -> Mapping[tuple[str, str, int], grid.Cell]:
+        return {(cell.face, cell.prompt, cell.seed): cell for cell in self.plan.run.cells}
+
+    def _read(self, name: str, cell: grid.Cell) -> np.ndarray:
+        """A variable of a recorded sample."""
+        return self._stored(name, cell.index)
+
+    @cached_property
+    def _stored(self) -> Callable[[str, int], np.ndarray]:
+        """Reads a variable of a sample once for the many jobs that continue it."""
+        return lru_cache(KEPT)(lambda name, index: self.plan.run.read(name, [index])[0])
 
 
 def given(

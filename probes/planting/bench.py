@@ -16,10 +16,10 @@ from stepscope.hooks.edits.sites import ADAPTER, Sites
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.recorder import record
 from stepscope.probes import grid
-from stepscope.probes.interventions.engine import continue_rows
 from stepscope.probes.models import Models
 from stepscope.probes.planting.operations import Keep, Values
 from stepscope.probes.planting.organism import Organism, Place
+from stepscope.probes.replay import continue_rows
 
 NORMS = ("attention_norm", "residual_norm", "contribution")
 """Of a record, what is kept for every block and step."""

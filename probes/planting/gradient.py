@@ -9,8 +9,8 @@ from jaxtyping import Float
 
 from stepscope.hooks.patch import replaced
 from stepscope.probes.grid import pack
-from stepscope.probes.interventions.engine import continue_rows
 from stepscope.probes.planting.grown import Grown
+from stepscope.probes.replay import continue_rows
 
 RESIDUALS = ("controlnet_block_samples", "controlnet_single_block_samples")
 

@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float
 
 from stepscope.hooks.edits import Edit, Operation, Scale
-from stepscope.probes.interventions.engine import continue_rows
 from stepscope.probes.planting.bench import Bench, Recorded
 from stepscope.probes.planting.operations import Given, Values
 from stepscope.probes.planting.organism import Organism, Place
+from stepscope.probes.replay import continue_rows
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 
 from stepscope.hooks.edits import Edit, Scale
-from stepscope.probes.interventions.engine import continue_rows
 from stepscope.probes.planting.grown import Grown
 from stepscope.probes.planting.operations import Given, Values
 from stepscope.probes.planting.organism import Place
+from stepscope.probes.replay import continue_rows
 
 EDITS = ("zero", "mean", "swap", "denoise", "alone")
 """Zeros, the mean over people, or another person's values at one place; the person's values at one place
