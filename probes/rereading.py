@@ -53,7 +53,7 @@ class Rereading:
         if len(faces) < 2:
             raise StepscopeError(
                 f"{self.path} has one face, {faces[0]!r}: there is no other to swap it for; "
-                "readings=[carried,committed] need none"
+                "readings=[carried,committed] and edit=adapter_window need none"
             )
         return dict(zip(faces, [*faces[1:], faces[0]], strict=True))
 
