@@ -193,7 +193,7 @@ def measure(path: Path, recorded: xr.Dataset, metric: Metric, say: Say) -> None:
         left = np.arange(len(marks))
     say(f"{path}: {metric.name}, {len(left)} of {len(marks)} samples")
     unmark(path, group, metric, left)
-    most = len(left) if metric.whole else max(1, FRAMES // run.sizes["step"])
+    most = len(left) if metric.whole else max(1, FRAMES // frames(run, metric))
     for rows in blocks(left, most):
         names = [name for name in metric.reads if name in run]
         with reading(path, run.attrs):
@@ -206,6 +206,12 @@ def measure(path: Path, recorded: xr.Dataset, metric: Metric, say: Say) -> None:
             }
         write(path, rows, kept)
         write(path, rows, {MARK + metric.name: (("sample",), marks[rows])})
+
+
+def frames(run: xr.Dataset, metric: Metric) -> int:
+    """Images of one sample that a metric reads at once: one of each step, or the final one alone."""
+    along = any("step" in run[name].dims for name in metric.reads if name in run)
+    return run.sizes["step"] if along else 1
 
 
 def input_marks(

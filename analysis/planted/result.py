@@ -1,7 +1,6 @@
 """The result of one organism: its check and its scores, kept in a file of its own."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from stepscope.analysis.planted.methods import METHODS
 from stepscope.analysis.planted.seen import Check, Judging, check, see
+from stepscope.hooks import atomic
 from stepscope.probes.planting.bench import Bench
 from stepscope.probes.planting.grown import grow
 from stepscope.probes.planting.organism import Organism
@@ -66,9 +66,7 @@ def write(path: Path, result: Result, asked: Mapping[str, Any]) -> None:
         "filled": result.filled.tolist(),
         "scores": {name: scores.tolist() for name, scores in result.scores.items()},
     }
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(held, indent=1))
-    os.replace(part, path)
+    atomic.put(path, json.dumps(held, indent=1).encode(), path.parent)
 
 
 def read(path: Path, organism: Organism, asked: Mapping[str, Any]) -> Result | None:

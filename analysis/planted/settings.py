@@ -1,7 +1,7 @@
 """The settings of a benchmark, from plain values as `conf/planted.yaml` has them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from pydantic import ConfigDict
@@ -12,8 +12,6 @@ from stepscope.probes.study import Study
 from stepscope.probes.values import checked
 
 _ONLY: ConfigDict = {"extra": "forbid"}
-OWN = ("seed", "count", "targets", "together", "least", "enough", "judge", "rows", "out", "dry")
-"""Keys that are the benchmark's; the others are of the models and of the runs."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def from_config(config: Mapping[str, Any]) -> tuple[Settings, Study]:
     Raises StepscopeError for a wrong value, without an adapter, and for too few people.
     """
     values = dict(config)
-    settings = checked(Settings, {key: values.pop(key) for key in OWN})
+    settings = checked(Settings, {one.name: values.pop(one.name) for one in fields(Settings)})
     prompt, noise = values.pop("prompt"), values.pop("noise")
     study = Study.from_config(
         {

@@ -144,7 +144,7 @@ def labels(plan: Planned) -> list[dict[str, Any]]:
         "do": "",
         "blocks": "",
         "at_block": "",
-        "kind": "",
+        "sites": "",
         "to": "",
     }
 
@@ -169,7 +169,7 @@ def labels(plan: Planned) -> list[dict[str, Any]]:
             at_sigma=float(plan.run.sigma[one.at]),
             blocks=one.part.blocks,
             at_block=one.block,
-            kind=" ".join(one.part.sites),
+            sites=" ".join(one.part.sites),
             to="" if one.part.to is None else str(one.part.to),
         )
     return [rows[place] for place in sorted(rows)]
