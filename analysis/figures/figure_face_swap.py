@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from stepscope.analysis.causal.effects import judge_of, study_of
 from stepscope.analysis.causal.swaps import Swapped, crossing, swapped
 from stepscope.analysis.evidence import Evidence
-from stepscope.analysis.figures.marks import curve, look
+from stepscope.analysis.figures.marks import curve, key, look
 from stepscope.analysis.figures.style import INK, canvas, gap, panel
 from stepscope.analysis.quantities import name
 from stepscope.hooks.errors import StepscopeError
@@ -38,7 +38,7 @@ def draw(evidence: Evidence) -> Figure:
             continue
         draw_swap(evidence, axes[k], found)
     axes[0].set_ylabel("cosine to the reference")
-    axes[0].legend(fontsize=6)
+    key(figure, axes[0])
     return figure
 
 

@@ -2,12 +2,13 @@
 
 In one cell, a step (or a bin of steps) and a block, a site holds what it holds in the run of another
 person with the same noise. Colour: the share of the way to that person, (m - m_A) / (m_B - m_A), with m
-the judge's cosine to the other person's reference, A the sample and B the other person's run. Free-
-running: of the final image. Clamped: of x0 at the edited step, from the sample's own x_t. Rows of maps:
-what the adapter adds, attention outputs and residual streams, both of image tokens. Dots: cells in
-which the change of the similarity to the sample's own person differs from 0 with the error of the map
-held (max-T over sign flips of faces); their number stands above. Controls in the last rows: another
-photo of the same person, and a change of the same length in a random direction.
+the judge's cosine to the other person's reference, A the sample and B the other person's run.
+Free-running: of the final image. Clamped: of x0 at the edited step, from the sample's own x_t. Rows of
+maps: what the adapter adds, attention outputs and residual streams, both of image tokens. Dots: cells
+in which the change of the similarity to the sample's own person differs from 0 with the error of the
+map held (max-T over sign flips of faces); their number stands above. Controls: another photo of the
+same person, of which the share of the own identity that is lost is drawn, and a change of the same
+length in a random direction.
 """
 
 import numpy as np
