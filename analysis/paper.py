@@ -77,7 +77,7 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     if causal:
         say(describe_studies(causal, models))
     measured, settings = wanted_metrics(planned, config), Settings(photos=tuple(models["photos"]))
-    measured |= {one.path: (METRIC,) for one in causal}
+    measured |= {one.path: (METRIC, *models["edited"]) for one in causal}
     left = (name for path, names in measured.items() for name in unmeasured(path, names))
     metrics = list(dict.fromkeys(left))
     if dry:

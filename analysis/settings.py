@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from stepscope.analysis.metrics.perceptual_pocket import PocketDistance
+from stepscope.analysis.metrics.prompt_pocket import EditedPromptPocket
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Settings:
     dinov2: str = "facebook/dinov2-base"
     dinov2_size: int = 224
     many_step: str | None = None
+    clip: str = "openai/clip-vit-large-patch14"
+    readout: str = EditedPromptPocket.readout
     perceptual: str = PocketDistance.perceptual
     photos: Sequence[str] = ()
     references: Mapping[str, str] | Sequence[str] = ()

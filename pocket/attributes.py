@@ -1,4 +1,4 @@
-"""The attribute read-out, readout/attributes.safetensors: which prompt does a picture obey?
+"""The attribute read-out, readout/attributes.onnx: which prompt does a picture obey?
 
     python -m pocket.attributes [--smoke]
 
@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from stepscope.pocket.crowd import SEEDS, photographed, softened
+from stepscope.pocket.export import export_attributes
 from stepscope.pocket.networks import AttributeReadout
 from stepscope.pocket.process import autocast, device, on_device, options
 from stepscope.pocket.training import Stage
-from stepscope.pocket.weights import save_half
 from stepscope.pocket.world import ATTRIBUTES, sample_identities
 
 SECONDS = 60
@@ -48,7 +48,7 @@ def main() -> None:
         stage.descend(torch.stack(losses).sum())
     stage.finish()
     readout.eval()
-    save_half(readout, said.models / "readout" / "attributes.safetensors")
+    export_attributes(readout, said.models)
     test = photographed(sample_identities(2 if said.smoke else 2000, SEEDS["held_out"]), 1, 8)
     with torch.no_grad():
         answers = [

@@ -1,4 +1,4 @@
-"""Write the detector and both recognisers as ONNX, in the forms that insightface reads.
+"""Write the detector and both recognisers as ONNX, in the forms that insightface reads; and read-outs.
 
     python -m pocket.export [--checkpoints FOLDER] [--models FOLDER]
 
@@ -6,6 +6,7 @@ Weights are stored in half precision and cast up where they are used, so a file 
 computes in float32.
 """
 
+import json
 import warnings
 from pathlib import Path
 
@@ -14,9 +15,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from stepscope.pocket.networks import Detector, RecogniserA, RecogniserB
+from stepscope.pocket.grammar import PHRASES
+from stepscope.pocket.networks import AttributeReadout, Detector, RecogniserA, RecogniserB
 from stepscope.pocket.process import options
-from stepscope.pocket.shipped import CONDITIONER, DETECTOR, JUDGE
+from stepscope.pocket.shipped import ATTRIBUTES_READOUT, CONDITIONER, DETECTOR, JUDGE
 from stepscope.pocket.weights import load_half
 
 # Smaller tensors stay in float32: nothing is gained on them.
@@ -103,6 +105,19 @@ def export(checkpoints: Path, models: Path) -> None:
     names = [f"{kind}_{stride}" for kind in ("score", "bbox", "kps") for stride in (8, 16, 32)]
     axes = {"data": {0: "n", 2: "height", 3: "width"}, **{n: {0: "n", 1: "anchors"} for n in names}}
     write(ScrfdOutputs(detector), (1, 3, 160, 160), models / DETECTOR, names, axes)
+
+
+def export_attributes(readout: AttributeReadout, models: Path) -> None:
+    """Write the attribute read-out: an output of logits for each attribute, and the prompts' phrases.
+
+    Metadata `phrases`: JSON, for each output, how a prompt names each of its values, in order.
+    """
+    axes = {name: {0: "n"} for name in ("data", *PHRASES)}
+    path = models / ATTRIBUTES_READOUT
+    write(readout, (1, 3, 128, 128), path, [*PHRASES], axes)
+    model = onnx.load(str(path))
+    helper.set_model_props(model, {"phrases": json.dumps(PHRASES)})
+    onnx.save(model, str(path))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,13 @@ ACCESSORY = {
     "beanie": "with a beanie",
     "headphones": "with headphones",
 }
+PHRASES: dict[str, tuple[str, ...]] = dict(ATTRIBUTES) | {
+    "style": tuple(STYLE.values()),
+    "scene": tuple(SCENE.values()),
+    "expression": tuple(EXPRESSION.values()),
+    "accessory": tuple(ACCESSORY.values()),
+}
+"""How a prompt names each value of each attribute, in the order of ATTRIBUTES."""
 # From simple to style-conflicting, as in the paper's figure 5; every word is in the vocabulary.
 COMPLEXITY: dict[str, tuple[str, ...]] = {
     "simple": (SIMPLEST, "close-up photo of a person", "half-body photo of a person"),

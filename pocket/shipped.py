@@ -22,7 +22,7 @@ from stepscope.pocket.weights import load_half
 CONDITIONER = Path("infinite-you/identity.onnx")
 JUDGE = Path("insightface/models/pocket/recognition.onnx")
 DETECTOR = Path("insightface/models/pocket/det.onnx")
-ATTRIBUTES_READOUT = Path("readout/attributes.safetensors")
+ATTRIBUTES_READOUT = Path("readout/attributes.onnx")
 WHOLENESS_READOUT = Path("readout/wholeness.safetensors")
 
 # The detector is exported from within a module that gives it SCRFD's outputs.
@@ -68,7 +68,7 @@ def load_detector(models: Path = MODELS) -> Detector:
 
 
 def load_attributes(models: Path = MODELS) -> AttributeReadout:
-    return load_half(AttributeReadout(), models / ATTRIBUTES_READOUT)
+    return from_onnx(AttributeReadout(), models / ATTRIBUTES_READOUT)
 
 
 def load_wholeness(models: Path = MODELS) -> WholenessReadout:

@@ -21,6 +21,7 @@ from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.estimate import clean_estimate, levels
 from stepscope.hooks.patch import replaced
 from stepscope.probes import grid
+from stepscope.probes.encoded_once import encoded_once
 from stepscope.probes.models import Models
 
 OnStep = Callable[[], None]
@@ -139,7 +140,8 @@ def run_pipeline(
     first: the run's step at which the call begins.
     """
     cells = [replace(cell, index=i) for i, cell in enumerate(batch)]
-    with loaded.ready(first) as call, edit(loaded.pipe, edits) if edits else nullcontext():
+    edited = edit(loaded.pipe, edits) if edits else nullcontext()
+    with loaded.ready(first) as call, encoded_once(loaded.pipe.vae), edited:
         latents = {"output_type": "latent"}
         return replace(loaded, latents=start).sample(cells, {**call, **latents}, on_step)  # pyright: ignore[reportReturnType]
 

@@ -56,6 +56,8 @@ def measured_study(rows: Sequence[Row], sigma: Sequence[float] = ()) -> xr.Datas
             "edited_found": (axes, found),
             "edited_face_found": (axes, found == 1),
             "edited_outside": (("sample",), np.linspace(0, 1, n)),
+            "prompt_obeyed": (("sample",), np.full(n, 0.5)),
+            "prompt_obeyed_before": (("sample",), np.full(n, 0.75)),
         },
         coords={
             **{word: ("sample", np.array([row[word] for row in rows])) for word in words},

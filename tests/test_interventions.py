@@ -42,6 +42,7 @@ EVERYTHING = (
     Part("half", "scale", to=STRONG / 2, steps="from"),
     Part("noise", "noise", to=7, steps="from"),
     Part("random", "swap", ADAPTER, "random", "all", faces=1),
+    Part("shuffled", "zero", ADAPTER, steps="shuffled"),
 )
 
 
@@ -103,6 +104,19 @@ def test_windows_are_places_and_complement_each_other(word, count, width):
         assert places == every - by["only"][at]
 
 
+@given(st.integers(1, 30), st.integers(1, 9), st.integers(0, 5))
+def test_shuffled_places_are_as_many_as_the_first_and_grow(count, width, seed):
+    found = [*windows("shuffled", count, width, seed)]
+    first = [*windows("first", count, width)]
+    last = count % width or width
+    assert [one.at for one in found] == [one.at for one in first]
+    assert all(
+        len(a.places) in (b.at, b.at - width + last) for a, b in zip(found, first, strict=True)
+    )
+    assert all({*a.places} < {*b.places} for a, b in pairwise(found))
+    assert found == [*windows("shuffled", count, width, seed)]
+
+
 @given(st.sets(st.integers(0, 20), min_size=1))
 def test_stretches_are_the_places_again(places):
     found = [*stretches(tuple(sorted(places)))]
@@ -119,6 +133,21 @@ def test_without_edits_a_sample_ends_as_it_was_recorded(made):
         assert np.array_equal(found.final, opened.read("final_latents", rows))
         x0 = opened.read("x0", rows)[:, step]
         assert np.allclose(found.x0, x0, rtol=0, atol=1e-5 * np.abs(x0).max())
+
+
+def test_the_control_image_is_encoded_once_for_calls_of_one_size(made, monkeypatch):
+    opened = open_rereading(made)
+    loaded, cells = load(opened, Settings()), list(opened.cells)
+    start, sizes = opened.read("latents", [cell.index for cell in cells])[:, 1], []
+    forward = loaded.pipe.vae.encoder.forward
+    monkeypatch.setattr(
+        loaded.pipe.vae.encoder, "forward", lambda x: [sizes.append(len(x)), forward(x)][1]
+    )
+    found = [continue_rows(loaded, cells[:n], start[:n], 1).final for n in (4, 4, 2, 2)]
+    assert sizes == [4, 2]
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[2], found[3])
+    assert "encode" not in vars(loaded.pipe.vae)
 
 
 def test_zeros_from_a_step_on_are_the_adapter_off_from_there(made, everything):
@@ -223,6 +252,24 @@ def test_anchors_are_the_runs_that_effects_are_counted_between(made, everything)
     assert {"", "other", "off", "same"} == set(anchors["donor"].values.tolist())
 
 
+def test_each_sample_has_its_own_shuffled_steps(made, everything):
+    """Steps that are off in a sample, read off where its part begins to differ, are those of its seed."""
+    opened = open_rereading(made)
+    loaded, cells = load(opened, Settings()), list(opened.cells)
+    chosen = [{w.at: w.places for w in windows("shuffled", STEPS, 1, cell.index)} for cell in cells]
+    assert len({str(one) for one in chosen}) > 1
+    part = everything.isel(sample=everything["part"].values == "shuffled")
+    for cell, places in zip(cells, chosen, strict=True):
+        mine = part.isel(sample=part["base"].values == cell.index)
+        start = opened.read("latents", [cell.index])[:, 0]
+        for at, steps in places.items():
+            edits = [Edit(ADAPTER, Scale(0.0), steps=(k, k + 1)) for k in steps]
+            made_by_hand = continue_rows(loaded, [cell], start, 0, edits)
+            got = mine["final_latents"].values[mine["at"].values == at]
+            before = opened.read("final_latents", [cell.index])
+            assert close(got, made_by_hand.final, before)
+
+
 def test_a_random_direction_is_as_long_as_the_way_to_the_other():
     values = torch.randn(1, 5, 8)
     batch = torch.cat([torch.randn(1, 5, 8), values])
@@ -298,6 +345,7 @@ def test_another_study_of_the_name_is_not_mixed_with_the_first(made, everything)
         {"do": "scale", "to": "half", "steps": "from"},
         {"do": "prompt", "to": "a man", "steps": "from", "sites": ADAPTER},
         {"do": "prompt", "to": "a man", "steps": "first"},
+        {"do": "zero", "sites": ADAPTER, "steps": "first", "clamped": True},
     ],
 )
 def test_a_part_that_means_nothing_is_refused(values):
@@ -309,7 +357,7 @@ def test_the_command_says_the_plan_and_stops(made, capsys):
     words = [str(made), "edit=adapter_window", "rows=8", "together=100", "every=2", "--dry"]
     assert run_command(words, main) == 0
     said = capsys.readouterr().out
-    assert "adapter_window: 28 interventions, 28 to make" in said
+    assert "adapter_window: 32 interventions, 32 to make" in said
     assert "ready" in said
     assert not (made / "interventions" / "adapter_window").exists()
 

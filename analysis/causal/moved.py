@@ -19,6 +19,9 @@ import xarray as xr
 from stepscope.analysis.bootstrap import WITHOUT
 from stepscope.analysis.causal.max_t import MaxT
 from stepscope.analysis.cells import face_means
+from stepscope.analysis.metrics.edited_prompt import BEFORE
+from stepscope.analysis.metrics.prompt_clip import EditedPromptClip
+from stepscope.analysis.metrics.prompt_pocket import EditedPromptPocket
 from stepscope.analysis.ratio import NOT_ABOVE_ZERO, ratio
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.interventions.names import ANCHOR
@@ -26,6 +29,7 @@ from stepscope.probes.interventions.names import ANCHOR
 CELL = ("part", "donor", "do", "steps", "at", "at_sigma", "blocks", "at_block")
 """Coordinates that say which intervention a sample had."""
 TOWARD = ("own", "donor")
+PROMPTS = (EditedPromptPocket.variable, EditedPromptClip.variable)
 ANCHOR_OF = {"": "off", "random": "other", "same": "other"}
 """The donor whose run an intervention's effect is counted to, where it is not its own donor's.
 
@@ -51,8 +55,9 @@ class Moved:
 
         study: a measured run of edited samples. Variables: `kept` and `gained` with `_low` and `_high`, NaN
         where they are blank; `change`, the mean difference in similarity to the own face, and `p` of it by
-        max-T over the part's cells; `outside`, mean difference outside the face; `found`, share of images
-        with a face; `faces`. Raises StepscopeError for a part that the study does not have.
+        max-T over the part's cells; `outside`, mean difference outside the face; `obeyed`, mean change of
+        the prompt's score, NaN where it was not measured; `found`, share of images with a face; `faces`.
+        Raises StepscopeError for a part that the study does not have.
         """
         names = study["part"].values.astype(object)
         if part not in names or part == ANCHOR:
@@ -100,7 +105,7 @@ class Moved:
         flags = chosen["edited_face_found"]
         keep = [*CELL, "face", "prompt", "seed"]
         return xr.Dataset(
-            {**found, "outside": study["edited_outside"], "found": flags},
+            {**found, "outside": study["edited_outside"], "obeyed": _obeyed(study), "found": flags},
             coords={name: study[name] for name in keep},
         ).drop_vars([n for n in study.coords if n not in (*keep, "sample")], errors="ignore")
 
@@ -132,10 +137,19 @@ class Moved:
             "own": float(own.mean()),
             "toward_donor": float(donor.mean()),
             "outside": float(e["outside"].mean()),
+            "obeyed": float(e["obeyed"].mean()),
             "found": float(e["found"].mean()),
             "faces": len(faces),
             "differences": own - a_own,
         }
+
+
+def _obeyed(study: xr.Dataset) -> xr.DataArray:
+    """Change of the score of prompt and image, by the first that was measured; else NaN (sample,)."""
+    for name in PROMPTS:
+        if name in study:
+            return (study[name] - study[name + BEFORE]).astype(float)
+    return xr.full_like(study["edited_outside"], np.nan, float)
 
 
 def _said(name: str, share: xr.Dataset) -> dict[str, float]:

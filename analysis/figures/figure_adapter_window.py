@@ -5,7 +5,8 @@ same noise. Steps: the adapter is on in the first steps alone (up to the place o
 on, in one bin of steps alone, or in all others. Blocks: the same of what the adapter adds after blocks,
 in all steps. Full adapter: enough; empty where it is on nowhere. Intervals (Fieller) over faces;
 ringed: changes that differ from 0 with the error of the whole row held (max-T over sign flips of
-faces). Identity is the judge's cosine to the reference, that of an image without a face
+faces). Controls: as many steps, or blocks, on as before the place on the axis, at random places, others
+for each sample. Identity is the judge's cosine to the reference, that of an image without a face
 `verdict.lost_face`.
 """
 
@@ -14,7 +15,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stepscope.analysis.causal.effects import effects
+from stepscope.analysis.causal.effects import effects, study_of
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.figures.marks import bars, legend, look
 from stepscope.analysis.figures.style import INK, QUIET, canvas, gap, panel
@@ -23,13 +24,14 @@ from stepscope.hooks.errors import StepscopeError
 
 EXPERIMENTS = ("trajectory",)
 STUDY = "adapter_window"
-STEPS = (("first steps", "later steps"), ("one step", "all but one step"))
-BLOCKS = ("one block", "all but one block", "first blocks", "later blocks")
+STEPS = (("first steps", "later steps", "shuffled steps"), ("one step", "all but one step"))
+BLOCKS = ("one block", "all but one block", "first blocks", "later blocks", "shuffled blocks")
 SAID = {
     "first steps": "on before the step", "later steps": "on from the step", "one step": "on there alone",
     "all but one step": "off there alone", "one block": "on at the block alone",
     "all but one block": "off at the block alone", "first blocks": "on before the block",
-    "later blocks": "on from the block",
+    "later blocks": "on from the block", "shuffled steps": "control: as many on at random",
+    "shuffled blocks": "control: as many on at random",
 }  # fmt: skip
 
 
@@ -50,34 +52,42 @@ def draw(evidence: Evidence) -> Figure:
             except StepscopeError as error:
                 gap(one, str(error))
                 continue
-            draw_parts(one, parts, found, steps=column < 2)
+            sigma = study_of(evidence, STUDY, backbone)["sigma"].values if column < 2 else None
+            draw_parts(one, parts, found, sigma)
         axes[row, 0].set_ylabel(f"{name(backbone)}\nshare of identity left")
     for column in (0, 1, 2):
         legend(axes[0, column], fontsize=5.5)
     return figure
 
 
-def draw_parts(axes: Axes, parts: tuple[str, ...], found: list[xr.Dataset], *, steps: bool) -> None:
-    """Shares with intervals; against sigma, or against blocks in order."""
+def draw_parts(
+    axes: Axes, parts: tuple[str, ...], found: list[xr.Dataset], sigma: np.ndarray | None
+) -> None:
+    """Shares with intervals; against the sigma (step,) of the run's steps, or against blocks in order."""
     for level in (0, 1):
         axes.axhline(level, color="#999999", lw=0.6, zorder=0)
     blocks = list(
         dict.fromkeys(block for one in found for block in one["at_block"].values.tolist())
     )
     for k, (part, one) in enumerate(zip(parts, found, strict=True)):
-        place = (
-            one["at_sigma"].values.astype(float)
-            if steps
-            else np.array([blocks.index(block) for block in one["at_block"].values], float)
-        )
-        shift = (k - (len(parts) - 1) / 2) * (0.012 if steps else 0.14)
+        if sigma is not None:
+            order, at = sigma.tolist(), one["at"].values.astype(int)
+        else:
+            order, at = (
+                [*range(len(blocks))],
+                np.array([*map(blocks.index, one["at_block"].values)]),
+            )
+        if part.startswith("shuffled"):  # named after how many are off
+            at = len(order) - at
+        place = np.array(order, float)[at]
+        shift = (k - (len(parts) - 1) / 2) * (0.14 if sigma is None else 0.012)
         values = [
             np.clip(one[word].values, -0.6, 1.6) for word in ("kept", "kept_low", "kept_high")
         ]
         bars(axes, place + shift, values, look(k), label=SAID[part], ls="-", lw=0.7, elinewidth=0.7)
         kept = one["survives"].values
         axes.plot(place[kept] + shift, values[0][kept], "o", ms=6, mfc="none", mec=INK, mew=0.6)
-    if steps:
+    if sigma is not None:
         axes.set_xlim(1.04, -0.02)
         axes.set_xlabel("sigma at the step")
     else:

@@ -7,8 +7,9 @@ Free-running: of the final image. Clamped: of x0 at the edited step, from the sa
 maps: what the adapter adds, attention outputs and residual streams, both of image tokens. Dots: cells
 in which the change of the similarity to the sample's own person differs from 0 with the error of the
 map held (max-T over sign flips of faces); their number stands above. Controls: another photo of the
-same person, of which the share of the own identity that is lost is drawn, and a change of the same
-length in a random direction.
+same person, of which the share of the own identity that is lost is drawn; a change of the same length
+in a random direction; and as many blocks as come before a block, at random places, others for each
+sample.
 """
 
 import numpy as np
@@ -33,20 +34,23 @@ MAPS = (
     ("attention", "clamped", "attention, clamped"),
     ("residual", "final", "residual, free-running"),
     ("residual", "clamped", "residual, clamped"),
+    ("adapter of the first blocks", "final", "adapter, blocks before"),
+    ("adapter of shuffled blocks", "final", "control: as many"),
     ("adapter of another photo", "final", "control: another photo"),
-    ("adapter at random", "final", "control: random direction"),
+    ("adapter at random", "final", "control: random"),
 )
+ACROSS = 5
 NORM = TwoSlopeNorm(0.0, -0.25, 1.0)
 COLOURS = "RdBu_r"
 
 
 def draw(evidence: Evidence) -> Figure:
-    """A row of maps for each backbone, twice four."""
+    """Two rows of maps for each backbone."""
     figure = canvas(8.2)
-    axes = figure.subplots(4, 4)
+    axes = figure.subplots(4, ACROSS)
     for k, backbone in enumerate(evidence.backbones):
         for place, (part, image, title) in enumerate(MAPS):
-            one = axes[2 * k + place // 4, place % 4]
+            one = axes[2 * k + place // ACROSS, place % ACROSS]
             try:
                 draw_map(evidence, one, backbone, part, image, title)
             except StepscopeError as error:

@@ -14,6 +14,8 @@ from stepscope.analysis.metrics.perceptual_pocket import (
     PerceptualDistancePocket,
     PerceptualDistancePocketStep,
 )
+from stepscope.analysis.metrics.prompt_clip import EditedPromptClip
+from stepscope.analysis.metrics.prompt_pocket import EditedPromptPocket
 from stepscope.analysis.metrics.reference import Reference
 from stepscope.analysis.metrics.rereads import (
     ArcfaceCarried,
@@ -43,6 +45,8 @@ METRICS: dict[str, type[Metric]] = {
         ArcfaceSwapped,
         ArcfaceCommitted,
         EditedIdentity,
+        EditedPromptPocket,
+        EditedPromptClip,
         Lpips,
         LpipsStep,
         PerceptualDistancePocket,

@@ -1,5 +1,6 @@
 """Likeness by DINOv2 (Oquab et al. 2023) through transformers: cosine of two images' class tokens."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -71,14 +72,25 @@ def load(path: str, device: str) -> Any:
 @torch.inference_mode()
 def embedded(network: Any, images: np.ndarray, size: int) -> torch.Tensor:
     """Class tokens (n, width) after the last norm, of images (n, row, column, rgb) uint8."""
-    mean, deviation = (torch.tensor(v)[:, None, None] for v in (MEAN, DEVIATION))
-    found = []
+    found = [
+        network(pixel_values=part.to(network.device)).pooler_output
+        for part in prepared(images, size, (MEAN, DEVIATION))
+    ]
+    return torch.cat(found)
+
+
+def prepared(
+    images: np.ndarray, size: int, scale: tuple[Sequence[float], Sequence[float]]
+) -> Iterator[torch.Tensor]:
+    """Pixels (part, rgb, size, size) of images (n, row, column, rgb) uint8, in parts.
+
+    The whole image is brought to the square. scale: mean and deviation of each colour, in [0, 1].
+    """
+    mean, deviation = (torch.tensor(v)[:, None, None] for v in scale)
     for part in torch.from_numpy(np.ascontiguousarray(images)).split(BATCH):
         pixels = part.permute(0, 3, 1, 2).float() / 255
         if pixels.shape[-2:] != (size, size):
             pixels = functional.interpolate(
                 pixels, (size, size), mode="bicubic", antialias=True
             ).clamp(0, 1)
-        pixels = (pixels - mean) / deviation
-        found.append(network(pixel_values=pixels.to(network.device)).pooler_output)
-    return torch.cat(found)
+        yield (pixels - mean) / deviation

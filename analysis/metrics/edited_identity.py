@@ -15,7 +15,8 @@ from stepscope.analysis.metrics.arcface import (
     flags,
     found_flags,
 )
-from stepscope.analysis.metrics.decode import Decode, pictures
+from stepscope.analysis.metrics.decode import Decode
+from stepscope.analysis.metrics.kept_pictures import kept_pictures
 from stepscope.analysis.metrics.metric import Quantity
 from stepscope.analysis.metrics.panel import pinned, references
 from stepscope.analysis.metrics.sharpness import around
@@ -95,7 +96,7 @@ class EditedIdentity(Recognition):
             here = np.flatnonzero(np.isfinite(latents).all((1, 2, 3)))
             if not len(here):
                 continue
-            images = bgr(pictures(vae, latents[here]))
+            images = bgr(kept_pictures(vae, latents[here]))
             for r, (one, encode, keypoints) in enumerate(self.faces_in(samples, images)):
                 for t, people in enumerate((samples, donors)):
                     known = references(one, encode, people)[here]

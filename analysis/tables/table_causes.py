@@ -5,8 +5,10 @@ Largest change: of the judge's cosine to the sample's own person, in the cell wh
 is biased away from 0 by the choice. Survive: cells whose change differs from 0 with the error of the
 part held (max-T over sign flips of faces). Share left, share gained: of that cell, with intervals over
 faces (Fieller); blank where there is nothing to divide by. Outside the face: root mean square change of
-pixels, 0 to 1. Face found: share of edited images. Rows with `another photo` and `at random` are
-controls: they should change nothing.
+pixels, 0 to 1. Prompt: mean change of how much the image obeys its prompt (pocket models: share of the
+attributes named by it that the read-out sees; else CLIP's cosine). Face found: share of edited images.
+Controls: rows with `another photo` and `at random` should change nothing; `shuffled` ones touch as many
+steps or blocks as the rows with first or later ones, at random places.
 """
 
 import numpy as np
@@ -23,7 +25,7 @@ from stepscope.probes.interventions.names import ANCHOR
 EXPERIMENTS = ("trajectory",)
 COLUMNS = (
     "study", "backbone", "part", "cells", "survive", "largest change", "in the cell", "share left",
-    "share gained", "outside the face", "face found",
+    "share gained", "outside the face", "prompt", "face found",
 )  # fmt: skip
 
 
@@ -57,5 +59,6 @@ def row(found: xr.Dataset) -> list[Entry]:
         where,
         *shares,
         Number(float(found["outside"].mean()), interval=False),
+        Number(float(found["obeyed"].mean()), interval=False),
         Number(float(found["found"].mean()), digits=2, interval=False),
     ]

@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 from stepscope.hooks.edits import Edit, Scale
 from stepscope.hooks.edits.sites import ADAPTER, Sites
 from stepscope.hooks.errors import EditError, StepscopeError, nearest
-from stepscope.probes.interventions.windows import windows
+from stepscope.probes.interventions.windows import SHUFFLED, windows
 
 Do = Literal["zero", "swap", "face", "prompt", "scale", "noise", "backbone"]
 Donor = Literal["other", "same", "off", "random"]
@@ -22,6 +22,9 @@ WANTED: dict[str, Any] = {
 SAID = {
     "prompt": "a text", "backbone": "a name of conf/backbone", "scale": "a number", "noise": "a seed",
 }  # fmt: skip
+
+CLAMPS = ("only", "from", "all")
+"""Windows of steps that begin at the step that they are named after."""
 
 # a key that is none of ours is a mistake
 _ONLY: ConfigDict = {"extra": "forbid"}
@@ -37,8 +40,9 @@ class Part:
     patterns as `edit` has them, `*.adapter`. donor: `other`, the run's next person; `same`, another photo
     of the person; `off`, the sample without the adapter; `random`, as far from the sample as `other` is, in
     a random direction. steps, blocks: `only` each one, the `first` so many, `from` each on, `all_but` each,
-    or `all`. every, together: how many steps, and blocks, are one bin; None for the study's. faces: only of
-    the first so many faces of the run; None for all. clamped: also keep x0 of the window's first step.
+    `all`, or `shuffled`: as many as `first` has, at random places, others for each sample. every, together:
+    how many steps, and blocks, are one bin; None for the study's. faces: only of the first so many faces of
+    the run; None for all. clamped: also keep x0 of the window's first step.
 
     Raises StepscopeError for a part that means nothing.
     """
@@ -76,6 +80,10 @@ class Part:
             raise self._wrong(f"do={self.do} goes on to the end: steps=from, blocks=all")
         if self.do == "face" and self.donor not in ("other", "same"):
             raise self._wrong("do=face takes donor=other or same")
+        if self.clamped and self.steps not in CLAMPS:
+            raise self._wrong(
+                f"clamped reads x0 of the step that a window is named after: steps={' or '.join(CLAMPS)}"
+            )
         if not isinstance(self.to, WANTED.get(self.do, object)):
             raise self._wrong(f"do={self.do} to={self.to!r}: {SAID[self.do]}")
 
@@ -87,26 +95,32 @@ class Part:
     def _wrong(self, why: str) -> StepscopeError:
         return StepscopeError(f"part {self.name}: {why}")
 
+    @property
+    def shuffled(self) -> bool:
+        """Whether each sample has other steps or blocks."""
+        return SHUFFLED in (self.steps, self.blocks)
+
     def interventions(
-        self, sites: Sites, steps: int, every: int = 1, together: int = 1
+        self, sites: Sites, steps: int, every: int = 1, together: int = 1, seed: int = 0
     ) -> Iterator["Intervention"]:
         """Every intervention of the part on a pipeline with these sites, in a run of so many steps.
 
-        every, together: the study's bins. Raises EditError for a pattern that matches no site.
+        every, together: the study's bins. seed: of the places that are `shuffled`. Raises EditError for a
+        pattern that matches no site.
         """
-        spans = [*windows(self.steps, steps, self.every or every)]
+        spans = [*windows(self.steps, steps, self.every or every, seed)]
         if self.continues:
             for at, span in spans:
                 yield Intervention(self, at, -1, "", span, ())
             return
         chosen = sites.chosen(Edit(self.sites, Scale(0.0)))
         blocks = in_order(chosen)
-        groups = [*windows(self.blocks, len(blocks), self.together or together)]
+        groups = [*windows(self.blocks, len(blocks), self.together or together, seed)]
         for at, span in spans:
             for place, group in groups:
                 names = {blocks[i] for i in group}
                 held = tuple(site for site in chosen if block_of(site) in names)
-                first = blocks[place] if self.blocks != "all" else ""
+                first = "" if self.blocks == "all" else blocks[place]
                 yield Intervention(self, at, place, first, span, held)
 
 

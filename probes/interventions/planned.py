@@ -67,10 +67,11 @@ def planned(run: Rereading, study: CausalStudy, sites: Sites) -> Planned:
     Raises StepscopeError for a face, prompt or seed that the run does not have, EditError for sites.
     """
     bases = select(run, study)
-    made = {
-        part: tuple(part.interventions(sites, run.steps, study.every, study.together))
-        for part in study.parts
-    }
+
+    def interventions(part: Part, seed: int) -> tuple[Intervention, ...]:
+        return tuple(part.interventions(sites, run.steps, study.every, study.together, seed))
+
+    made = {part: interventions(part, 0) for part in study.parts}
     others = run.others if any(one.donor in ("other", "random") for one in study.parts) else {}
     donors = sorted(donors_of(study.parts))
     faces = list(dict.fromkeys(cell.face for cell in bases))
@@ -82,10 +83,10 @@ def planned(run: Rereading, study: CausalStudy, sites: Sites) -> Planned:
         for donor, step in ends:
             anchors.append(Anchor(replace(base, index=place), base, donor, step))
             place += 1
-        for part, interventions in made.items():
+        for part, same in made.items():
             if part.faces is not None and base.face not in faces[: part.faces]:
                 continue
-            for one in interventions:
+            for one in interventions(part, base.index) if part.shuffled else same:
                 given = face_given(one, base, others)
                 prompt = str(one.part.to) if one.part.do == "prompt" else base.prompt
                 cell = replace(base, index=place, face=given, prompt=prompt)
