@@ -20,6 +20,7 @@ from stepscope.analysis.compare import compare
 from stepscope.analysis.crossed import crossed
 from stepscope.analysis.lookup import MissingEvidenceError, measured, reread_samples, setting
 from stepscope.analysis.margins import Margins
+from stepscope.analysis.planted.result import Result
 from stepscope.analysis.ratio import ratio
 from stepscope.analysis.tally import Tally
 from stepscope.probes.usage import says
@@ -37,6 +38,7 @@ class Evidence:
         0 to 1. resamples: of every bootstrap.
     margins: bounds of the verdicts; figures need none.
     tally: counts the intervals over faces. causal: measured edited samples, by study and backbone.
+    planted: results of the benchmark with known causes, where it was made.
 
     Similarities are cosines to the reference face, -1 to 1, NaN where no face was found. Every method that
     takes a run raises MissingEvidenceError for a variable that the run lacks.
@@ -53,6 +55,7 @@ class Evidence:
     margins: Margins | None = None
     tally: Tally = field(default_factory=Tally, repr=False)
     causal: Mapping[tuple[str, str], xr.Dataset] = field(default_factory=dict, repr=False)
+    planted: Sequence[Result] = field(default=(), repr=False)
 
     @property
     def backbones(self) -> tuple[str, str]:

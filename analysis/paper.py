@@ -34,6 +34,7 @@ from stepscope.analysis.look_ahead import look_ahead
 from stepscope.analysis.margins import Margins
 from stepscope.analysis.measure import Settings, measure_all, preflight
 from stepscope.analysis.needs import unmeasured
+from stepscope.analysis.planted.result import Result, read_all
 from stepscope.analysis.report import Item
 from stepscope.analysis.runs import open_measured
 from stepscope.analysis.tables import TABLES
@@ -89,7 +90,8 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     for one in causal:
         intervene(one.of.path, one.study, say)
     measure_runs(measured, settings, say)
-    evidence = load_evidence(planned, models, margins, causal)
+    known = read_all(local_path(config["planted"], "planted"))
+    evidence = load_evidence(planned, models, margins, causal, known)
     items = make_items(config, evidence, planned, say)
     made = f"{sum(not item.missing for item in items)} of {len(items)} figures and tables"
     if not config["report"]:
@@ -160,6 +162,7 @@ def load_evidence(
     models: Mapping[str, Any],
     margins: Margins | None = None,
     causal: Sequence[PlannedStudy] = (),
+    known: Sequence[Result] = (),
 ) -> Evidence:
     """Every experiment's measured runs, each cut to the experiment's own grid."""
     runs: dict[str, list[xr.Dataset]] = {}
@@ -174,6 +177,7 @@ def load_evidence(
         levels=levels,
         margins=margins,
         causal={(one.study.name, one.backbone): open_measured(one.path) for one in causal},
+        planted=known,
     )
 
 
@@ -237,7 +241,9 @@ def describe_item(
     cells = "; ".join(f"{f} faces x {p} prompts x {s} seeds" for f, p, s in sorted(grid))
     return {
         "name": name,
-        "caption": f"{exhibit.caption}\n\nDrawn by {', '.join(drawn)} ({cells}).",
+        "caption": f"{exhibit.caption}\n\nDrawn by {', '.join(drawn)} ({cells})."
+        if behind
+        else exhibit.caption,
         "command": f"{config['command']} {shlex.join([*overrides(), *alone])}",
         "commands": [one.command for one in behind],
         "runs": list(dict.fromkeys(one.path.name for one in behind)),

@@ -1,5 +1,6 @@
 """The VAE's encoding of a control image that many calls share, made once."""
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -10,22 +11,26 @@ from torch import Tensor, nn
 
 from stepscope.hooks.patch import replaced
 
-_LAST: WeakKeyDictionary[nn.Module, tuple[Tensor, Any]] = WeakKeyDictionary()
+KEPT = 4
+"""How many encodings are kept: calls of a study differ in their number of rows."""
+_LAST: WeakKeyDictionary[nn.Module, deque[tuple[Tensor, Any]]] = WeakKeyDictionary()
 
 
 def encoded_once(vae: nn.Module) -> AbstractContextManager[None]:
-    """While it lasts, `vae.encode` of the same images as last time answers what it answered then.
+    """While it lasts, `vae.encode` of the same images as lately answers what it answered then.
 
     The answer is a distribution: who samples it draws anew, as before.
     """
 
     def around(original: Callable[..., Any], images: Tensor, *args: Any, **more: Any) -> Any:
-        last = _LAST.get(vae)
-        if last is not None and not args and not more and same(last[0], images):
-            return last[1]
-        answer = original(images, *args, **more)
-        if not args and not more:
-            _LAST[vae] = images.clone(), answer
+        if args or more:
+            return original(images, *args, **more)
+        kept = _LAST.setdefault(vae, deque(maxlen=KEPT))
+        for before, answer in kept:
+            if same(before, images):
+                return answer
+        answer = original(images)
+        kept.append((images.clone(), answer))
         return answer
 
     return replaced(vae, "encode", around)

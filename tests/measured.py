@@ -10,6 +10,7 @@ import xarray as xr
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.margins import Margins
 from tests.edited import causal_evidence
+from tests.organisms import known_organisms
 
 LEVELS = {
     "portrait photo of a person": "simple",
@@ -197,6 +198,7 @@ def evidence(**more: Any) -> Evidence:
         resamples=99,
         margins=MARGINS,
         causal=causal_evidence(more.get("faces", FACES)),
+        planted=known_organisms(30),
     )
 
 

@@ -12,13 +12,13 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPToken
 
 from stepscope.analysis.metrics import kept_pictures
 from stepscope.analysis.metrics.decode import Decode, pictures
-from stepscope.analysis.metrics.edited_prompt import BEFORE
 from stepscope.analysis.metrics.prompt_clip import EditedPromptClip
 from stepscope.analysis.metrics.prompt_pocket import EditedPromptPocket, load, named
 from stepscope.hooks.errors import StepscopeError
 from stepscope.pocket import shipped
 from stepscope.pocket.grammar import PHRASES, sentence
 from stepscope.pocket.world import ATTRIBUTES
+from stepscope.probes.interventions.names import BEFORE
 from stepscope.probes.places import located
 from stepscope.probes.weights import WeightsError
 

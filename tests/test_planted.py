@@ -12,7 +12,6 @@ from stepscope.analysis.planted import result
 from stepscope.analysis.planted.auroc import auroc
 from stepscope.analysis.planted.benchmark import load, main
 from stepscope.analysis.planted.methods import EDITS, METHODS, NORMS
-from stepscope.analysis.planted.result import Result
 from stepscope.analysis.planted.seen import Check, see
 from stepscope.analysis.planted.settings import from_config
 from stepscope.analysis.planted.table import (
@@ -35,6 +34,7 @@ from stepscope.probes.planting.grown import Grown, grow
 from stepscope.probes.planting.methods import Row, edited
 from stepscope.probes.planting.organism import KINDS, Organism, Place, organisms
 from stepscope.probes.replay import continue_rows
+from tests.organisms import known_organisms
 from tests.shell import infused, listed, run_command, study_of
 
 STEPS, STRONG = 3, 200.0  # of random weights: what they add is then far above rounding
@@ -181,21 +181,8 @@ def test_auroc_is_the_share_of_pairs_in_order(cells):
     assert auroc(-scores, truth) == pytest.approx(1 - auroc(scores, truth))
 
 
-def results(count: int) -> list[Result]:
-    """Organisms on which edits are always right, and norms see all that is there."""
-    found = []
-    for one in organisms(0, count, 6, 4):
-        truth, filled = one.truth(6, 4), np.zeros((6, 4), bool)
-        filled[tuple(np.array(one.filled).T)] = True
-        scores = {m: np.where(filled if m in NORMS else truth, 1.0, 0.0) for m in METHODS}
-        scores["swap ablation"] = np.zeros((6, 4))
-        check = Check(np.ones(2), np.zeros(2), np.zeros((0, 2)))
-        found.append(Result(one, True, check, truth, filled, scores))
-    return found
-
-
 def test_the_table_ranks_methods_by_what_they_find():
-    found = table(results(30))
+    found = table(known_organisms(30))
     rows = [Entry(*row) for row in found.itertuples(index=False)]
     by = {(one.method, one.kind): one.auroc for one in rows}
     others = {*EDITS} - {"swap ablation"}
@@ -211,18 +198,18 @@ def test_the_table_ranks_methods_by_what_they_find():
 
 def test_the_sentence_follows_the_numbers():
     plain = "cannot tell as edits can whether that is identity"
-    assert plain in sentence(results(30))
-    assert "the mean of the 5 edits 0.90 [0.90, 0.90]" in sentence(results(30))
+    assert plain in sentence(known_organisms(30))
+    assert "the mean of the 5 edits 0.90 [0.90, 0.90]" in sentence(known_organisms(30))
     turned = [
         replace(one, scores={**one.scores, **dict.fromkeys(EDITS, one.scores["contribution"])})
-        for one in results(30)
+        for one in known_organisms(30)
     ]
     assert plain not in sentence(turned)
-    assert sentence([one for one in results(6) if not one.organism.decoys]) == ""
+    assert sentence([one for one in known_organisms(6) if not one.organism.decoys]) == ""
 
 
 def test_organisms_that_do_not_show_are_left_out():
-    some = results(6)
+    some = known_organisms(6)
     left = [replace(one, passed=one.organism.kind != "late") for one in some]
     assert "late" not in set(table(left)["kind"])
     assert [*table(left)["organisms"]].count(5) == len(METHODS) + 1
@@ -244,7 +231,7 @@ def test_the_planted_identity_must_show(on, each, passes):
 
 
 def test_a_result_is_read_again_where_the_same_was_asked(tmp_path):
-    (one,) = results(1)
+    (one,) = known_organisms(1)
     path = tmp_path / "few_01.json"
     assert result.read(path, one.organism, {"a": 1}) is None
     result.write(path, one, {"a": 1})
@@ -252,6 +239,19 @@ def test_a_result_is_read_again_where_the_same_was_asked(tmp_path):
     assert again is not None
     assert all(np.array_equal(again.scores[name], one.scores[name]) for name in METHODS)
     assert result.read(path, one.organism, {"a": 2}) is None
+
+
+def test_a_folder_of_results_is_read_without_the_settings(tmp_path):
+    some = known_organisms(6)
+    for one in some:
+        asked = {"organism": one.organism.told()}
+        result.write(tmp_path / f"{one.organism.name}.json", one, asked)
+    found = {one.organism.name: one for one in result.read_all(tmp_path)}
+    assert {name: one.organism for name, one in found.items()} == {
+        one.organism.name: one.organism for one in some
+    }
+    assert sentence([found[one.organism.name] for one in some]) == sentence(some)
+    assert result.read_all(tmp_path / "nowhere") == []
 
 
 def test_the_command_lists_its_organisms(capsys):

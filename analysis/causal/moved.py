@@ -19,17 +19,13 @@ import xarray as xr
 from stepscope.analysis.bootstrap import WITHOUT
 from stepscope.analysis.causal.max_t import MaxT
 from stepscope.analysis.cells import face_means
-from stepscope.analysis.metrics.edited_prompt import BEFORE
-from stepscope.analysis.metrics.prompt_clip import EditedPromptClip
-from stepscope.analysis.metrics.prompt_pocket import EditedPromptPocket
 from stepscope.analysis.ratio import NOT_ABOVE_ZERO, ratio
 from stepscope.hooks.errors import StepscopeError
-from stepscope.probes.interventions.names import ANCHOR
+from stepscope.probes.interventions.names import ANCHOR, BEFORE, CLIP, OBEYED
 
 CELL = ("part", "donor", "do", "steps", "at", "at_sigma", "blocks", "at_block")
 """Coordinates that say which intervention a sample had."""
 TOWARD = ("own", "donor")
-PROMPTS = (EditedPromptPocket.variable, EditedPromptClip.variable)
 ANCHOR_OF = {"": "off", "random": "other", "same": "other"}
 """The donor whose run an intervention's effect is counted to, where it is not its own donor's.
 
@@ -146,7 +142,7 @@ class Moved:
 
 def _obeyed(study: xr.Dataset) -> xr.DataArray:
     """Change of the score of prompt and image, by the first that was measured; else NaN (sample,)."""
-    for name in PROMPTS:
+    for name in (OBEYED, CLIP):
         if name in study:
             return (study[name] - study[name + BEFORE]).astype(float)
     return xr.full_like(study["edited_outside"], np.nan, float)

@@ -11,9 +11,7 @@ import xarray as xr
 from stepscope.analysis.metrics.decode import Decode
 from stepscope.analysis.metrics.kept_pictures import kept_pictures
 from stepscope.analysis.metrics.metric import Metric, Quantity
-
-BEFORE = "_before"
-"""After a variable's name: of the sample's image without the edit."""
+from stepscope.probes.interventions.names import BEFORE
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from stepscope.analysis.metrics.dinov2 import prepared
 from stepscope.analysis.metrics.edited_prompt import EditedPrompt
 from stepscope.analysis.metrics.metric import digests
 from stepscope.probes.backbones import pick_device
+from stepscope.probes.interventions.names import CLIP
 from stepscope.probes.weights import explained, folder
 
 MEAN, DEVIATION = (
@@ -33,7 +34,7 @@ class EditedPromptClip(EditedPrompt):
 
     clip: str = "openai/clip-vit-large-patch14"
     name: ClassVar[str] = "edited_prompt_clip"
-    variable: ClassVar[str] = "prompt_clip"
+    variable: ClassVar[str] = CLIP
     what: ClassVar[str] = "cosine of CLIP's embeddings of prompt and image"
 
     def model(self) -> dict[str, Any]:

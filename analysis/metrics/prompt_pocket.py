@@ -12,6 +12,7 @@ import onnxruntime
 from stepscope.analysis.metrics.edited_prompt import EditedPrompt
 from stepscope.analysis.metrics.metric import digests
 from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.interventions.names import OBEYED
 from stepscope.probes.places import located
 from stepscope.probes.weights import WeightsError
 
@@ -26,7 +27,7 @@ class EditedPromptPocket(EditedPrompt):
 
     readout: str = "pocket/models/readout/attributes.onnx"
     name: ClassVar[str] = "edited_prompt_pocket"
-    variable: ClassVar[str] = "prompt_obeyed"
+    variable: ClassVar[str] = OBEYED
     what: ClassVar[str] = (
         "share of the attributes named by the prompt that the pocket read-out sees"
     )

@@ -74,8 +74,16 @@ def read(path: Path, organism: Organism, asked: Mapping[str, Any]) -> Result | N
     if not path.is_file():
         return None
     held = json.loads(path.read_text())
-    if held["asked"] != json.loads(json.dumps(asked)):
-        return None
+    return _result(held, organism) if held["asked"] == json.loads(json.dumps(asked)) else None
+
+
+def read_all(folder: Path) -> list[Result]:
+    """Every kept result of a benchmark, by name; none without the folder."""
+    kept = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return [_result(held, Organism.from_told(held["asked"]["organism"])) for held in kept]
+
+
+def _result(held: Mapping[str, Any], organism: Organism) -> Result:
     on, off, each = (np.array(held["check"][name]) for name in ("on", "off", "each"))
     return Result(
         organism,

@@ -70,15 +70,22 @@ def _prior(results: Sequence[Result], one: Result) -> np.ndarray:
 
 def markdown(found: pd.DataFrame) -> str:
     """The table as markdown: a row for each method, a column for each kind, mean AUROC [95 % interval]."""
-    entries = {(one.method, one.kind): one for one in _each(found)}
-    methods, kinds = (dict.fromkeys(names) for names in zip(*entries, strict=True))
-    counts = {kind: entries[next(iter(methods)), kind].organisms for kind in kinds}
+    entries = by_method(found)
+    kinds = next(iter(entries.values())).values()
     lines = [
-        ["method", *(f"{kind.replace('_', ' ')} ({counts[kind]})" for kind in kinds)],
+        ["method", *(f"{one.kind.replace('_', ' ')} ({one.organisms})" for one in kinds)],
         ["---"] * (len(kinds) + 1),
-        *([method, *(_told(*entries[method, kind][2:5]) for kind in kinds)] for method in methods),
+        *([method, *(_told(*one[2:5]) for one in of.values())] for method, of in entries.items()),
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def by_method(found: pd.DataFrame) -> dict[str, dict[str, Entry]]:
+    """Entries by method, then by kind, in the table's order."""
+    entries: dict[str, dict[str, Entry]] = {}
+    for one in _each(found):
+        entries.setdefault(one.method, {})[one.kind] = one
+    return entries
 
 
 def _each(found: pd.DataFrame) -> list[Entry]:

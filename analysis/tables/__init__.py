@@ -8,6 +8,7 @@ from stepscope.analysis.tables import (
     table_confounders,
     table_guidance,
     table_numbers,
+    table_planted,
     table_verdicts,
 )
 from stepscope.analysis.tables.table import Table
@@ -20,5 +21,6 @@ TABLES: dict[str, Exhibit[Table]] = exhibits(
     table1_main,
     table2_per_prompt,
     table_causes,
+    table_planted,
     table_guidance,
 )

@@ -1,6 +1,6 @@
 """An organism as a value: the places of an adapter that carry identity, and what the other places hold."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
@@ -69,6 +69,13 @@ class Organism:
             "parts": [[list(place) for place in part] for part in self.parts],
             "decoys": [list(place) for place in self.decoys],
         }
+
+    @classmethod
+    def from_told(cls, told: Mapping[str, Any]) -> "Organism":
+        """The organism that `told` was said of."""
+        parts = tuple(tuple(Place(*place) for place in part) for part in told["parts"])
+        decoys = tuple(Place(*place) for place in told["decoys"])
+        return cls(**{**told, "parts": parts, "decoys": decoys})
 
 
 Draw = Callable[[np.random.Generator, int, int], dict[str, Any]]
