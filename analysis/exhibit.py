@@ -12,22 +12,27 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Exhibit(Generic[Made]):
-    """A figure or table: its name, its caption, the experiments that it needs, and what makes it."""
+    """A figure or table: its name, its caption, the experiments that it needs, and what makes it.
+
+    words: a paragraph from the numbers, for the report; empty where there is none.
+    """
 
     name: str
     caption: str
     experiments: tuple[str, ...]
     make: Callable[[Evidence], Made]
+    words: Callable[[Evidence], str] = lambda evidence: ""
 
 
 def exhibits(verb: str, *modules: ModuleType) -> dict[str, Exhibit]:
-    """By name, in this order: the file's name, its first lines, EXPERIMENTS and the function `verb`."""
+    """By name, in this order: the file's name, its first lines, EXPERIMENTS, `verb` and `words`."""
     found = [
         Exhibit(
             module.__name__.rpartition(".")[2],
             (module.__doc__ or "").strip(),
             module.EXPERIMENTS,
             getattr(module, verb),
+            getattr(module, "words", Exhibit.words),
         )
         for module in modules
     ]

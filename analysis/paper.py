@@ -212,7 +212,11 @@ def make_items(
             try:
                 with styled():
                     made = exhibit.make(evidence)
-                    items.append(Item(**about, **save_item(made, folder, name)))
+                    items.append(
+                        Item(
+                            **about, **save_item(made, folder, name), words=exhibit.words(evidence)
+                        )
+                    )
             except StepscopeError as error:
                 items.append(Item(**about, missing=str(error)))
                 say(f"{name}: not made, {error}")

@@ -21,7 +21,8 @@ from stepscope.analysis.tables.table import Table
 class Item:
     """A figure or a table of the report, or why there is none.
 
-    image: PNG file. commands: what makes the runs behind it; runs: their names in the list of runs.
+    words: a paragraph from the numbers. image: PNG file. commands: what makes the runs behind it; runs:
+    their names in the list of runs.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Item:
     image: Path | None = None
     table: Table | None = None
     missing: str = ""
+    words: str = ""
     commands: Sequence[str] = field(default=(), repr=False)
     runs: Sequence[str] = ()
 
@@ -142,6 +144,7 @@ def item_body(item: Item, path: Path) -> str:
         body = page.picture(item.image, first, path)
     else:
         body = page.grid(item.table) if item.table is not None else ""
+    body += page.paragraph(item.words) if item.words else ""
     folded = "".join(page.paragraph(text) for text in rest.split("\n\n"))
     parts = [
         f"<figure>{body}<figcaption>{page.paragraph(first)}{page.fold('what it shows', folded)}"

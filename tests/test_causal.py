@@ -1,5 +1,7 @@
 """Identity moved against closed forms, and the error of a map under its null."""
 
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,14 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from stepscope.analysis.causal.effects import effects, judge_of, study_of
 from stepscope.analysis.causal.max_t import MaxT, student
 from stepscope.analysis.causal.moved import CELL, Moved
-from stepscope.analysis.causal.swaps import equal_at
+from stepscope.analysis.causal.swaps import crossing, equal_at, swapped
+from stepscope.analysis.figures import FIGURES
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.interventions.names import ANCHOR
 from tests.edited import measured_study, row
+from tests.measured import evidence
 
 FACES = 6
+whole = cache(evidence)
 
 
 def study(kept: list[float], gained: list[float], *, noise: float = 0.0) -> xr.Dataset:
@@ -154,3 +160,25 @@ def test_a_clamped_effect_is_counted_between_the_two_x0_of_its_step():
     np.testing.assert_allclose(found["kept"], [0.5, 0.5], atol=1e-5)
     np.testing.assert_allclose(found["gained"], [0.5, 0.5], atol=1e-5)
     np.testing.assert_allclose(found["change"], [-0.14, -0.3], atol=1e-5)
+
+
+@pytest.mark.parametrize("study", ["adapter_window", "face_swap", "transplant"])
+def test_the_words_of_a_study_are_its_numbers(study):
+    told = whole()
+    text = FIGURES[f"figure_{study}"].words(told)
+    assert text.startswith("pocket dev: ")
+    assert " pocket schnell: " in text
+    backbone = text.split(" pocket schnell: ")[1]
+    if study == "face_swap":
+        found = study_of(told, study, "pocket_schnell")
+        where = crossing(swapped(found, judge_of(told, found), 0.0), told)
+        assert f"sigma {float(where['position']):.2f} [" in backbone
+        return
+    part = {"adapter_window": "all but one block", "transplant": "attention"}[study]
+    found = effects(told, study, "pocket_schnell", part)
+    assert f"{int(found['survives'].sum())} of {found.sizes['cell']} " in backbone
+
+
+def test_without_a_study_there_are_no_words():
+    alone = replace(whole(), causal={})
+    assert FIGURES["figure_transplant"].words(alone) == ""

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stepscope.analysis.causal.effects import effects, study_of
+from stepscope.analysis.causal.words import adapter_window, of_backbones
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.figures.marks import bars, legend, look
 from stepscope.analysis.figures.style import INK, QUIET, canvas, gap, panel
@@ -33,6 +34,11 @@ SAID = {
     "later blocks": "on from the block", "shuffled steps": "control: as many on at random",
     "shuffled blocks": "control: as many on at random",
 }  # fmt: skip
+
+
+def words(evidence: Evidence) -> str:
+    """What the figure shows, in numbers."""
+    return of_backbones(evidence, adapter_window)
 
 
 def draw(evidence: Evidence) -> Figure:

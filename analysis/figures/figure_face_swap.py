@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from stepscope.analysis.causal.effects import judge_of, study_of
 from stepscope.analysis.causal.swaps import Swapped, crossing, swapped
+from stepscope.analysis.causal.words import face_swap, of_backbones
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.figures.marks import curve, key, look
 from stepscope.analysis.figures.style import INK, canvas, gap, panel
@@ -21,6 +22,11 @@ from stepscope.hooks.errors import StepscopeError
 
 EXPERIMENTS = ("trajectory",)
 STUDY = "face_swap"
+
+
+def words(evidence: Evidence) -> str:
+    """What the figure shows, in numbers."""
+    return of_backbones(evidence, face_swap)
 
 
 def draw(evidence: Evidence) -> Figure:

@@ -19,6 +19,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from stepscope.analysis.causal.effects import as_map, effects
+from stepscope.analysis.causal.words import of_backbones, transplant
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.figures.marks import heatmap
 from stepscope.analysis.figures.style import canvas, gap
@@ -42,6 +43,11 @@ MAPS = (
 ACROSS = 5
 NORM = TwoSlopeNorm(0.0, -0.25, 1.0)
 COLOURS = "RdBu_r"
+
+
+def words(evidence: Evidence) -> str:
+    """What the figure shows, in numbers."""
+    return of_backbones(evidence, transplant)
 
 
 def draw(evidence: Evidence) -> Figure:

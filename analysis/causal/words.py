@@ -1,0 +1,97 @@
+"""What a causal study shows, as sentences from its numbers: the paragraph beside each figure."""
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from stepscope.analysis.causal.effects import effects, judge_of, study_of
+from stepscope.analysis.causal.swaps import crossing, swapped
+from stepscope.analysis.evidence import Evidence
+from stepscope.analysis.lookup import MissingEvidenceError
+from stepscope.analysis.quantities import name
+
+
+def of_backbones(evidence: Evidence, say: Callable[[Evidence, str], str]) -> str:
+    """A sentence or more for each backbone of which the study was made; empty without one."""
+    found = []
+    for backbone in evidence.backbones:
+        try:
+            found.append(f"{name(backbone)}: {say(evidence, backbone)}")
+        except MissingEvidenceError:
+            continue
+    return " ".join(found)
+
+
+def adapter_window(evidence: Evidence, backbone: str) -> str:
+    """The fewest first steps that are enough, and how many single steps and blocks are necessary."""
+    first = effects(evidence, "adapter_window", backbone, "first steps")
+    steps = study_of(evidence, "adapter_window", backbone).sizes["step"]
+    share = evidence.margins.retention if evidence.margins is not None else 0.9
+    enough = first.isel(cell=np.flatnonzero(first["kept_low"].values >= share))
+    if enough.sizes["cell"]:
+        cell = enough.isel(cell=int(np.argmin(enough["at"].values)))
+        said = (
+            f"the adapter in the first {int(cell['at'])} of {steps} steps leaves {_share(cell)} of "
+            "identity"
+        )
+    else:
+        said = (
+            f"no number of first steps that was tried surely leaves {share:.0%} of identity"
+            f" ({_best(first)})"
+        )
+    need = [
+        _surviving(effects(evidence, "adapter_window", backbone, part), what)
+        for part, what in (("all but one step", "bins of steps"), ("all but one block", "blocks"))
+    ]
+    return f"{said}; off there alone, identity changes in {' and in '.join(need)}."
+
+
+def face_swap(evidence: Evidence, backbone: str) -> str:
+    """The sigma at which both people are equally present."""
+    study = study_of(evidence, "face_swap", backbone)
+    lost = evidence.margins.lost_face if evidence.margins is not None else 0.0
+    where = crossing(swapped(study, judge_of(evidence, study), lost), evidence)
+    if not np.isfinite(float(where["position"])):
+        return "the final image is never as near to one person as to the other."
+    low, high = sorted((float(where["low"]), float(where["high"])))
+    between = f" [{low:.2f}, {high:.2f}]" if np.isfinite([low, high]).all() else ""
+    return (
+        f"the final image is as near to one person as to the other where the face changes at sigma "
+        f"{float(where['position']):.2f}{between}."
+    )
+
+
+def transplant(evidence: Evidence, backbone: str) -> str:
+    """How many cells of each map survive, and the largest share of the way to the other person."""
+    said = []
+    for part in ("adapter", "attention", "residual"):
+        found = effects(evidence, "transplant", backbone, part)
+        cell = found.isel(cell=int(np.nanargmax(found["gained"].fillna(-np.inf).values)))
+        said.append(
+            f"{part}, {_surviving(found, 'cells')} (most at step {int(cell['at'])} of "
+            f"{cell['at_block'].item()}: {_share(cell, 'gained')} of the way)"
+        )
+    controls = [
+        _surviving(effects(evidence, "transplant", backbone, part), what)
+        for part, what in (
+            ("adapter of another photo", "with another photo"),
+            ("adapter at random", "in a random direction"),
+        )
+    ]
+    return f"cells that change identity: {'; '.join(said)}. Controls: {', '.join(controls)}."
+
+
+def _surviving(found: xr.Dataset, what: str) -> str:
+    return f"{int(found['survives'].sum())} of {found.sizes['cell']} {what}"
+
+
+def _share(cell: xr.Dataset, word: str = "kept") -> str:
+    return f"{float(cell[word]):.2f} [{float(cell[word + '_low']):.2f}, {float(cell[word + '_high']):.2f}]"
+
+
+def _best(found: xr.Dataset) -> str:
+    if not np.isfinite(found["kept"].values).any():
+        return "there is nothing to divide by"
+    cell = found.isel(cell=int(np.nanargmax(found["kept"].values)))
+    return f"most with {int(cell['at'])}: {_share(cell)}"
