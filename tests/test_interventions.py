@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from stepscope.hooks.edits import At, Edit, Scale, edit
 from stepscope.hooks.errors import EditError, RunError, StepscopeError
-from stepscope.probes.intervene import intervene, main
+from stepscope.probes.intervene import intervene, main, sites_of
 from stepscope.probes.interventions import making
 from stepscope.probes.interventions.names import ANCHOR
 from stepscope.probes.interventions.part import Part
+from stepscope.probes.interventions.planned import planned
 from stepscope.probes.interventions.random_like import RandomLike
 from stepscope.probes.interventions.study import CausalStudy
 from stepscope.probes.interventions.windows import stretches, windows
@@ -324,6 +325,27 @@ def test_what_cannot_be_made_is_refused(made, change, error, said):
         intervene(
             made, CausalStudy(**{**base, "photos": photos(made), **change}), say=lambda text: None
         )
+
+
+def test_a_part_of_a_map_is_made_fine(made):
+    parts = (
+        Part("one", "zero", ADAPTER, steps="only", blocks="only"),
+        Part("all", "zero", ADAPTER),
+    )
+    opened, sites = open_rereading(made), sites_of(open_rereading(made).study)
+    whole = planned(opened, study(made, *parts), sites).jobs
+    some = planned(opened, study(made, *parts, within=(1, 3), among=("single.*",)), sites).jobs
+
+    def places(jobs) -> list[tuple[int, str]]:
+        return [(job.base.index, job.intervention.at, job.intervention.block) for job in jobs]
+
+    wanted = [one for one in places(whole) if one[1] in (1, 2) and not one[2].startswith("double")]
+    assert places(some) == wanted
+    assert len(wanted) < len(whole)
+    with pytest.raises(StepscopeError, match="named after"):
+        planned(opened, study(made, parts[0], within=(7, 9)), sites)
+    with pytest.raises(StepscopeError, match="holds no step"):
+        study(made, *parts, within=(3, 3))
 
 
 def test_another_study_of_the_name_is_not_mixed_with_the_first(made, everything):

@@ -47,4 +47,4 @@ def test_the_commands_name_keys_and_metrics_that_are_there():
         if verb == "intervene":
             assert {key for key, _, _ in given} <= keys
         else:
-            assert {value.strip("[]") for _, _, value in given} <= set(METRICS)
+            assert {name for _, _, v in given for name in v.strip("[]").split(",")} <= set(METRICS)

@@ -69,9 +69,14 @@ def planned(run: Rereading, study: CausalStudy, sites: Sites) -> Planned:
     bases = select(run, study)
 
     def interventions(part: Part, seed: int) -> tuple[Intervention, ...]:
-        return tuple(part.interventions(sites, run.steps, study.every, study.together, seed))
+        every = part.interventions(sites, run.steps, study.every, study.together, seed)
+        return tuple(filter(study.holds, every))
 
     made = {part: interventions(part, 0) for part in study.parts}
+    if not any(made.values()):
+        raise StepscopeError(
+            f"within={study.within}, among={list(study.among)}: no window of the study is named after them"
+        )
     others = run.others if any(one.donor in ("other", "random") for one in study.parts) else {}
     donors = sorted(donors_of(study.parts))
     faces = list(dict.fromkeys(cell.face for cell in bases))

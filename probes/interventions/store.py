@@ -40,6 +40,8 @@ def said(study: CausalStudy) -> dict[str, Any]:
     return json.loads(
         json.dumps(
             {"name": study.name, "every": study.every, "together": study.together, "parts": parts}
+            | ({"within": study.within} if study.within else {})
+            | ({"among": study.among} if study.among else {})
         )
     )
 
