@@ -336,7 +336,7 @@ def test_a_part_of_a_map_is_made_fine(made):
     whole = planned(opened, study(made, *parts), sites).jobs
     some = planned(opened, study(made, *parts, within=(1, 3), among=("single.*",)), sites).jobs
 
-    def places(jobs) -> list[tuple[int, str]]:
+    def places(jobs) -> list[tuple[int, int, str]]:
         return [(job.base.index, job.intervention.at, job.intervention.block) for job in jobs]
 
     wanted = [one for one in places(whole) if one[1] in (1, 2) and not one[2].startswith("double")]
