@@ -32,6 +32,7 @@ from stepscope.probes.composing import composed
 from stepscope.probes.existing import check_same_models
 from stepscope.probes.interventions import companions, store
 from stepscope.probes.interventions.batch import Job
+from stepscope.probes.interventions.learned import evaluations, learned
 from stepscope.probes.interventions.making import Making, given, make
 from stepscope.probes.interventions.planned import Planned, planned
 from stepscope.probes.interventions.study import CausalStudy
@@ -76,8 +77,9 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     )
     check_reproduces(run, loaded)
     made = store.open_or_create(plan)
-    with progress(plan.evaluations(left)) as advance:
-        making = Making(plan, loaded, given(plan, loaded), continuing(plan, loaded))
+    with progress(plan.evaluations(left) + evaluations(plan, sites_of(run.study))) as advance:
+        steering = learned(plan, sites_of(run.study), loaded, advance)
+        making = Making(plan, loaded, given(plan, loaded), continuing(plan, loaded), steering)
         make(making, made, advance)
     say(f"{out}: {int(made.done.sum())} of {made.size} samples are made\n{after}")
     return out

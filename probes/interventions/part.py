@@ -11,16 +11,19 @@ from stepscope.hooks.edits.sites import ADAPTER, Sites
 from stepscope.hooks.errors import EditError, StepscopeError, nearest
 from stepscope.probes.interventions.windows import windows
 
-Do = Literal["zero", "swap", "face", "prompt", "scale", "noise", "backbone"]
+Do = Literal["zero", "swap", "face", "prompt", "scale", "noise", "backbone", "steer"]
 Donor = Literal["other", "same", "off", "random"]
+Along = Literal["adapter", "person", "other"]
+Learned = Literal["there"]
 BRANCHES = ("prompt", "scale", "noise", "backbone")
 """What a sample can be continued with besides another face; each asks for `to`."""
 
 WANTED: dict[str, Any] = {
-    "prompt": str, "backbone": str, "scale": int | float, "noise": int,
+    "prompt": str, "backbone": str, "scale": int | float, "noise": int, "steer": int | float,
 }  # fmt: skip
 SAID = {
     "prompt": "a text", "backbone": "a name of conf/backbone", "scale": "a number", "noise": "a seed",
+    "steer": "a number",
 }  # fmt: skip
 
 # a key that is none of ours is a mistake
@@ -37,7 +40,7 @@ class Part:
     patterns as `edit` has them, `*.adapter`. donor: `other`, the run's next person; `same`, another photo
     of the person; `off`, the sample without the adapter; `random`, as far from the sample as `other` is, in
     a random direction. steps, blocks: `only` each one, the `first` so many, `from` each on, `all_but` each,
-    or `all`. every, together: how many steps, and blocks, are one bin; None for the study's. faces: only of
+    or `all`. along, learned: of `steer`, see steered.py. every, together: how many steps, and blocks, are one bin; None for the study's. faces: only of
     the first so many faces of the run; None for all. clamped: also keep x0 of the window's first step.
 
     Raises StepscopeError for a part that means nothing.
@@ -54,6 +57,8 @@ class Part:
     faces: int | None = None
     clamped: bool = False
     to: str | float | int | None = None
+    along: str | None = None
+    learned: str | None = None
 
     __pydantic_config__ = _ONLY
 
@@ -63,9 +68,10 @@ class Part:
         if self.donor is not None and self.donor not in get_args(Donor):
             raise self._wrong(f"no donor={self.donor!r}; {nearest(self.donor, get_args(Donor))}")
         asked = {
-            "a donor": (self.donor, self.do in ("swap", "face")),
+            "a donor": (self.donor, self.do in ("swap", "face") or self._may_have_donor),
             "sites": (self.sites or None, not self.continues),
-            "to=...": (self.to, self.do in BRANCHES),
+            "to=...": (self.to, self.do in (*BRANCHES, "steer")),
+            "along=...": (self.along, self.do == "steer"),
         }
         for what, (given, needed) in asked.items():
             if (given is not None) != needed:
@@ -76,6 +82,10 @@ class Part:
             raise self._wrong(f"do={self.do} goes on to the end: steps=from, blocks=all")
         if self.do == "face" and self.donor not in ("other", "same"):
             raise self._wrong("do=face takes donor=other or same")
+        if self.do == "steer":
+            self._check_steered()
+        elif self.learned is not None:
+            raise self._wrong(f"do={self.do} takes no learned=...")
         if not isinstance(self.to, WANTED.get(self.do, object)):
             raise self._wrong(f"do={self.do} to={self.to!r}: {SAID[self.do]}")
 
@@ -83,6 +93,19 @@ class Part:
     def continues(self) -> bool:
         """Whether it changes what the run is continued with, and no values at sites."""
         return self.do in ("face", *BRANCHES)
+
+    @property
+    def _may_have_donor(self) -> bool:
+        return self.do == "steer" and self.donor is not None
+
+    def _check_steered(self) -> None:
+        for word, kind in (("along", Along), ("learned", Learned)):
+            given = getattr(self, word)
+            if given is not None and given not in get_args(kind):
+                raise self._wrong(f"no {word}={given!r}; {nearest(str(given), get_args(kind))}")
+        donors = ("other", "random") if self.along == "person" else ("random",)
+        if self.donor is not None and self.donor not in donors:
+            raise self._wrong(f"do=steer along={self.along} takes no donor={self.donor}")
 
     def _wrong(self, why: str) -> StepscopeError:
         return StepscopeError(f"part {self.name}: {why}")
@@ -134,6 +157,12 @@ class Intervention:
     def backbone(self) -> str | None:
         """The name of the backbone that continues the run, None for its own."""
         return str(self.part.to) if self.part.do == "backbone" else None
+
+    @property
+    def without(self) -> bool:
+        """Whether the sample is steered from its run without the adapter."""
+        steered = self.part.do == "steer" and self.part.along != "other"
+        return steered and float(self.part.to or 0) >= 0
 
     @property
     def donors(self) -> tuple[str, ...]:

@@ -22,7 +22,10 @@ class CausalStudy:
     steps, and blocks, are one bin in every part that names none. photos: images and folders with other
     photos of the run's people, for the donor `same`. prompts, faces, seeds: restrict the samples; empty
     for all. rows: of one call, at most. device: None for the run's own. places: new paths of models that
-    have moved, by key of the run's configuration. dry: print the plan only.
+    have moved, by key of the run's configuration. learn: sites of which directions are learned besides
+    those that are steered. regions: directions of that many regions a side of the image. directions_of:
+    another run with this study, whose directions parts with `learned: there` take; None leaves them out.
+    dry: print the plan only.
     """
 
     name: str
@@ -36,15 +39,24 @@ class CausalStudy:
     rows: int = 32
     device: str | None = None
     places: Mapping[str, str] | None = None
+    learn: tuple[str, ...] = ()
+    regions: int = 1
+    directions_of: str | None = None
     dry: bool = False
 
     __pydantic_config__ = _ONLY
 
     def __post_init__(self) -> None:
         check_names(self.parts)
-        for word in ("every", "together", "rows"):
+        for word in ("every", "together", "rows", "regions"):
             if getattr(self, word) < 1:
                 raise StepscopeError(f"{word}={getattr(self, word)} is not positive")
+
+    @property
+    def made(self) -> tuple[Part, ...]:
+        """The parts, without those whose directions another run would give, where none is named."""
+        there = self.directions_of is not None
+        return tuple(part for part in self.parts if there or part.learned is None)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "CausalStudy":

@@ -1,0 +1,80 @@
+"""What a study with steered parts learns before its samples are made: of which samples, steps and sites."""
+
+from pathlib import Path
+
+from stepscope.hooks.edits import Edit, Scale
+from stepscope.hooks.edits.sites import Sites
+from stepscope.hooks.errors import RunError
+from stepscope.probes import models
+from stepscope.probes.interventions import activations, store
+from stepscope.probes.interventions.activations import Learning
+from stepscope.probes.interventions.directions import Directions, read_directions
+from stepscope.probes.interventions.making import Advance
+from stepscope.probes.interventions.names import GROUP
+from stepscope.probes.interventions.planned import Planned
+from stepscope.probes.interventions.pooled import Regions
+from stepscope.probes.interventions.steering import Steering
+from stepscope.probes.usage import says
+
+
+def learning(plan: Planned, sites: Sites) -> Learning | None:
+    """What is evaluated for a study; None for one without steered parts.
+
+    All prompts and seeds of the study's people and of the people that they are steered to. Raises EditError
+    for a pattern that matches no site, StepscopeError for regions that do not fit.
+    """
+    study, run = plan.study, plan.run
+    steered = [pattern for part in study.parts if part.do == "steer" for pattern in part.sites]
+    if not steered:
+        return None
+    faces = {anchor.base.face for anchor in plan.anchors}
+    faces |= {run.others[face] for face in faces} if "other" in needed_people(plan) else set()
+    _, y, x = run.latent_shape
+    return Learning(
+        run,
+        activations.folder(store.folder(plan)),
+        tuple(cell for cell in run.cells if cell.face in faces),
+        tuple(range(0, run.steps, study.every)),
+        tuple(sites.chosen(Edit((*study.learn, *steered), Scale(0.0)))),
+        Regions((y // 2, x // 2), study.regions),
+        study.rows,
+    )
+
+
+def needed_people(plan: Planned) -> set[str]:
+    """`other`, where samples are steered to another person."""
+    return {"other" for p in plan.study.parts if "other" in (p.along, p.donor)}
+
+
+def evaluations(plan: Planned, sites: Sites) -> int:
+    """Evaluations of the denoiser, for one sample each, that directions are still to be learned from."""
+    asked = learning(plan, sites)
+    return 0 if asked is None else asked.evaluations
+
+
+def learned(
+    plan: Planned, sites: Sites, loaded: models.Models, advance: Advance
+) -> Steering | None:
+    """Record what directions are learned from, where it is not there; None without steered parts.
+
+    Raises RunError where the other run that is named has no directions.
+    """
+    asked = learning(plan, sites)
+    if asked is None:
+        return None
+    there = None if plan.study.directions_of is None else of_another_run(plan)
+    activations.record(asked, loaded, advance)
+    others = plan.run.others if "other" in needed_people(plan) else {}
+    return Steering(read_directions(asked.path), there, asked.regions, others)
+
+
+def of_another_run(plan: Planned) -> Directions:
+    """The directions that a study of this name learned on the run that is named."""
+    path = Path(str(plan.study.directions_of))
+    study = path / GROUP / plan.study.name
+    if not activations.folder(study).exists():
+        raise RunError(
+            f"directions_of={path} has no directions of a study {plan.study.name!r}: "
+            f"{says('intervene')} {path} edit={plan.study.name} learns them"
+        )
+    return read_directions(activations.folder(study))
