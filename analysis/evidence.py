@@ -37,6 +37,7 @@ class Evidence:
         0 to 1. resamples: of every bootstrap.
     margins: bounds of the verdicts; figures need none.
     tally: counts the intervals over faces. causal: measured edited samples, by study and backbone.
+    projections: of held-out samples on learned directions, by backbone: analysis/causal/projections.py.
 
     Similarities are cosines to the reference face, -1 to 1, NaN where no face was found. Every method that
     takes a run raises MissingEvidenceError for a variable that the run lacks.
@@ -53,6 +54,7 @@ class Evidence:
     margins: Margins | None = None
     tally: Tally = field(default_factory=Tally, repr=False)
     causal: Mapping[tuple[str, str], xr.Dataset] = field(default_factory=dict, repr=False)
+    projections: Mapping[str, xr.Dataset] = field(default_factory=dict, repr=False)
 
     @property
     def backbones(self) -> tuple[str, str]:

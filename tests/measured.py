@@ -9,7 +9,7 @@ import xarray as xr
 
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.margins import Margins
-from tests.edited import causal_evidence
+from tests.edited import causal_evidence, projections_of
 
 LEVELS = {
     "portrait photo of a person": "simple",
@@ -197,6 +197,10 @@ def evidence(**more: Any) -> Evidence:
         resamples=99,
         margins=MARGINS,
         causal=causal_evidence(more.get("faces", FACES)),
+        projections={
+            "pocket_dev": projections_of(more.get("faces", FACES), (0, 7, 14, 21)),
+            "pocket_schnell": projections_of(more.get("faces", FACES), range(4)),
+        },
     )
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,10 +28,16 @@ from stepscope.probes.rereading import Rereading
 STATES = ("on", "off")
 DECLARED = {
     "activation_mean": Variable(
-        ("sample", "adapter_state", "learned_step", "site", "region", "hidden_channel"),
+        ("sample", "adapter_state", "learned_step", "site", "hidden_channel"),
         "float32",
         "1",
-        "mean over the image tokens of a region, of the sample's recorded x_t, with and without the adapter",
+        "mean over image tokens at the sample's recorded x_t, with the adapter and without it",
+    ),
+    "region_mean": Variable(
+        ("sample", "adapter_state", "learned_step", "steered_site", "region", "hidden_channel"),
+        "float32",
+        "1",
+        "the same over the image tokens of each region, row by row",
     ),
     "activation_norm": Variable(
         ("sample", "adapter_state", "learned_step", "site"),
@@ -47,7 +52,7 @@ DECLARED = {
 class Learning:
     """What is evaluated. cells: of the run; steps: of the run, ascending; sites: of image streams.
 
-    regions: see `Regions`. rows: of one call, at most.
+    steered: those of them that each region has means of. rows: of one call, at most.
     """
 
     run: Rereading
@@ -55,6 +60,7 @@ class Learning:
     cells: tuple[grid.Cell, ...]
     steps: tuple[int, ...]
     sites: tuple[str, ...]
+    steered: tuple[str, ...]
     regions: Regions
     rows: int = 32
 
@@ -79,6 +85,7 @@ class Learning:
         """The record of activations. Raises RunError where it holds other ones."""
         said = {
             "sites": list(self.sites),
+            "steered": list(self.steered),
             "steps": list(self.steps),
             "regions": self.regions.side,
             "samples": [cell.index for cell in self.cells],
@@ -98,14 +105,13 @@ class Learning:
 
     def layout(self, channels: int) -> Layout:
         """Variables and coordinates of the record."""
-        shape = len(STATES), len(self.steps), len(self.sites)
+        states, steps = len(STATES), len(self.steps)
+        shape, regions = (states, steps, len(self.sites)), (len(self.steered), len(self.regions))
         return Layout(
             {
                 "done": (VARIABLES["done"], ()),
-                "activation_mean": (
-                    DECLARED["activation_mean"],
-                    (*shape, len(self.regions), channels),
-                ),
+                "activation_mean": (DECLARED["activation_mean"], (*shape, channels)),
+                "region_mean": (DECLARED["region_mean"], (states, steps, *regions, channels)),
                 "activation_norm": (DECLARED["activation_norm"], shape),
             },
             {
@@ -113,13 +119,14 @@ class Learning:
                 "learned_step": ("learned_step", np.array(self.steps)),
                 "learned_sigma": ("learned_step", self.run.sigma[list(self.steps)]),
                 "site": ("site", np.array(self.sites)),
+                "steered_site": ("steered_site", np.array(self.steered)),
             },
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Means(Operation):
-    """Change nothing, and keep each site's means and norms, of rows in their order."""
+    """Change nothing, and keep of each site its regions' means and its norm, of rows in their order."""
 
     regions: Regions
     mean: dict[str, np.ndarray] = field(default_factory=dict)
@@ -130,32 +137,39 @@ class Means(Operation):
         self.norm[at.site] = values.float().square().sum(-1).mean(-1).sqrt().cpu().numpy()
         return values
 
+    def values(self, sites: Sequence[str], steered: Sequence[str]) -> dict[str, np.ndarray]:
+        """By variable: (row, site, ...). Regions are of one size: their mean is that of all tokens."""
+        return {
+            "activation_mean": np.stack([self.mean[site].mean(1) for site in sites], 1),
+            "activation_norm": np.stack([self.norm[site] for site in sites], 1),
+            "region_mean": np.stack([self.mean[site] for site in steered], 1),
+        }
+
 
 def record(learning: Learning, loaded: models.Models, advance: Callable[[str], None]) -> None:
     """Evaluate every sample that is not done. Raises RunError where the record is of other samples."""
-    for_claims: list[Any] = learning.left()
-    if not for_claims:
+    left = learning.left()
+    if not left:
         learning.open_or_create(0)
         return
-    first = _measured(learning, loaded, for_claims[0][:1], learning.steps[0])
-    out = learning.open_or_create(first[0].shape[-1])
+    first = _measured(learning, loaded, left[0][:1], learning.steps[0])
+    out = learning.open_or_create(first["activation_mean"].shape[-1])
     with closing(Claims(out)) as claims:
-        for cells in claims.each(for_claims):
+        for cells in claims.each(left):
             found = []
             for step in learning.steps:
                 found.append(_measured(learning, loaded, cells, step))
                 for _ in range(len(STATES) * len(cells)):
                     advance("directions")
-            mean, norm = (np.stack(some, 2) for some in zip(*found, strict=True))
+            values = {name: np.stack([one[name] for one in found], 2) for name in first}
             for i, cell in enumerate(cells):
-                values = {"activation_mean": mean[i], "activation_norm": norm[i]}
-                out.write(cell.index, values)
+                out.write(cell.index, {name: some[i] for name, some in values.items()})
 
 
 def _measured(
     learning: Learning, loaded: models.Models, cells: Sequence[grid.Cell], step: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Means (sample, state, site, region, channel) and norms (sample, state, site) at a step."""
+) -> dict[str, np.ndarray]:
+    """By variable, its values (sample, state, site, ...) at a step."""
     means, n = Means(learning.regions), len(cells)
     rows = [learning.cells[cell.index].index for cell in cells]
     stored = np.stack([learning.run.read("latents", [row])[0, step] for row in rows])
@@ -165,10 +179,8 @@ def _measured(
     ]
     twice = [*cells, *cells]
     continue_rows(always_on(loaded), twice, np.concatenate([stored, stored]), step, edits, steps=1)
-    mean, norm = (
-        np.stack([kept[site] for site in learning.sites], 1) for kept in (means.mean, means.norm)
-    )
-    return tuple(np.stack([of[:n], of[n:]], 1) for of in (mean, norm))  # pyright: ignore[reportReturnType]
+    found = means.values(learning.sites, learning.steered)
+    return {name: np.stack([of[:n], of[n:]], 1) for name, of in found.items()}
 
 
 def always_on(loaded: models.Models) -> models.Models:

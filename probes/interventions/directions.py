@@ -16,9 +16,9 @@ import xarray as xr
 from jaxtyping import Bool, Float, Shaped
 
 from stepscope.hooks.errors import RunError, StepscopeError, nearest
+from stepscope.hooks.fingerprint import of_bytes
 from stepscope.hooks.store import Run
 from stepscope.probes.grid import Cell
-from stepscope.probes.interventions.random_like import direction
 
 ALONG = ("adapter", "person", "other", "face")
 VARIED = ("prompt", "seed")
@@ -93,8 +93,12 @@ class Directions:
         return int(np.abs(self.sigma - sigma).argmin())
 
 
-def read_directions(path: Path) -> Directions:
-    """The directions of a study's activations. Raises RunError where there are none, or unfinished ones."""
+def read_directions(path: Path, *, pooled: bool = False) -> Directions:
+    """The directions of a study's activations, at steered sites, of each region of the image.
+
+    pooled: at all sites that were asked for, of all image tokens together. Raises RunError where there are
+    none, or unfinished ones.
+    """
     if not path.exists():
         raise RunError(
             f"{path.parents[2]} has no directions: there is no {path.relative_to(path.parents[2])}"
@@ -104,15 +108,20 @@ def read_directions(path: Path) -> Directions:
     stored = xr.open_zarr(path, chunks=None)
     return Directions(
         path,
-        stored["activation_mean"].values,
+        stored["activation_mean"].values[..., None, :] if pooled else stored["region_mean"].values,
         stored["learned_sigma"].values,
-        tuple(str(site) for site in stored["site"].values),
+        tuple(str(site) for site in stored["site" if pooled else "steered_site"].values),
         *(stored[word].values for word in ("face", "prompt", "seed")),
     )
 
 
-def drawn_like(vectors: Vectors, sites: Sequence[str], seed: int) -> Vectors:
-    """In a random direction, as long at every step, site and region: one direction for a site."""
-    units = [direction(seed, site, vectors.shape[-1]).numpy() for site in sites]
-    return np.linalg.norm(vectors, axis=-1, keepdims=True) * np.stack(units)[None, :, None]
-
+def turned(vectors: Vectors, sites: Sequence[str], seed: int) -> Vectors:
+    """The same in a random basis: at each site channels change places and signs, in all regions and steps
+    alike. Every length and every angle between two regions or steps is kept.
+    """
+    found = np.empty_like(vectors)
+    for i, site in enumerate(sites):
+        drawn = np.random.default_rng(int(of_bytes(f"{seed} {site}".encode())[:15], 16))
+        places, signs = drawn.permutation(vectors.shape[-1]), drawn.choice((-1, 1), vectors.shape[-1])
+        found[:, i] = vectors[:, i][..., places] * signs
+    return found

@@ -36,6 +36,7 @@ def learning(plan: Planned, sites: Sites) -> Learning | None:
         tuple(cell for cell in run.cells if cell.face in faces),
         tuple(range(0, run.steps, study.every)),
         tuple(sites.chosen(Edit((*study.learn, *steered), Scale(0.0)))),
+        tuple(sites.chosen(Edit(steered, Scale(0.0)))),
         Regions((y // 2, x // 2), study.regions),
         study.rows,
     )

@@ -59,6 +59,7 @@ class Part:
     to: str | float | int | None = None
     along: str | None = None
     learned: str | None = None
+    pooled: bool | None = None
 
     __pydantic_config__ = _ONLY
 
@@ -84,8 +85,8 @@ class Part:
             raise self._wrong("do=face takes donor=other or same")
         if self.do == "steer":
             self._check_steered()
-        elif self.learned is not None:
-            raise self._wrong(f"do={self.do} takes no learned=...")
+        elif self.learned is not None or self.pooled is not None:
+            raise self._wrong(f"do={self.do} takes no learned=... and no pooled=...")
         if not isinstance(self.to, WANTED.get(self.do, object)):
             raise self._wrong(f"do={self.do} to={self.to!r}: {SAID[self.do]}")
 

@@ -28,16 +28,15 @@ class RandomLike(Operation):
             place = at.chosen.index(row)
             other = at.batch[self.source[place]][at.tokens]
             length = (other.float() - own.float()).norm(dim=-1, keepdim=True)
-            unit = direction(self.seeds[place], at.site, own.shape[-1]).to(length)
+            unit = self._direction(self.seeds[place], at.site, own.shape[-1]).to(length)
             made.append((own + length * unit).to(own.dtype))
         return torch.stack(made)
 
+    def _direction(self, seed: int, site: str, channels: int) -> torch.Tensor:
+        """A unit vector (channel,), drawn on the CPU from a seed and a site's name."""
+        number = int(of_bytes(f"{seed} {site}".encode())[:15], 16)
+        drawn = torch.randn(channels, generator=torch.Generator().manual_seed(number))
+        return drawn / drawn.norm()
+
     def told(self) -> dict[str, Any]:
         return {"do": "RandomLike", "source": list(self.source)}
-
-
-def direction(seed: int, site: str, channels: int) -> torch.Tensor:
-    """A unit vector (channel,), drawn on the CPU from a seed and a site's name."""
-    number = int(of_bytes(f"{seed} {site}".encode())[:15], 16)
-    drawn = torch.randn(channels, generator=torch.Generator().manual_seed(number))
-    return drawn / drawn.norm()

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from stepscope.hooks.edits import At, Edit, Operation, Scale
 from stepscope.hooks.fingerprint import of_bytes
 from stepscope.probes.interventions.batch import ADAPTER, Batch, Job
-from stepscope.probes.interventions.directions import Directions, drawn_like
+from stepscope.probes.interventions.directions import Directions, turned
 from stepscope.probes.interventions.part import Intervention
 from stepscope.probes.interventions.pooled import Regions
 from stepscope.probes.interventions.windows import stretches
@@ -83,4 +83,6 @@ class Steering:
             found = of.learned(along, replace(base, face=str(other)))
         else:
             found = of.learned(along, base, other)
-        return drawn_like(found, of.sites, base.index) if part.donor == "random" else found
+        if part.pooled:
+            found = np.broadcast_to(found.mean(2, keepdims=True), found.shape)
+        return turned(found, of.sites, base.index) if part.donor == "random" else found

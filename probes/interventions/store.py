@@ -38,7 +38,7 @@ def said(study: CausalStudy) -> dict[str, Any]:
         for part in study.parts
     ]
     told = {"name": study.name, "every": study.every, "together": study.together, "parts": parts}
-    if any(part.do == "steer" for part in study.parts):
+    if study.learns:
         there = study.directions_of and Path(study.directions_of).name
         told |= {"learn": study.learn, "regions": study.regions, "directions_of": there}
     return json.loads(json.dumps(told))

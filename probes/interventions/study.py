@@ -58,6 +58,11 @@ class CausalStudy:
         there = self.directions_of is not None
         return tuple(part for part in self.parts if there or part.learned is None)
 
+    @property
+    def learns(self) -> bool:
+        """Whether directions are learned: any part is steered."""
+        return any(part.do == "steer" for part in self.parts)
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "CausalStudy":
         """From plain values as `conf/intervene.yaml` has them. Raises StepscopeError for a wrong value."""
