@@ -32,7 +32,7 @@ from stepscope.probes.composing import composed
 from stepscope.probes.existing import check_same_models
 from stepscope.probes.interventions import companions, store
 from stepscope.probes.interventions.batch import Job
-from stepscope.probes.interventions.learned import evaluations, learned
+from stepscope.probes.interventions.learned import learned, learning
 from stepscope.probes.interventions.making import Making, given, make
 from stepscope.probes.interventions.planned import Planned, planned
 from stepscope.probes.interventions.study import CausalStudy
@@ -60,6 +60,7 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     if run.study.adapter is None or run.study.adapter.scale == 0:
         raise StepscopeError(f"{path} was made without an adapter: no face is given to the model")
     plan = planned(run, study, sites_of(run.study))
+    asked = learning(plan, sites_of(run.study))
     out = store.folder(plan)
     done = store.open_or_create(plan).done if out.exists() else np.zeros(plan.size, bool)
     left = [job for job in plan.jobs if not done[job.index]]
@@ -77,8 +78,9 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     )
     check_reproduces(run, loaded)
     made = store.open_or_create(plan)
-    with progress(plan.evaluations(left) + evaluations(plan, sites_of(run.study))) as advance:
-        steering = learned(plan, sites_of(run.study), loaded, advance)
+    more = 0 if asked is None else asked.evaluations
+    with progress(plan.evaluations(left) + more) as advance:
+        steering = None if asked is None else learned(plan, asked, loaded, advance)
         making = Making(plan, loaded, given(plan, loaded), continuing(plan, loaded), steering)
         make(making, made, advance)
     say(f"{out}: {int(made.done.sum())} of {made.size} samples are made\n{after}")

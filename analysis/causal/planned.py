@@ -40,8 +40,8 @@ def planned_studies(
     """The studies of the configuration's `causal`, for the runs of the experiments that are planned.
 
     causal: by name of a file of `conf/edit`: `of`, an experiment; `faces`, the first so many; `prompts`;
-    `every` and `together`, of the baseline and of the swapped backbone, and `parts`, names of those that are
-    made of each, all without. Of parts with `learned: there` the other run is the baseline's. Raises
+    `every` and `together`, of the baseline and of the swapped backbone; and `parts`, names of those that
+    are made of each, all without. Of parts with `learned: there` the other run is the baseline's. Raises
     StepscopeError for a prompt that the experiment does not have, and for an unknown part.
     """
     found = []
@@ -67,7 +67,7 @@ def planned_studies(
             }
             config.pop("runs")
             if chosen := values.get("parts", (None, None))[swapped]:
-                config["edit"] = config["edit"] | {"parts": some_parts(name, config["edit"], chosen)}
+                config["edit"]["parts"] = some_parts(name, config["edit"], chosen)
             if swapped and (baseline := baseline_of(found, name)) is not None:
                 config["directions_of"] = str(baseline.of.path)
             found.append(PlannedStudy(CausalStudy.from_config(config), one))

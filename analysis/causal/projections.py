@@ -37,7 +37,9 @@ def projections(study: Path) -> xr.Dataset:
     stored = xr.open_zarr(path, chunks=None)
     norm = stored["activation_norm"].sel(adapter_state="on").values
     columns = (directions.face, directions.prompt, directions.seed)
-    cells = [Cell(i, *key) for i, key in enumerate(zip(*(c.tolist() for c in columns), strict=True))]
+    cells = [
+        Cell(i, *key) for i, key in enumerate(zip(*(c.tolist() for c in columns), strict=True))
+    ]
     means, found = directions.means[..., 0, :], dict[str, np.ndarray]()
     for name, along in KINDS.items():
         units = np.stack([unit(directions, along, cell) for cell in cells])

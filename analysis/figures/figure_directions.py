@@ -43,7 +43,7 @@ SHOWN = (-0.6, 1.6)
 def draw(evidence: Evidence) -> Figure:
     """Maps of both backbones above, steering below."""
     figure = canvas(5.8)
-    above, below = figure.subfigures(2, 1, height_ratios=[0.85, 1.15])
+    above, below = figure.subfigures(2, 1, height_ratios=[0.85, 1.15], squeeze=False)[:, 0]
     axes = above.subplots(1, 4)
     for k, backbone in enumerate(evidence.backbones):
         for m, (word, title) in enumerate(MAPS):
@@ -101,7 +101,7 @@ def draw_shares(evidence: Evidence, axes: Axes) -> None:
         place = [rows.index((one.group, one.label)) + 0.3 * (k - 0.5) for one in some]
         values = np.array([[one.share, one.low, one.high] for one in some]).T
         shown = np.clip(values, *SHOWN)
-        bars(axes, place, shown, look(k), across=True, label=name(backbone), elinewidth=0.7)
+        bars(axes, place, list(shown), look(k), across=True, label=name(backbone), elinewidth=0.7)
     for first in (i for i in range(1, len(rows)) if rows[i][0] != rows[i - 1][0]):
         axes.axhline(first - 0.5, color="#999999", lw=0.6, ls=":")
     axes.set_yticks(range(len(rows)), [f"{group}: {label}" for group, label in rows], fontsize=5.8)

@@ -99,7 +99,8 @@ class Learning:
                 )
             return store
         labels = [
-            {"face": c.face, "prompt": c.prompt, "seed": c.seed, "base": c.index} for c in self.cells
+            {"face": c.face, "prompt": c.prompt, "seed": c.seed, "base": c.index}
+            for c in self.cells
         ]
         return Run.create(self.path, self.layout(channels), labels, {"learned": said})
 

@@ -74,18 +74,23 @@ class Directions:
             return mine - self._mean(apart & ~own, 0, along, cell)
         return self._mean(apart & (self.face == other), 0, along, cell) - mine
 
-    def _mean(self, rows: Bool[np.ndarray, "sample"], state: int, along: str, cell: Cell) -> Vectors:
+    def _mean(
+        self, rows: Bool[np.ndarray, "sample"], state: int, along: str, cell: Cell
+    ) -> Vectors:
         if not rows.any():
+            shared = [getattr(cell, word) for word in self.held_out]
             raise StepscopeError(
-                f"{self.path} has no sample to learn the direction {along!r} for {cell.face!r} from: it needs "
-                f"another {' and '.join(self.held_out)} than {[getattr(cell, w) for w in self.held_out]}"
+                f"{self.path} has no sample to learn the direction {along!r} for {cell.face!r} from: it "
+                f"needs another {' and '.join(self.held_out)} than {shared}"
             )
         return self.means[rows, state].mean(0)
 
     def place(self, site: str) -> int:
         """The place of a site. Raises StepscopeError for one without a direction."""
         if site not in self.sites:
-            raise StepscopeError(f"{self.path} has no direction at {site}; {nearest(site, self.sites)}")
+            raise StepscopeError(
+                f"{self.path} has no direction at {site}; {nearest(site, self.sites)}"
+            )
         return self.sites.index(site)
 
     def at(self, sigma: float) -> int:
@@ -122,6 +127,6 @@ def turned(vectors: Vectors, sites: Sequence[str], seed: int) -> Vectors:
     found = np.empty_like(vectors)
     for i, site in enumerate(sites):
         drawn = np.random.default_rng(int(of_bytes(f"{seed} {site}".encode())[:15], 16))
-        places, signs = drawn.permutation(vectors.shape[-1]), drawn.choice((-1, 1), vectors.shape[-1])
-        found[:, i] = vectors[:, i][..., places] * signs
+        places = drawn.permutation(vectors.shape[-1])
+        found[:, i] = vectors[:, i][..., places] * drawn.choice((-1, 1), len(places))
     return found

@@ -8,7 +8,7 @@ from stepscope.hooks.errors import RunError
 from stepscope.probes import models
 from stepscope.probes.interventions import activations, store
 from stepscope.probes.interventions.activations import Learning
-from stepscope.probes.interventions.directions import Directions, read_directions
+from stepscope.probes.interventions.directions import read_directions
 from stepscope.probes.interventions.making import Advance
 from stepscope.probes.interventions.names import GROUP
 from stepscope.probes.interventions.planned import Planned
@@ -21,12 +21,15 @@ def learning(plan: Planned, sites: Sites) -> Learning | None:
     """What is evaluated for a study; None for one without steered parts.
 
     All prompts and seeds of the study's people and of the people that they are steered to. Raises EditError
-    for a pattern that matches no site, StepscopeError for regions that do not fit.
+    for a pattern that matches no site, StepscopeError for regions that do not fit, RunError where the other
+    run that is named has no directions.
     """
     study, run = plan.study, plan.run
     steered = [pattern for part in study.parts if part.do == "steer" for pattern in part.sites]
     if not steered:
         return None
+    if study.directions_of is not None:
+        of_another_run(plan)
     faces = {anchor.base.face for anchor in plan.anchors}
     faces |= {run.others[face] for face in faces} if "other" in needed_people(plan) else set()
     _, y, x = run.latent_shape
@@ -47,35 +50,21 @@ def needed_people(plan: Planned) -> set[str]:
     return {"other" for p in plan.study.parts if "other" in (p.along, p.donor)}
 
 
-def evaluations(plan: Planned, sites: Sites) -> int:
-    """Evaluations of the denoiser, for one sample each, that directions are still to be learned from."""
-    asked = learning(plan, sites)
-    return 0 if asked is None else asked.evaluations
-
-
-def learned(
-    plan: Planned, sites: Sites, loaded: models.Models, advance: Advance
-) -> Steering | None:
-    """Record what directions are learned from, where it is not there; None without steered parts.
-
-    Raises RunError where the other run that is named has no directions.
-    """
-    asked = learning(plan, sites)
-    if asked is None:
-        return None
-    there = None if plan.study.directions_of is None else of_another_run(plan)
+def learned(plan: Planned, asked: Learning, loaded: models.Models, advance: Advance) -> Steering:
+    """Record what directions are learned from, where it is not there, and read the directions."""
     activations.record(asked, loaded, advance)
+    there = None if plan.study.directions_of is None else read_directions(of_another_run(plan))
     others = plan.run.others if "other" in needed_people(plan) else {}
     return Steering(read_directions(asked.path), there, asked.regions, others)
 
 
-def of_another_run(plan: Planned) -> Directions:
-    """The directions that a study of this name learned on the run that is named."""
+def of_another_run(plan: Planned) -> Path:
+    """The activations of a study of this name on the run that is named. Raises RunError without such."""
     path = Path(str(plan.study.directions_of))
-    study = path / GROUP / plan.study.name
-    if not activations.folder(study).exists():
+    found = activations.folder(path / GROUP / plan.study.name)
+    if not found.exists():
         raise RunError(
             f"directions_of={path} has no directions of a study {plan.study.name!r}: "
             f"{says('intervene')} {path} edit={plan.study.name} learns them"
         )
-    return read_directions(activations.folder(study))
+    return found

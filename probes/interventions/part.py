@@ -34,14 +34,21 @@ _ONLY: ConfigDict = {"extra": "forbid"}
 class Part:
     """One kind of change, made in each window of steps and at each group of blocks.
 
-    name: as figures and tables call it. do: at sites, `zero`, or `swap` with a donor's values; without
-    sites, what the run is continued with from the window on: the donor's `face`, another `prompt`, adapter
-    `scale`, `noise` (x0 as estimated, with the noise of another seed) or `backbone`, each in `to`. sites:
-    patterns as `edit` has them, `*.adapter`. donor: `other`, the run's next person; `same`, another photo
-    of the person; `off`, the sample without the adapter; `random`, as far from the sample as `other` is, in
-    a random direction. steps, blocks: `only` each one, the `first` so many, `from` each on, `all_but` each,
-    or `all`. along, learned: of `steer`, see steered.py. every, together: how many steps, and blocks, are one bin; None for the study's. faces: only of
-    the first so many faces of the run; None for all. clamped: also keep x0 of the window's first step.
+    name: as figures and tables call it. do: at sites, `zero`, `swap` with a donor's values, or `steer` with
+    `to` times a learned direction; without sites, what the run is continued with from the window on: the
+    donor's `face`, another `prompt`, adapter `scale`, `noise` (x0 as estimated, with the noise of another
+    seed) or `backbone`, each in `to`. sites: patterns as `edit` has them, `*.adapter`. donor: `other`, the
+    run's next person; `same`, another photo of the person; `off`, the sample without the adapter; `random`,
+    as far from the sample as `other` is, in a random direction. steps, blocks: `only` each one, the `first`
+    so many, `from` each on, `all_but` each, or `all`. every, together: how many steps, and blocks, are one
+    bin; None for the study's. faces: only of the first so many faces of the run; None for all. clamped:
+    also keep x0 of the window's first step.
+
+    along: of `steer`, which difference of means, see `directions.py`. That of the `adapter` or the `person`
+    is added to the sample without the adapter, or with `to` below 0 taken from the sample with it; that to
+    the `other` person is added to the sample. donor: of `steer`, `other` for the next person's in place of
+    the person's, or `random` for the same in a random basis. learned: `there`, on the study's other run.
+    pooled: one mean of all regions.
 
     Raises StepscopeError for a part that means nothing.
     """
