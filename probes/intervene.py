@@ -64,7 +64,8 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     out = store.folder(plan)
     done = store.open_or_create(plan).done if out.exists() else np.zeros(plan.size, bool)
     left = [job for job in plan.jobs if not done[job.index]]
-    say(described(plan, left))
+    more = 0 if asked is None else asked.evaluations
+    say(described(plan, left, more))
     after = f"next: {says('measure')} {shlex.quote(str(out))} 'metrics=[edited_identity]'"
     if done.all():
         say(f"finished: nothing to do\n{after}")
@@ -78,7 +79,6 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     )
     check_reproduces(run, loaded)
     made = store.open_or_create(plan)
-    more = 0 if asked is None else asked.evaluations
     with progress(plan.evaluations(left) + more) as advance:
         steering = None if asked is None else learned(plan, asked, loaded, advance)
         making = Making(plan, loaded, given(plan, loaded), continuing(plan, loaded), steering)
@@ -109,9 +109,13 @@ def continuing(plan: Planned, loaded: models.Models) -> dict[str, models.Models]
     return found
 
 
-def described(plan: Planned, left: Sequence[Job]) -> str:
-    """The plan in words: interventions by part, evaluations, hours, megabytes."""
-    evaluations, run = plan.evaluations(left), plan.run
+def described(plan: Planned, left: Sequence[Job], more: int = 0) -> str:
+    """The plan in words: interventions by part, evaluations, hours, megabytes.
+
+    more: evaluations that directions are learned from.
+    """
+    evaluations, run = plan.evaluations(left) + more, plan.run
+    there = len(plan.study.parts) - len(plan.study.made)
     parts = Counter(job.intervention.part.name for job in plan.jobs)
     hours = evaluations * run.seconds_an_evaluation() / 3600
     megabytes = len(left) * 8 * np.prod(run.latent_shape) / 1e6
@@ -119,6 +123,8 @@ def described(plan: Planned, left: Sequence[Job]) -> str:
         [
             f"{store.folder(plan)}: {counted(len(plan.jobs), 'intervention')}, {len(left)} to make",
             *(f"  {count:>6}  {name}" for name, count in parts.items()),
+            *([f"{counted(there, 'part')} left out: no directions_of is named"] if there else []),
+            *([f"{more} evaluations to learn directions from"] if more else []),
             f"{evaluations} evaluations, about {hours:.2f} hours on the machine of the run; up to "
             f"{megabytes:.0f} MB",
         ]

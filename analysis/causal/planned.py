@@ -113,6 +113,9 @@ def describe_studies(studies: Sequence[PlannedStudy], models: Mapping[str, Any])
             sum(steps - start for start in each) * one.of.study.branches * seconds["step"]
             + len(each) * seconds["frame"]
         )
+        if one.study.learns:
+            learned = 2 * len(range(0, steps, one.study.every)) * len(one.of.study.prompts)
+            took += faces * learned * len(one.of.study.seeds) * seconds["step"]
         lines.append(
             f"{what} {samples * len(each):>6} interventions {(took + seconds['run']) / 60:6.1f} min"
         )

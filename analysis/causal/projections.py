@@ -20,6 +20,8 @@ from stepscope.probes.grid import Cell
 from stepscope.probes.interventions.directions import Directions, read_directions
 from stepscope.probes.interventions.names import ACTIVATIONS
 
+ROUNDING = 1e-5
+"""Of the norm at a site: a shorter direction is none, as where every sample has the same values."""
 KINDS = {"of_adapter": "adapter", "of_face": "face"}
 """Variables, and the directions that they are along."""
 HELD_OUT = "held_out"
@@ -42,12 +44,14 @@ def projections(study: Path) -> xr.Dataset:
     ]
     means, found = directions.means[..., 0, :], dict[str, np.ndarray]()
     for name, along in KINDS.items():
-        units = np.stack([unit(directions, along, cell) for cell in cells])
+        units = np.stack([unit(directions, along, cell, norm.mean(0)) for cell in cells])
         if name == "of_adapter":
             difference = means[:, 0] - means[:, 1]
         else:
             difference = np.stack([unlike(directions, means[:, 0], cell) for cell in cells])
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(
+            invalid="ignore", divide="ignore"
+        ):  # an adapter that is off has a norm of 0
             found[name] = (difference * units).sum(-1) / norm
     return xr.Dataset(
         {name: (("sample", "learned_step", "site"), values) for name, values in found.items()},
@@ -61,11 +65,14 @@ def projections(study: Path) -> xr.Dataset:
     )
 
 
-def unit(of: Directions, along: str, cell: Cell) -> Float[np.ndarray, "step site channel"]:
-    """The direction for a sample, of length 1; NaN where it has none."""
+def unit(
+    of: Directions, along: str, cell: Cell, norm: Float[np.ndarray, "step site"]
+) -> Float[np.ndarray, "step site channel"]:
+    """The direction for a sample, of length 1; NaN where it has none. norm: of samples at the site."""
     vectors = of.learned(along, cell)[..., 0, :]
-    with np.errstate(invalid="ignore"):
-        return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    length = np.linalg.norm(vectors, axis=-1)
+    length[length <= ROUNDING * norm] = np.nan
+    return vectors / length[..., None]
 
 
 def unlike(

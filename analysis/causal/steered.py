@@ -60,6 +60,12 @@ def label(part: Mapping[str, Any]) -> str:
         "random" if part.get("donor") == "random" else whose,
         "pooled" if part.get("pooled") else "",
         "learned on the baseline" if part.get("learned") else "",
-        " ".join(site for site in part["sites"] if site != "*.adapter"),
+        " ".join(at(site) for site in part["sites"] if site != "*.adapter"),
     ]
     return f"{', '.join(word for word in words if word)} x {abs(part['to']):g}"
+
+
+def at(site: str) -> str:
+    """A site of an image stream as figures call it: `s00 residual`."""
+    short = site.replace("double.", "d").replace("single.", "s").removesuffix(".image")
+    return short.replace(".", " ")

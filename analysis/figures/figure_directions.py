@@ -1,17 +1,19 @@
 """Directions: do differences of mean activations tell the adapter and a person, and do they carry a face?
 
 A direction is a difference of means that is learned from other samples than those it is tested on: of
-another prompt, and of another seed where the run has several. Maps, of residual streams of image tokens:
-how far samples differ along it, in units of the norm of the stream; of the adapter, with it minus
-without it at the same x_t, learned from other people; of a face, the person minus everybody else with
-the same prompt and seed. Dots: cells that differ from 0 with the error of the map held (max-T over sign
-flips of faces). Steering, at what the adapter adds after every block, in all steps: share of identity
-in the final image, 1 with the adapter and 0 without it, where a multiple of the direction is added to
-the run without the adapter (right), or taken from the run with it (left). By token: the difference of
-means of each image token, or region; pooled: one for all tokens. Random: by token, of the same
-lengths, with channels and signs exchanged at random. To another person: share of the way to them when
-the difference of two people's means is added to the run of one. Learned on the baseline: the directions
-of the baseline's run, at the step whose sigma is nearest. Intervals over faces (Fieller).
+another prompt, and of another seed where the run has several. Maps, of residual streams of image
+tokens: how far samples differ along it, in units of the norm of the stream; of the adapter, with it
+minus without it at the same x_t, learned from other people; of a face, the person minus everybody else
+with the same prompt and seed, whose x_t differ too after the first step. Hatched: no difference at all.
+Dots: cells that differ from 0 with the error of the map held (max-T over sign flips of faces).
+Steering, of what the adapter adds after every block or of the stream after one block (s00 residual), in
+all steps: share of identity in the final image, 1 with the adapter and 0 without it. Given: a multiple
+of the direction is added to the run without the adapter; taken: it is taken from the run with it. Own:
+what the adapter changes for the person, and other people's: for all others, each image token or region
+with its mean; pooled: one mean for all tokens. Random: the same in a random basis, of the same lengths
+and angles. To another person: the difference of two people's means is added to the run of one. Learned
+on the baseline: on the baseline's run, at the step whose sigma is nearest; what the adapter adds is
+made by one network for both backbones, the stream is the backbone's. Intervals over faces (Fieller).
 """
 
 import numpy as np
@@ -85,7 +87,10 @@ def draw_map(axes: Axes, found: xr.Dataset, word: str) -> None:
 
 def draw_shares(evidence: Evidence, axes: Axes) -> None:
     """A row of each part, a mark of each backbone."""
-    panel(axes, "e", "steering: share of identity, or of the way to another person")
+    apart = dict.fromkeys(w for one in evidence.projections.values() for w in one.attrs["held_out"])
+    said = f", learned from another {' and '.join(apart)}" if apart else ""
+    panel(axes, "e", f"steering{said}")
+    axes.set_xlabel("share of identity; to another person: share of the way")
     found: dict[str, list[Share]] = {}
     for backbone in evidence.backbones:
         try:
@@ -93,7 +98,8 @@ def draw_shares(evidence: Evidence, axes: Axes) -> None:
         except StepscopeError as error:
             gap(axes, str(error))
             return
-    rows = list(dict.fromkeys((one.group, one.label) for some in found.values() for one in some))
+    longest = sorted(found.values(), key=len, reverse=True)
+    rows = list(dict.fromkeys((one.group, one.label) for some in longest for one in some))
     rows.sort(key=lambda row: GROUPS.index(row[0]))  # stable: within a group as in the file
     for level in (0, 1):
         axes.axvline(level, color="#999999", lw=0.6, zorder=0)

@@ -6,7 +6,8 @@ is biased away from 0 by the choice. Survive: cells whose change differs from 0 
 part held (max-T over sign flips of faces). Share left, share gained: of that cell, with intervals over
 faces (Fieller); blank where there is nothing to divide by. Outside the face: root mean square change of
 pixels, 0 to 1. Face found: share of edited images. Rows with `another photo` and `at random` are
-controls: they should change nothing.
+controls: they should change nothing. Of `directions` the share left is that of the way from the run
+without the adapter (0) to the run with it (1), also where a direction is added to the former.
 """
 
 import numpy as np
