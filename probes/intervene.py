@@ -31,6 +31,7 @@ from stepscope.probes.command import command, composition, entry
 from stepscope.probes.composing import composed
 from stepscope.probes.existing import check_same_models
 from stepscope.probes.interventions import companions, store
+from stepscope.probes.interventions.activations import Learning
 from stepscope.probes.interventions.batch import Job
 from stepscope.probes.interventions.learned import learned, learning
 from stepscope.probes.interventions.making import Making, given, make
@@ -65,7 +66,7 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     done = store.open_or_create(plan).done if out.exists() else np.zeros(plan.size, bool)
     left = [job for job in plan.jobs if not done[job.index]]
     more = 0 if asked is None else asked.evaluations
-    say(described(plan, left, more))
+    say(described(plan, left, asked))
     after = f"next: {says('measure')} {shlex.quote(str(out))} 'metrics=[edited_identity]'"
     if done.all():
         say(f"finished: nothing to do\n{after}")
@@ -109,16 +110,17 @@ def continuing(plan: Planned, loaded: models.Models) -> dict[str, models.Models]
     return found
 
 
-def described(plan: Planned, left: Sequence[Job], more: int = 0) -> str:
+def described(plan: Planned, left: Sequence[Job], asked: Learning | None = None) -> str:
     """The plan in words: interventions by part, evaluations, hours, megabytes.
 
-    more: evaluations that directions are learned from.
+    asked: what directions are learned from.
     """
+    more, large = (asked.evaluations, asked.megabytes) if asked is not None else (0, 0.0)
     evaluations, run = plan.evaluations(left) + more, plan.run
     there = len(plan.study.parts) - len(plan.study.made)
     parts = Counter(job.intervention.part.name for job in plan.jobs)
     hours = evaluations * run.seconds_an_evaluation() / 3600
-    megabytes = len(left) * 8 * np.prod(run.latent_shape) / 1e6
+    megabytes = large + len(left) * 8 * np.prod(run.latent_shape) / 1e6
     return "\n".join(
         [
             f"{store.folder(plan)}: {counted(len(plan.jobs), 'intervention')}, {len(left)} to make",

@@ -52,7 +52,8 @@ DECLARED = {
 class Learning:
     """What is evaluated. cells: of the run; steps: of the run, ascending; sites: of image streams.
 
-    steered: those of them that each region has means of. rows: of one call, at most.
+    steered: those of them that each region has means of. channels: of every site. rows: of one call, at
+    most.
     """
 
     run: Rereading
@@ -62,6 +63,7 @@ class Learning:
     sites: tuple[str, ...]
     steered: tuple[str, ...]
     regions: Regions
+    channels: int
     rows: int = 32
 
     def batches(self) -> list[list[grid.Cell]]:
@@ -81,7 +83,12 @@ class Learning:
         """Evaluations of the denoiser for one sample each that are left."""
         return sum(map(len, self.left())) * len(self.steps) * len(STATES)
 
-    def open_or_create(self, channels: int) -> Run:
+    @property
+    def megabytes(self) -> float:
+        """Of the whole record, before compression."""
+        return len(self.cells) * sum(self.layout().bytes_per_sample().values()) / 1e6
+
+    def open_or_create(self) -> Run:
         """The record of activations. Raises RunError where it holds other ones."""
         said = {
             "sites": list(self.sites),
@@ -102,17 +109,17 @@ class Learning:
             {"face": c.face, "prompt": c.prompt, "seed": c.seed, "base": c.index}
             for c in self.cells
         ]
-        return Run.create(self.path, self.layout(channels), labels, {"learned": said})
+        return Run.create(self.path, self.layout(), labels, {"learned": said})
 
-    def layout(self, channels: int) -> Layout:
+    def layout(self) -> Layout:
         """Variables and coordinates of the record."""
         states, steps = len(STATES), len(self.steps)
         shape, regions = (states, steps, len(self.sites)), (len(self.steered), len(self.regions))
         return Layout(
             {
                 "done": (VARIABLES["done"], ()),
-                "activation_mean": (DECLARED["activation_mean"], (*shape, channels)),
-                "region_mean": (DECLARED["region_mean"], (states, steps, *regions, channels)),
+                "activation_mean": (DECLARED["activation_mean"], (*shape, self.channels)),
+                "region_mean": (DECLARED["region_mean"], (states, steps, *regions, self.channels)),
                 "activation_norm": (DECLARED["activation_norm"], shape),
             },
             {
@@ -149,12 +156,7 @@ class Means(Operation):
 
 def record(learning: Learning, loaded: models.Models, advance: Callable[[str], None]) -> None:
     """Evaluate every sample that is not done. Raises RunError where the record is of other samples."""
-    left = learning.left()
-    if not left:
-        learning.open_or_create(0)
-        return
-    first = _measured(learning, loaded, left[0][:1], learning.steps[0])
-    out = learning.open_or_create(first["activation_mean"].shape[-1])
+    left, out = learning.left(), learning.open_or_create()
     with closing(Claims(out)) as claims:
         for cells in claims.each(left):
             found = []
@@ -162,7 +164,7 @@ def record(learning: Learning, loaded: models.Models, advance: Callable[[str], N
                 found.append(_measured(learning, loaded, cells, step))
                 for _ in range(len(STATES) * len(cells)):
                     advance("directions")
-            values = {name: np.stack([one[name] for one in found], 2) for name in first}
+            values = {name: np.stack([one[name] for one in found], 2) for name in found[0]}
             for i, cell in enumerate(cells):
                 out.write(cell.index, {name: some[i] for name, some in values.items()})
 

@@ -7,9 +7,11 @@ A sample is learned from only if it shares neither the prompt nor the seed, of w
 are several: `held_out`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -22,6 +24,7 @@ from stepscope.probes.grid import Cell
 
 ALONG = ("adapter", "person", "other", "face")
 VARIED = ("prompt", "seed")
+KEPT = 16  # directions in memory
 Vectors = Float[np.ndarray, "step site region channel"]
 
 
@@ -29,11 +32,12 @@ Vectors = Float[np.ndarray, "step site region channel"]
 class Directions:
     """Mean activations of samples, and the differences of them.
 
-    means: with the adapter, and without. sigma: of the steps; face, prompt, seed: of the samples.
+    means: (sample, state, step, site, region, channel), with the adapter and without; an array, or one
+    that is read from disk a sample at a time. sigma: of the steps; face, prompt, seed: of the samples.
     """
 
     path: Path
-    means: Float[np.ndarray, "sample state step site region channel"]
+    means: Any
     sigma: Float[np.ndarray, "step"]
     sites: tuple[str, ...]
     face: Shaped[np.ndarray, "sample"]
@@ -65,6 +69,14 @@ class Directions:
         """
         if along not in ALONG:
             raise StepscopeError(f"no direction along {along!r}; {nearest(along, ALONG)}")
+        return self._kept(along, cell, other)
+
+    @cached_property
+    def _kept(self) -> Callable[[str, Cell, str | None], Vectors]:
+        """Learns a direction once for the many jobs of a sample."""
+        return lru_cache(KEPT)(self._difference)
+
+    def _difference(self, along: str, cell: Cell, other: str | None) -> Vectors:
         apart, own = self.apart(cell), self.face == cell.face
         if along in ("adapter", "person"):
             rows = apart & (own if along == "person" else ~own)
@@ -83,7 +95,8 @@ class Directions:
                 f"{self.path} has no sample to learn the direction {along!r} for {cell.face!r} from: it "
                 f"needs another {' and '.join(self.held_out)} than {shared}"
             )
-        return self.means[rows, state].mean(0)
+        total = sum(np.asarray(self.means[row, state], np.float64) for row in np.flatnonzero(rows))
+        return (np.asarray(total) / rows.sum()).astype(np.float32)
 
     def place(self, site: str) -> int:
         """The place of a site. Raises StepscopeError for one without a direction."""
@@ -113,7 +126,7 @@ def read_directions(path: Path, *, pooled: bool = False) -> Directions:
     stored = xr.open_zarr(path, chunks=None)
     return Directions(
         path,
-        stored["activation_mean"].values[..., None, :] if pooled else stored["region_mean"].values,
+        stored["activation_mean"].values[..., None, :] if pooled else stored["region_mean"],
         stored["learned_sigma"].values,
         tuple(str(site) for site in stored["site" if pooled else "steered_site"].values),
         *(stored[word].values for word in ("face", "prompt", "seed")),

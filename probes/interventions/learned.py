@@ -14,6 +14,7 @@ from stepscope.probes.interventions.names import GROUP
 from stepscope.probes.interventions.planned import Planned
 from stepscope.probes.interventions.pooled import Regions
 from stepscope.probes.interventions.steering import Steering
+from stepscope.probes.plan import skeletons
 from stepscope.probes.usage import says
 
 
@@ -41,6 +42,7 @@ def learning(plan: Planned, sites: Sites) -> Learning | None:
         tuple(sites.chosen(Edit((*study.learn, *steered), Scale(0.0)))),
         tuple(sites.chosen(Edit(steered, Scale(0.0)))),
         Regions((y // 2, x // 2), study.regions),
+        int(skeletons(run.study)[1].inner_dim),
         study.rows,
     )
 
