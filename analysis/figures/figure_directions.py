@@ -89,6 +89,7 @@ def draw_shares(evidence: Evidence, axes: Axes) -> None:
     """A row of each part, a mark of each backbone."""
     apart = dict.fromkeys(w for one in evidence.projections.values() for w in one.attrs["held_out"])
     said = f", learned from another {' and '.join(apart)}" if apart else ""
+    said += "" if "seed" in apart or not apart else " with the same noise"
     panel(axes, "e", f"steering{said}")
     axes.set_xlabel("share of identity; to another person: share of the way")
     found: dict[str, list[Share]] = {}
