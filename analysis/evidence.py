@@ -39,6 +39,7 @@ class Evidence:
     margins: bounds of the verdicts; figures need none.
     tally: counts the intervals over faces. causal: measured edited samples, by study and backbone.
     planted: results of the benchmark with known causes, where it was made.
+    projections: of held-out samples on learned directions, by backbone: analysis/causal/projections.py.
 
     Similarities are cosines to the reference face, -1 to 1, NaN where no face was found. Every method that
     takes a run raises MissingEvidenceError for a variable that the run lacks.
@@ -56,6 +57,7 @@ class Evidence:
     tally: Tally = field(default_factory=Tally, repr=False)
     causal: Mapping[tuple[str, str], xr.Dataset] = field(default_factory=dict, repr=False)
     planted: Sequence[Result] = field(default=(), repr=False)
+    projections: Mapping[str, xr.Dataset] = field(default_factory=dict, repr=False)
 
     @property
     def backbones(self) -> tuple[str, str]:

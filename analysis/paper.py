@@ -23,6 +23,7 @@ from stepscope.analysis.causal.planned import (
     describe_studies,
     planned_studies,
 )
+from stepscope.analysis.causal.projections import projections
 from stepscope.analysis.commands import Planned, chosen_faces, experiments, idle_limits, plan
 from stepscope.analysis.cost import describe, label
 from stepscope.analysis.evidence import Evidence
@@ -178,6 +179,7 @@ def load_evidence(
         margins=margins,
         causal={(one.study.name, one.backbone): open_measured(one.path) for one in causal},
         planted=known,
+        projections={one.backbone: projections(one.path) for one in causal if one.study.learns},
     )
 
 

@@ -31,7 +31,9 @@ from stepscope.probes.command import command, composition, entry
 from stepscope.probes.composing import composed
 from stepscope.probes.existing import check_same_models
 from stepscope.probes.interventions import companions, store
+from stepscope.probes.interventions.activations import Learning
 from stepscope.probes.interventions.batch import Job
+from stepscope.probes.interventions.learned import learned, learning
 from stepscope.probes.interventions.making import Making, given, make
 from stepscope.probes.interventions.planned import Planned, planned
 from stepscope.probes.interventions.study import CausalStudy
@@ -59,10 +61,12 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     if run.study.adapter is None or run.study.adapter.scale == 0:
         raise StepscopeError(f"{path} was made without an adapter: no face is given to the model")
     plan = planned(run, study, sites_of(run.study))
+    asked = learning(plan, sites_of(run.study))
     out = store.folder(plan)
     done = store.open_or_create(plan).done if out.exists() else np.zeros(plan.size, bool)
     left = [job for job in plan.jobs if not done[job.index]]
-    say(described(plan, left))
+    more = 0 if asked is None else asked.evaluations
+    say(described(plan, left, asked))
     after = f"next: {says('measure')} {shlex.quote(str(out))} 'metrics=[edited_identity]'"
     if done.all():
         say(f"finished: nothing to do\n{after}")
@@ -76,8 +80,9 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     )
     check_reproduces(run, loaded)
     made = store.open_or_create(plan)
-    with progress(plan.evaluations(left)) as advance:
-        making = Making(plan, loaded, given(plan, loaded), continuing(plan, loaded))
+    with progress(plan.evaluations(left) + more) as advance:
+        steering = None if asked is None else learned(plan, asked, loaded, advance)
+        making = Making(plan, loaded, given(plan, loaded), continuing(plan, loaded), steering)
         make(making, made, advance)
     say(f"{out}: {int(made.done.sum())} of {made.size} samples are made\n{after}")
     return out
@@ -105,16 +110,23 @@ def continuing(plan: Planned, loaded: models.Models) -> dict[str, models.Models]
     return found
 
 
-def described(plan: Planned, left: Sequence[Job]) -> str:
-    """The plan in words: interventions by part, evaluations, hours, megabytes."""
-    evaluations, run = plan.evaluations(left), plan.run
+def described(plan: Planned, left: Sequence[Job], asked: Learning | None = None) -> str:
+    """The plan in words: interventions by part, evaluations, hours, megabytes.
+
+    asked: what directions are learned from.
+    """
+    more, large = (asked.evaluations, asked.megabytes) if asked is not None else (0, 0.0)
+    evaluations, run = plan.evaluations(left) + more, plan.run
+    there = len(plan.study.parts) - len(plan.study.made)
     parts = Counter(job.intervention.part.name for job in plan.jobs)
     hours = evaluations * run.seconds_an_evaluation() / 3600
-    megabytes = len(left) * 8 * np.prod(run.latent_shape) / 1e6
+    megabytes = large + len(left) * 8 * np.prod(run.latent_shape) / 1e6
     return "\n".join(
         [
             f"{store.folder(plan)}: {counted(len(plan.jobs), 'intervention')}, {len(left)} to make",
             *(f"  {count:>6}  {name}" for name, count in parts.items()),
+            *([f"{counted(there, 'part')} left out: no directions_of is named"] if there else []),
+            *([f"{more} evaluations to learn directions from"] if more else []),
             f"{evaluations} evaluations, about {hours:.2f} hours on the machine of the run; up to "
             f"{megabytes:.0f} MB",
         ]

@@ -93,11 +93,13 @@ def continue_rows(
     edits: Sequence[Edit] = (),
     on_step: OnStep = lambda: None,
     sigmas: Sequence[float] | None = None,
+    steps: int | None = None,
 ) -> Continued:
     """Denoise rows from their x_t before the step `start` to the end, under edits.
 
     rows: the face and prompt of each. latents: x_t of each. edits: with steps counted from `start`.
     sigmas: of the run's steps, where the models have another schedule; None for their own.
+    steps: only so many, of an adapter whose window holds all of them; None to the end.
     Raises UnsupportedPipelineError for a scheduler whose steps depend on earlier ones, EditError for an
     edit that touches nothing.
     """
@@ -110,9 +112,10 @@ def continue_rows(
             scheduler.sigmas = torch.tensor([*sigmas, 0.0]).to(scheduler.sigmas)
             times = scheduler.sigmas[:-1] * scheduler.config.num_train_timesteps
             scheduler.timesteps = times.to(scheduler.timesteps)
+        end = None if steps is None else start + steps
         scheduler.timesteps, scheduler.sigmas = (
-            scheduler.timesteps[start:],
-            scheduler.sigmas[start:],
+            scheduler.timesteps[start:end],
+            scheduler.sigmas[start : None if end is None else end + 1],
         )
 
     def keep(original: Callable[..., Any], output: Any, timestep: Any, sample: Any, **more: Any):

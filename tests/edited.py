@@ -12,7 +12,8 @@ from stepscope.hooks.edits.sites import Sites
 from stepscope.probes.composing import composed
 from stepscope.probes.intervene import sites_of
 from stepscope.probes.interventions.names import ANCHOR
-from stepscope.probes.interventions.planned import donors_of
+from stepscope.probes.interventions.planned import counted, donors_of
+from stepscope.probes.interventions.store import said
 from stepscope.probes.interventions.study import CausalStudy
 from tests.shell import infused, study_of
 
@@ -114,12 +115,13 @@ def causal_study(name: str, faces: Sequence[str], steps: int) -> xr.Dataset:
             for one in part.interventions(sites(), steps, every):
                 share = (1 - one.at / steps) * len(one.steps) / steps
                 share *= 0.1 if part.donor in ("same", "random") else 1
+                share = 1 - share if part.do == "steer" and one.without else share
                 noise = rng.normal(0, 0.01, 2)
                 rows.append(
                     row(
                         face,
                         part.name,
-                        part.donor or "",
+                        counted(part),
                         OWN - share * (OWN - LEFT) + noise[0],
                         OTHER + share * (REACHED - OTHER) + noise[1],
                         do=part.do,
@@ -131,7 +133,7 @@ def causal_study(name: str, faces: Sequence[str], steps: int) -> xr.Dataset:
                         clamped=part.clamped,
                     )
                 )
-    return measured_study(rows, sigma.tolist())
+    return measured_study(rows, sigma.tolist()).assign_attrs(intervention=said(study))
 
 
 def causal_evidence(faces: Sequence[str]) -> dict[tuple[str, str], xr.Dataset]:
@@ -141,3 +143,29 @@ def causal_evidence(faces: Sequence[str]) -> dict[tuple[str, str], xr.Dataset]:
         for name in STUDIES
         for backbone, steps in (("pocket_dev", 28), ("pocket_schnell", 4))
     }
+
+
+def projections_of(faces: Sequence[str], steps: Sequence[int]) -> xr.Dataset:
+    """Projections on directions that tell the adapter more in later blocks, and the face nowhere."""
+    cells = [(face, prompt) for face in faces for prompt in "pq"]
+    blocks = [f"double.{i:02d}" for i in range(4)] + [f"single.{i:02d}" for i in range(8)]
+    endings = ("residual.image", "adapter")
+    rng = np.random.default_rng(0)
+    shape = len(cells), len(steps), len(blocks) * len(endings)
+    rise = np.tile(np.linspace(0, 0.2, len(blocks)), len(endings))
+    found = {
+        "of_adapter": rise * rng.normal(1, 0.05, shape),
+        "of_face": rng.normal(0, 0.01, shape),
+    }
+    return xr.Dataset(
+        {name: (("sample", "learned_step", "site"), values) for name, values in found.items()},
+        coords={
+            "face": ("sample", [face for face, _ in cells]),
+            "prompt": ("sample", [prompt for _, prompt in cells]),
+            "seed": ("sample", [0] * len(cells)),
+            "learned_step": list(steps),
+            "learned_sigma": ("learned_step", [1 - step / 28 for step in steps]),
+            "site": [f"{block}.{ending}" for ending in endings for block in blocks],
+        },
+        attrs={"held_out": ["prompt"]},
+    )

@@ -9,7 +9,7 @@ import xarray as xr
 
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.margins import Margins
-from tests.edited import causal_evidence
+from tests.edited import causal_evidence, projections_of
 from tests.organisms import known_organisms
 
 LEVELS = {
@@ -199,6 +199,10 @@ def evidence(**more: Any) -> Evidence:
         margins=MARGINS,
         causal=causal_evidence(more.get("faces", FACES)),
         planted=known_organisms(30),
+        projections={
+            "pocket_dev": projections_of(more.get("faces", FACES), (0, 7, 14, 21)),
+            "pocket_schnell": projections_of(more.get("faces", FACES), range(4)),
+        },
     )
 
 

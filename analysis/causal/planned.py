@@ -40,8 +40,9 @@ def planned_studies(
     """The studies of the configuration's `causal`, for the runs of the experiments that are planned.
 
     causal: by name of a file of `conf/edit`: `of`, an experiment; `faces`, the first so many; `prompts`;
-    `every` and `together`, of the baseline and of the swapped backbone. Raises StepscopeError for a prompt
-    that the experiment does not have.
+    `every` and `together`, of the baseline and of the swapped backbone; and `parts`, names of those that
+    are made of each, all without. Of parts with `learned: there` the other run is the baseline's. Raises
+    StepscopeError for a prompt that the experiment does not have, and for an unknown part.
     """
     found = []
     for name, values in (causal or {}).items():
@@ -60,12 +61,31 @@ def planned_studies(
                 "every": values["every"][swapped],
                 "together": values["together"][swapped],
                 "photos": list(models["photos"]),
+                "regions": models["regions"],
                 "prompts": list(values["prompts"]),
                 "faces": names_of(one)[: values["faces"]],
             }
             config.pop("runs")
+            if chosen := values.get("parts", (None, None))[swapped]:
+                config["edit"]["parts"] = some_parts(name, config["edit"], chosen)
+            if swapped and (baseline := baseline_of(found, name)) is not None:
+                config["directions_of"] = str(baseline.of.path)
             found.append(PlannedStudy(CausalStudy.from_config(config), one))
     return found
+
+
+def some_parts(name: str, edit: Mapping[str, Any], chosen: Sequence[str]) -> list[Any]:
+    """The parts of a study with these names. Raises StepscopeError for one that it does not have."""
+    known = {part["name"]: part for part in edit["parts"]}
+    for part in chosen:
+        if part not in known:
+            raise StepscopeError(f"causal.{name}.parts: no {part!r}; {nearest(part, known)}")
+    return [known[part] for part in chosen]
+
+
+def baseline_of(found: Sequence[PlannedStudy], name: str) -> PlannedStudy | None:
+    """The study of the baseline, if it learns directions; it is planned before the swapped backbone's."""
+    return next((one for one in found if one.study.name == name and one.study.learns), None)
 
 
 def names_of(one: Planned) -> list[str]:
@@ -93,6 +113,9 @@ def describe_studies(studies: Sequence[PlannedStudy], models: Mapping[str, Any])
             sum(steps - start for start in each) * one.of.study.branches * seconds["step"]
             + len(each) * seconds["frame"]
         )
+        if one.study.learns:
+            learned = 2 * len(range(0, steps, one.study.every)) * len(one.of.study.prompts)
+            took += faces * learned * len(one.of.study.seeds) * seconds["step"]
         lines.append(
             f"{what} {samples * len(each):>6} interventions {(took + seconds['run']) / 60:6.1f} min"
         )

@@ -14,6 +14,7 @@ from stepscope.analysis.figures import (
     figure8_per_face,
     figure9_weak_adapter,
     figure_adapter_window,
+    figure_directions,
     figure_face_swap,
     figure_filmstrip,
     figure_tradeoff,
@@ -34,6 +35,7 @@ FIGURES: dict[str, Exhibit[Figure]] = exhibits(
     figure_adapter_window,
     figure_face_swap,
     figure_transplant,
+    figure_directions,
     figure_tradeoff,
     figure_filmstrip,
 )

@@ -68,7 +68,7 @@ class Batch:
                 rows=places,
             )
             for one, places in rows.items()
-            if not one.part.continues or one.part.do == "scale"
+            if one.part.do != "steer" and (not one.part.continues or one.part.do == "scale")
             for first, end in stretches(one.steps)
         ]
 

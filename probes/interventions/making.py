@@ -13,6 +13,7 @@ from stepscope.probes.claims import Claims
 from stepscope.probes.interventions import companions, store
 from stepscope.probes.interventions.batch import Batch, Job, batches
 from stepscope.probes.interventions.planned import Planned
+from stepscope.probes.interventions.steering import Steering
 from stepscope.probes.replay import continue_rows
 from stepscope.probes.reread import adapter_off
 
@@ -26,12 +27,14 @@ class Making:
     """What the batches of a study are made from.
 
     given: trajectories by sample and kind of donor. others: models by the name of another backbone.
+    steering: what steered rows are given; None for a study without such.
     """
 
     plan: Planned
     loaded: models.Models
     given: Mapping[tuple[grid.Cell, str], companions.Trajectory]
     others: Mapping[str, models.Models] = field(default_factory=dict)
+    steering: Steering | None = None
 
     def latents(self, cell: grid.Cell, donor: str, step: int) -> np.ndarray:
         """x_t (channel, y, x) before a step of the sample, or of the donor of a kind for the sample."""
@@ -43,7 +46,7 @@ class Making:
         """x_t (channel, y, x) that a job is continued from."""
         one, run = job.intervention, self.plan.run
         if one.part.do != "noise":
-            return self.latents(job.base, "", one.start)
+            return self.latents(job.base, "off" if one.without else "", one.start)
         sigma, x0 = run.sigma[one.start], self._read("x0", job.base)[one.start]
         other = replace(job.base, seed=int(one.part.to or 0))
         (noise,) = grid.noise([other], run.latent_shape, None).numpy()
@@ -140,7 +143,8 @@ def make_batch(making: Making, batch: Batch, out: Run, on_step: Callable[[], Non
     loaded, sigmas = making.loaded, None
     if batch.backbone is not None:
         loaded, sigmas = making.others[batch.backbone], making.plan.run.sigma.tolist()
-    made = continue_rows(loaded, rows, np.stack(start), batch.start, batch.edits(), on_step, sigmas)
+    edits = batch.edits() + ([*making.steering.edits(batch)] if making.steering else [])
+    made = continue_rows(loaded, rows, np.stack(start), batch.start, edits, on_step, sigmas)
     for row, job in enumerate(batch.jobs, len(batch.giving)):
         clamped = made.x0[row] if job.intervention.part.clamped else None
         out.write(job.index, store.values(made.final[row], clamped))

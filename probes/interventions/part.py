@@ -11,16 +11,19 @@ from stepscope.hooks.edits.sites import ADAPTER, Sites
 from stepscope.hooks.errors import EditError, StepscopeError, nearest
 from stepscope.probes.interventions.windows import SHUFFLED, windows
 
-Do = Literal["zero", "swap", "face", "prompt", "scale", "noise", "backbone"]
+Do = Literal["zero", "swap", "face", "prompt", "scale", "noise", "backbone", "steer"]
 Donor = Literal["other", "same", "off", "random"]
+Along = Literal["adapter", "person", "other"]
+Learned = Literal["there"]
 BRANCHES = ("prompt", "scale", "noise", "backbone")
 """What a sample can be continued with besides another face; each asks for `to`."""
 
 WANTED: dict[str, Any] = {
-    "prompt": str, "backbone": str, "scale": int | float, "noise": int,
+    "prompt": str, "backbone": str, "scale": int | float, "noise": int, "steer": int | float,
 }  # fmt: skip
 SAID = {
     "prompt": "a text", "backbone": "a name of conf/backbone", "scale": "a number", "noise": "a seed",
+    "steer": "a number",
 }  # fmt: skip
 
 CLAMPS = ("only", "from", "all")
@@ -34,15 +37,22 @@ _ONLY: ConfigDict = {"extra": "forbid"}
 class Part:
     """One kind of change, made in each window of steps and at each group of blocks.
 
-    name: as figures and tables call it. do: at sites, `zero`, or `swap` with a donor's values; without
-    sites, what the run is continued with from the window on: the donor's `face`, another `prompt`, adapter
-    `scale`, `noise` (x0 as estimated, with the noise of another seed) or `backbone`, each in `to`. sites:
-    patterns as `edit` has them, `*.adapter`. donor: `other`, the run's next person; `same`, another photo
-    of the person; `off`, the sample without the adapter; `random`, as far from the sample as `other` is, in
-    a random direction. steps, blocks: `only` each one, the `first` so many, `from` each on, `all_but` each,
-    `all`, or `shuffled`: as many as `first` has, at random places, others for each sample. every, together:
-    how many steps, and blocks, are one bin; None for the study's. faces: only of the first so many faces of
-    the run; None for all. clamped: also keep x0 of the window's first step.
+    name: as figures and tables call it. do: at sites, `zero`, `swap` with a donor's values, or `steer` with
+    `to` times a learned direction; without sites, what the run is continued with from the window on: the
+    donor's `face`, another `prompt`, adapter `scale`, `noise` (x0 as estimated, with the noise of another
+    seed) or `backbone`, each in `to`. sites: patterns as `edit` has them, `*.adapter`. donor: `other`, the
+    run's next person; `same`, another photo of the person; `off`, the sample without the adapter; `random`,
+    as far from the sample as `other` is, in a random direction. steps, blocks: `only` each one, the `first`
+    so many, `from` each on, `all_but` each, `all`, or `shuffled`: as many as `first` has, at random places,
+    others for each sample. every, together: how many steps, and blocks, are one bin; None for the study's.
+    faces: only of the first so many faces of the run; None for all. clamped: also keep x0 of the window's
+    first step.
+
+    along: of `steer`, which difference of means, see `directions.py`. That of the `adapter` or the `person`
+    is added to the sample without the adapter, or with `to` below 0 taken from the sample with it; that to
+    the `other` person is added to the sample. donor: of `steer`, `other` for the next person's in place of
+    the person's, or `random` for the same in a random basis. learned: `there`, on the study's other run.
+    pooled: one mean of all regions.
 
     Raises StepscopeError for a part that means nothing.
     """
@@ -58,6 +68,9 @@ class Part:
     faces: int | None = None
     clamped: bool = False
     to: str | float | int | None = None
+    along: str | None = None
+    learned: str | None = None
+    pooled: bool | None = None
 
     __pydantic_config__ = _ONLY
 
@@ -67,9 +80,10 @@ class Part:
         if self.donor is not None and self.donor not in get_args(Donor):
             raise self._wrong(f"no donor={self.donor!r}; {nearest(self.donor, get_args(Donor))}")
         asked = {
-            "a donor": (self.donor, self.do in ("swap", "face")),
+            "a donor": (self.donor, self.do in ("swap", "face") or self._may_have_donor),
             "sites": (self.sites or None, not self.continues),
-            "to=...": (self.to, self.do in BRANCHES),
+            "to=...": (self.to, self.do in (*BRANCHES, "steer")),
+            "along=...": (self.along, self.do == "steer"),
         }
         for what, (given, needed) in asked.items():
             if (given is not None) != needed:
@@ -84,6 +98,10 @@ class Part:
             raise self._wrong(
                 f"clamped reads x0 of the step that a window is named after: steps={' or '.join(CLAMPS)}"
             )
+        if self.do == "steer":
+            self._check_steered()
+        elif self.learned is not None or self.pooled is not None:
+            raise self._wrong(f"do={self.do} takes no learned=... and no pooled=...")
         if not isinstance(self.to, WANTED.get(self.do, object)):
             raise self._wrong(f"do={self.do} to={self.to!r}: {SAID[self.do]}")
 
@@ -91,6 +109,19 @@ class Part:
     def continues(self) -> bool:
         """Whether it changes what the run is continued with, and no values at sites."""
         return self.do in ("face", *BRANCHES)
+
+    @property
+    def _may_have_donor(self) -> bool:
+        return self.do == "steer" and self.donor is not None
+
+    def _check_steered(self) -> None:
+        for word, kind in (("along", Along), ("learned", Learned)):
+            given = getattr(self, word)
+            if given is not None and given not in get_args(kind):
+                raise self._wrong(f"no {word}={given!r}; {nearest(str(given), get_args(kind))}")
+        donors = ("other", "random") if self.along == "person" else ("random",)
+        if self.donor is not None and self.donor not in donors:
+            raise self._wrong(f"do=steer along={self.along} takes no donor={self.donor}")
 
     def _wrong(self, why: str) -> StepscopeError:
         return StepscopeError(f"part {self.name}: {why}")
@@ -148,6 +179,12 @@ class Intervention:
     def backbone(self) -> str | None:
         """The name of the backbone that continues the run, None for its own."""
         return str(self.part.to) if self.part.do == "backbone" else None
+
+    @property
+    def without(self) -> bool:
+        """Whether the sample is steered from its run without the adapter."""
+        steered = self.part.do == "steer" and self.part.along != "other"
+        return steered and float(self.part.to or 0) >= 0
 
     @property
     def donors(self) -> tuple[str, ...]:

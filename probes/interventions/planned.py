@@ -72,13 +72,13 @@ def planned(run: Rereading, study: CausalStudy, sites: Sites) -> Planned:
         every = part.interventions(sites, run.steps, study.every, study.together, seed)
         return tuple(filter(study.holds, every))
 
-    made = {part: interventions(part, 0) for part in study.parts}
+    made = {part: interventions(part, 0) for part in study.made}
     if not any(made.values()):
         raise StepscopeError(
             f"within={study.within}, among={list(study.among)}: no window of the study is named after them"
         )
-    others = run.others if any(one.donor in ("other", "random") for one in study.parts) else {}
-    donors = sorted(donors_of(study.parts))
+    donors = sorted(donors_of(study.made))
+    others = run.others if "other" in donors or any(p.donor == "other" for p in study.made) else {}
     faces = list(dict.fromkeys(cell.face for cell in bases))
     clamped = sorted({one.at for part, some in made.items() if part.clamped for one in some})
     anchors, jobs, place = [], [], 0
@@ -102,8 +102,15 @@ def planned(run: Rereading, study: CausalStudy, sites: Sites) -> Planned:
 
 def donors_of(parts: Sequence[Part]) -> set[str]:
     """The kinds of donor whose final images the effects of parts are counted to; `off` for zeros."""
-    image = {"random": "other"}
-    return {"off" if part.donor is None else image.get(part.donor, part.donor) for part in parts}
+    image = {"": "off", "random": "other"}
+    return {image.get(counted(part), counted(part)) for part in parts}
+
+
+def counted(part: Part) -> str:
+    """Whose run a part's effects are counted to, as a sample's label; empty for the run without adapter."""
+    if part.do == "steer":
+        return "other" if part.along == "other" else ""
+    return part.donor or ""
 
 
 def face_given(one: Intervention, base: grid.Cell, others: dict[str, str]) -> str:
@@ -167,7 +174,7 @@ def labels(plan: Planned) -> list[dict[str, Any]]:
         one = job.intervention
         rows[job.index] = of(
             job.base,
-            one.part.donor or "",
+            counted(one.part),
             part=one.part.name,
             do=one.part.do,
             steps=one.part.steps,

@@ -37,13 +37,12 @@ def said(study: CausalStudy) -> dict[str, Any]:
         {name: value for name, value in vars(part).items() if value is not None}
         for part in study.parts
     ]
-    return json.loads(
-        json.dumps(
-            {"name": study.name, "every": study.every, "together": study.together, "parts": parts}
-            | ({"within": study.within} if study.within else {})
-            | ({"among": study.among} if study.among else {})
-        )
-    )
+    told = {"name": study.name, "every": study.every, "together": study.together, "parts": parts}
+    told |= {word: getattr(study, word) for word in ("within", "among") if getattr(study, word)}
+    if study.learns:
+        there = study.directions_of and Path(study.directions_of).name
+        told |= {"learn": study.learn, "regions": study.regions, "directions_of": there}
+    return json.loads(json.dumps(told))
 
 
 def open_or_create(plan: Planned) -> Run:

@@ -24,7 +24,10 @@ class CausalStudy:
     among: patterns of the blocks, that the windows to be made are named after; all without them. photos:
     images and folders with other photos of the run's people, for the donor `same`. prompts, faces, seeds:
     restrict the samples; empty for all. rows: of one call, at most. device: None for the run's own. places:
-    new paths of models that have moved, by key of the run's configuration. dry: print the plan only.
+    new paths of models that have moved, by key of the run's configuration. learn: sites of which directions
+    are learned besides those that are steered. regions: directions of so many regions a side of the image.
+    directions_of: another run with this study, whose directions parts with `learned: there` take; None
+    leaves them out. dry: print the plan only.
     """
 
     name: str
@@ -40,13 +43,16 @@ class CausalStudy:
     rows: int = 32
     device: str | None = None
     places: Mapping[str, str] | None = None
+    learn: tuple[str, ...] = ()
+    regions: int = 1
+    directions_of: str | None = None
     dry: bool = False
 
     __pydantic_config__ = _ONLY
 
     def __post_init__(self) -> None:
         check_names(self.parts)
-        for word in ("every", "together", "rows"):
+        for word in ("every", "together", "rows", "regions"):
             if getattr(self, word) < 1:
                 raise StepscopeError(f"{word}={getattr(self, word)} is not positive")
         if self.within is not None and self.within[0] >= self.within[1]:
@@ -57,6 +63,17 @@ class CausalStudy:
         first, end = self.within or (0, one.at + 1)
         named = not (self.among and one.block) or any(fnmatch(one.block, p) for p in self.among)
         return first <= one.at < end and named
+
+    @property
+    def made(self) -> tuple[Part, ...]:
+        """The parts, without those whose directions another run would give, where none is named."""
+        there = self.directions_of is not None
+        return tuple(part for part in self.parts if there or part.learned is None)
+
+    @property
+    def learns(self) -> bool:
+        """Whether directions are learned: any part is steered."""
+        return any(part.do == "steer" for part in self.parts)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "CausalStudy":

@@ -1,0 +1,72 @@
+"""What a study with steered parts learns before its samples are made: of which samples, steps and sites."""
+
+from pathlib import Path
+
+from stepscope.hooks.edits import Edit, Scale
+from stepscope.hooks.edits.sites import Sites
+from stepscope.hooks.errors import RunError
+from stepscope.probes import models
+from stepscope.probes.interventions import activations, store
+from stepscope.probes.interventions.activations import Learning
+from stepscope.probes.interventions.directions import read_directions
+from stepscope.probes.interventions.making import Advance
+from stepscope.probes.interventions.names import GROUP
+from stepscope.probes.interventions.planned import Planned
+from stepscope.probes.interventions.pooled import Regions
+from stepscope.probes.interventions.steering import Steering
+from stepscope.probes.plan import skeletons
+from stepscope.probes.usage import says
+
+
+def learning(plan: Planned, sites: Sites) -> Learning | None:
+    """What is evaluated for a study; None for one without steered parts.
+
+    All prompts and seeds of the study's people and of the people that they are steered to. Raises EditError
+    for a pattern that matches no site, StepscopeError for regions that do not fit, RunError where the other
+    run that is named has no directions.
+    """
+    study, run = plan.study, plan.run
+    steered = [pattern for part in study.parts if part.do == "steer" for pattern in part.sites]
+    if not steered:
+        return None
+    if study.directions_of is not None:
+        of_another_run(plan)
+    faces = {anchor.base.face for anchor in plan.anchors}
+    faces |= {run.others[face] for face in faces} if "other" in needed_people(plan) else set()
+    _, y, x = run.latent_shape
+    return Learning(
+        run,
+        activations.folder(store.folder(plan)),
+        tuple(cell for cell in run.cells if cell.face in faces),
+        tuple(range(0, run.steps, study.every)),
+        tuple(sites.chosen(Edit((*study.learn, *steered), Scale(0.0)))),
+        tuple(sites.chosen(Edit(steered, Scale(0.0)))),
+        Regions((y // 2, x // 2), study.regions),
+        int(skeletons(run.study)[1].inner_dim),
+        study.rows,
+    )
+
+
+def needed_people(plan: Planned) -> set[str]:
+    """`other`, where samples are steered to another person."""
+    return {"other" for p in plan.study.parts if "other" in (p.along, p.donor)}
+
+
+def learned(plan: Planned, asked: Learning, loaded: models.Models, advance: Advance) -> Steering:
+    """Record what directions are learned from, where it is not there, and read the directions."""
+    activations.record(asked, loaded, advance)
+    there = None if plan.study.directions_of is None else read_directions(of_another_run(plan))
+    others = plan.run.others if "other" in needed_people(plan) else {}
+    return Steering(read_directions(asked.path), there, asked.regions, others)
+
+
+def of_another_run(plan: Planned) -> Path:
+    """The activations of a study of this name on the run that is named. Raises RunError without such."""
+    path = Path(str(plan.study.directions_of))
+    found = activations.folder(path / GROUP / plan.study.name)
+    if not found.exists():
+        raise RunError(
+            f"directions_of={path} has no directions of a study {plan.study.name!r}: "
+            f"{says('intervene')} {path} edit={plan.study.name} learns them"
+        )
+    return found
