@@ -14,6 +14,7 @@ from scipy import stats
 from stepscope.analysis.causal.effects import effects, judge_of, study_of
 from stepscope.analysis.causal.max_t import MaxT, student
 from stepscope.analysis.causal.moved import CELL, Moved
+from stepscope.analysis.causal.steered import shares
 from stepscope.analysis.causal.swaps import crossing, equal_at, swapped
 from stepscope.analysis.figures import FIGURES
 from stepscope.hooks.errors import StepscopeError
@@ -162,7 +163,7 @@ def test_a_clamped_effect_is_counted_between_the_two_x0_of_its_step():
     np.testing.assert_allclose(found["change"], [-0.14, -0.3], atol=1e-5)
 
 
-@pytest.mark.parametrize("study", ["adapter_window", "face_swap", "transplant"])
+@pytest.mark.parametrize("study", ["adapter_window", "face_swap", "transplant", "directions"])
 def test_the_words_of_a_study_are_its_numbers(study):
     told = whole()
     text = FIGURES[f"figure_{study}"].words(told)
@@ -173,6 +174,10 @@ def test_the_words_of_a_study_are_its_numbers(study):
         found = study_of(told, study, "pocket_schnell")
         where = crossing(swapped(found, judge_of(told, found), 0.0), told)
         assert f"sigma {float(where['position']):.2f} [" in backbone
+        return
+    if study == "directions":
+        own = next(one for one in shares(told, study, "pocket_schnell") if one.label == "own x 1")
+        assert f"own x 1 {own.share:.2f} [{own.low:.2f}, {own.high:.2f}]" in backbone
         return
     part = {"adapter_window": "all but one block", "transplant": "attention"}[study]
     found = effects(told, study, "pocket_schnell", part)

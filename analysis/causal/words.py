@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from stepscope.analysis.causal.effects import effects, judge_of, study_of
+from stepscope.analysis.causal.steered import shares
 from stepscope.analysis.causal.swaps import crossing, swapped
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.lookup import MissingEvidenceError
@@ -82,12 +83,28 @@ def transplant(evidence: Evidence, backbone: str) -> str:
     return f"cells that change identity: {'; '.join(said)}. Controls: {', '.join(controls)}."
 
 
+def directions(evidence: Evidence, backbone: str) -> str:
+    """The share of identity that the directions make, each once, beside a random one."""
+    some = [
+        f"{one.label} {_bounds(one.share, one.low, one.high)}"
+        for one in shares(evidence, "directions", backbone)
+        if one.group == "given"
+        and one.label.startswith(("own", "random"))
+        and one.label.endswith(" x 1")
+    ]
+    return f"share of identity that is made by a direction, given once: {'; '.join(some)}."
+
+
 def _surviving(found: xr.Dataset, what: str) -> str:
     return f"{int(found['survives'].sum())} of {found.sizes['cell']} {what}"
 
 
 def _share(cell: xr.Dataset, word: str = "kept") -> str:
-    return f"{float(cell[word]):.2f} [{float(cell[word + '_low']):.2f}, {float(cell[word + '_high']):.2f}]"
+    return _bounds(*(float(cell[word + end]) for end in ("", "_low", "_high")))
+
+
+def _bounds(value: float, low: float, high: float) -> str:
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _best(found: xr.Dataset) -> str:

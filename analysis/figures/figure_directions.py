@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from stepscope.analysis.causal.effects import LEVEL
 from stepscope.analysis.causal.projections import mapped
 from stepscope.analysis.causal.steered import GROUPS, Share, shares
+from stepscope.analysis.causal.words import directions, of_backbones
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.figures.marks import bars, heatmap, key, look
 from stepscope.analysis.figures.style import canvas, gap, panel
@@ -40,6 +41,11 @@ ENDING = ".residual.image"
 COLOURS = "RdBu_r"
 SHOWN = (-0.6, 1.6)
 """Shares outside are drawn at the edge."""
+
+
+def words(evidence: Evidence) -> str:
+    """What the figure shows, in numbers."""
+    return of_backbones(evidence, directions)
 
 
 def draw(evidence: Evidence) -> Figure:
