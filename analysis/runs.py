@@ -10,6 +10,7 @@ from typing import Any
 import xarray as xr
 
 from stepscope.analysis.interventions import join_base
+from stepscope.analysis.log_snr import with_log_snr
 from stepscope.analysis.remake import again, recording
 from stepscope.analysis.rereads import containing_group, join_readings
 from stepscope.hooks.attributes import unpacked
@@ -58,7 +59,7 @@ def open_recorded(path: str | Path) -> xr.Dataset:
                 f"{path} is damaged: {name} lacks {lost} of its files. "
                 f"{cure if recorded and 'configuration' in about else again(about, path)}"
             )
-    return join_base(path, join_readings(path, run.assign_coords(unknown(run))))
+    return join_base(path, join_readings(path, with_log_snr(run.assign_coords(unknown(run)))))
 
 
 def open_run(path: str | Path) -> xr.Dataset:

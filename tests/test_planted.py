@@ -283,3 +283,10 @@ def test_the_conditioning_recogniser_is_no_judge(tmp_path):
 def test_settings_that_cannot_be_meant_are_refused(words, said):
     with pytest.raises(StepscopeError, match=said):
         from_config(composed(words, "planted"))
+
+
+def test_too_few_organisms_are_no_conclusion():
+    assert "too few organisms for a conclusion" in sentence(known_organisms(6))
+    assert "1 organism)" in sentence(
+        [one for one in known_organisms(6) if one.organism.kind != "decoy_random"]
+    )

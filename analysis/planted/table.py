@@ -10,6 +10,7 @@ from stepscope.analysis.bootstrap import Bounds
 from stepscope.analysis.planted.auroc import auroc, interval
 from stepscope.analysis.planted.methods import EDITS, METHODS, NORMS
 from stepscope.analysis.planted.result import Result
+from stepscope.probes.plan import counted
 from stepscope.probes.planting.organism import KINDS
 
 PRIOR = "place alone (no measurement)"
@@ -116,14 +117,16 @@ def sentence(results: Sequence[Result]) -> str:
     more = edits - norms[best]
     return (
         f"Where nothing else is added, the norm of what the adapter adds finds the planted cells (AUROC "
-        f"{_mean(quiet)}, {len(quiet)} organisms). Among cells that hold either identity or a decoy as "
-        f"loud ({len(edits)} organisms), the best of the norms ({best}) has {_mean(norms[best])} and the "
+        f"{_mean(quiet)}, {counted(len(quiet), 'organism')}). Among cells that hold either identity or a decoy as "
+        f"loud ({counted(len(edits), 'organism')}), the best of the norms ({best}) has {_mean(norms[best])} and the "
         f"mean of the {len(EDITS)} edits {_mean(edits)}, {_mean(more)} more: "
         f"{_conclusion(interval(quiet), interval(more))}."
     )
 
 
 def _conclusion(quiet: Bounds, more: Bounds) -> str:
+    if np.isnan([quiet.low, more.low]).any():
+        return "these are too few organisms for a conclusion"
     where = "a norm heatmap shows where the adapter adds something"
     if not float(quiet.low) > 0.5:
         where = "a norm heatmap did not even show where the adapter adds something"
