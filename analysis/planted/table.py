@@ -117,10 +117,11 @@ def sentence(results: Sequence[Result]) -> str:
     more = edits - norms[best]
     quietly, both = (counted(len(some), "organism") for some in (quiet, edits))
     return (
-        f"Where nothing else is added, the norm of what the adapter adds finds the planted cells (AUROC "
-        f"{_mean(quiet)}, {quietly}). Among cells that hold either identity or a decoy as loud ({both}), the "
-        f"best of the norms ({best}) has {_mean(norms[best])} and the mean of the {len(EDITS)} edits "
-        f"{_mean(edits)}, {_mean(more)} more: {_conclusion(interval(quiet), interval(more))}."
+        "Where nothing else is added, the norm of what the adapter adds finds the planted cells (AUROC "
+        f"{_mean(quiet)}, {quietly}). Among cells that hold either identity or a decoy as loud "
+        f"({both}), the best of the norms ({best}) has {_mean(norms[best])} and the mean of the "
+        f"{len(EDITS)} edits {_mean(edits)}, {_mean(more)} more: "
+        f"{_conclusion(interval(quiet), interval(more))}."
     )
 
 
