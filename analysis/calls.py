@@ -98,6 +98,20 @@ def faster(slow: Calls, fast: Calls, *, level: float = 0.95) -> xr.Dataset:
     return _dataset("ratio", a / b, low, high, calls, "" if ends else NOT_ABOVE_ZERO)
 
 
+def saved(slow: Calls, fast: Calls, *, level: float = 0.95) -> xr.Dataset:
+    """`mean`, how many seconds an image the mean of `fast` is below that of `slow`, with Welch's interval.
+
+    The bounds are NaN, and an attribute says why, where a run has one call.
+    """
+    calls = [slow, fast]
+    mean, spreads = float(slow.seconds.mean() - fast.seconds.mean()), [_spread(c) for c in calls]
+    if min(len(each.seconds) for each in calls) < FEWEST:
+        return _dataset("mean", mean, np.nan, np.nan, calls, TOO_FEW)
+    error = np.sqrt(sum(spread.square for spread in spreads))
+    half = _quantile(spreads, [1.0, 1.0], level) * error
+    return _dataset("mean", mean, mean - half, mean + half, calls, "")
+
+
 class Spread(NamedTuple):
     """Squared standard error of a mean over calls, and the effective number of independent calls."""
 

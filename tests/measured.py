@@ -49,14 +49,22 @@ def measured_run(
     recognisers: Sequence[str] = ("pocket", "identity"),
     missing: float = 0.1,
     lpips: bool = True,
+    window: tuple[int, int] | None = None,
+    loses: float = 0.0,
 ) -> xr.Dataset:
-    """A run in which identity rises within 20 % of it to 0.6 times the scale, and sharpness later."""
+    """A run in which identity rises within 20 % of it to 0.6 times the scale, and sharpness later.
+
+    window: of the adapter, in steps; loses: what the final similarity is lower by.
+    """
     told = (backbone, steps, scale, guidance, true_cfg)
     rng = np.random.default_rng(zlib.crc32(repr(told).encode()))
     cells = [(f, p, s) for f in faces for p in prompts for s in seeds]
     n, blocks, pairs = len(cells), 12, ("reference", "many_step")
     call = np.arange(n) // BATCH
     seconds = rng.uniform(0.9, 1.1, (call[-1] + 1, len(PARTS)))[call] * (steps + 1)
+    if window is not None:  # steps without the adapter do not run its network
+        off = 1 - (window[1] - window[0]) / steps
+        seconds[:, PARTS.index("total")] -= off * seconds[:, PARTS.index("adapter")]
     sigma = 1 - np.arange(steps) / steps
     level = 0.6 * scale + rng.normal(0, 0.05, (n, 1))
     similarity = level * (1 - np.exp(-(1 - sigma + 1 / steps) / 0.1)) + rng.normal(
@@ -71,7 +79,7 @@ def measured_run(
     names = {
         "similarity": (("sample", "step", "recogniser", "alignment"), similarity),
         "found": (("sample", "step", "recogniser"), np.where(lost[..., 0], 2, 1).astype(np.int8)),
-        "final_similarity": (("sample", "recogniser"), similarity[:, -1, :, 0]),
+        "final_similarity": (("sample", "recogniser"), similarity[:, -1, :, 0] - loses),
         "final_found": (("sample", "recogniser"), np.where(lost[:, -1, :, 0], 2, 1).astype(np.int8)),
         "sharpness": (("sample", "step", "region", "measure"), sharp),
         "latency_seconds": (("sample", "part"), seconds),
@@ -122,7 +130,7 @@ def measured_run(
             "off_from": off_from(steps),
             "off_sigma": ("off_from", np.append(sigma, 0)[off_from(steps)]),
         },
-        attrs=attributes(backbone, steps, scale, guidance, true_cfg, seeds),
+        attrs=attributes(backbone, steps, scale, guidance, true_cfg, seeds, window),
     )
 
 
@@ -190,6 +198,12 @@ def evidence(**more: Any) -> Evidence:
     }.items():
         runs[experiment] = [measured_run(scale=a, **dev) for a in scales]
         runs[experiment] += [measured_run("pocket_schnell", 4, scale=a, **schnell) for a in scales]
+    for one in (dev, schnell | {"backbone": "pocket_schnell", "steps": 4}):
+        steps = one.get("steps", 28)
+        runs.setdefault("adapter_window", []).extend(
+            measured_run(**one, window=(0, end), loses=0.02 * (steps - end) / steps)
+            for end in (steps // 4, steps // 2, steps)
+        )
     return Evidence(
         runs,
         baseline="pocket_dev",
@@ -217,11 +231,13 @@ def attributes(
     guidance: float | None,
     true_cfg: float,
     seeds: Sequence[int],
+    window: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     return {
         "configuration": {
             "backbone": {"name": backbone, "path": f"models/{backbone}", "dtype": "float32"},
-            "adapter": {"name": "pocket", "path": "models/infinite-you", "scale": scale},
+            "adapter": {"name": "pocket", "path": "models/infinite-you", "scale": scale}
+            | ({"window": list(window), "window_unit": "step"} if window else {}),
             "steps": steps,
             "guidance": guidance,
             "true_cfg": true_cfg,

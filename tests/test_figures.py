@@ -40,6 +40,7 @@ CONTRACT = (
     "figure_adapter_window",
     "figure_face_swap",
     "figure_transplant",
+    "figure_window_seconds",
     "figure_directions",
     "figure_tradeoff",
     "figure_filmstrip",

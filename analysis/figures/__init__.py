@@ -19,6 +19,7 @@ from stepscope.analysis.figures import (
     figure_filmstrip,
     figure_tradeoff,
     figure_transplant,
+    figure_window_seconds,
 )
 
 FIGURES: dict[str, Exhibit[Figure]] = exhibits(
@@ -35,6 +36,7 @@ FIGURES: dict[str, Exhibit[Figure]] = exhibits(
     figure_adapter_window,
     figure_face_swap,
     figure_transplant,
+    figure_window_seconds,
     figure_directions,
     figure_tradeoff,
     figure_filmstrip,
