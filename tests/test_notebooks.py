@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 from traitlets.config import Config
 
 BOOKS = sorted(Path("notebooks").absolute().glob("*.ipynb"))
-LONG = ("early_window",)
+LONG = ("early_window", "cause")
 """Notebooks that take a minute; what they show is tested elsewhere too."""
 each_book = pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.stem)
 
