@@ -35,18 +35,25 @@ def vae() -> Any:
     return diffusers.AutoencoderKL.from_pretrained(INFINITE_YOU / "flux-dev" / "vae").eval()
 
 
+LEVELS: dict[str, Any] = {
+    "block_out_channels": (8, 8, 8),
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+}
+
+
+@cache
+def vae_of_sd3() -> Any:
+    scale: dict[str, Any] = {"scaling_factor": 1.5305, "shift_factor": 0.0609}
+    return randomised(diffusers.AutoencoderKL(latent_channels=16, **scale, **LEVELS), seed=5)
+
+
 @cache
 def vae_of_flux2() -> Any:
     """With statistics of latents that are not those of a new batch norm."""
-    levels: Any = {
-        "block_out_channels": (8, 8, 8),
-        "down_block_types": ("DownEncoderBlock2D",) * 3,
-        "up_block_types": ("UpDecoderBlock2D",) * 3,
-    }
-    kind = diffusers.AutoencoderKLFlux2
-    made = randomised(
-        kind(**levels, latent_channels=4, norm_num_groups=4, layers_per_block=1), seed=5
-    )
+    made = randomised(diffusers.AutoencoderKLFlux2(latent_channels=4, **LEVELS), seed=5)
     generator = torch.Generator().manual_seed(9)
     made.bn.running_mean.copy_(torch.randn(16, generator=generator))
     made.bn.running_var.copy_(torch.rand(16, generator=generator) + 0.5)
@@ -130,8 +137,8 @@ def sd3_transformer() -> nn.Module:
     return randomised(
         diffusers.SD3Transformer2DModel(
             sample_size=16,
-            in_channels=4,
-            out_channels=4,
+            in_channels=16,
+            out_channels=16,
             num_layers=4,
             joint_attention_dim=WIDTH,
             caption_projection_dim=WIDTH,
@@ -145,17 +152,20 @@ def sd3_transformer() -> nn.Module:
 
 
 def sd3(kind: str = "StableDiffusion3Pipeline") -> Any:
+    # of the blocks with one attention, which alone can be perturbed
+    parts: dict[str, Any] = {"pag_applied_layers": ["blocks.2"]} if "PAG" in kind else {}
     return made(
         kind,
         transformer=sd3_transformer(),
         scheduler=scheduler(),
-        vae=vae(),
+        vae=vae_of_sd3(),
         text_encoder=clip(CLIPTextModelWithProjection),
         tokenizer=tokenizer(),
         text_encoder_2=clip(CLIPTextModelWithProjection),
         tokenizer_2=tokenizer(),
         text_encoder_3=t5(),
         tokenizer_3=words(),
+        **parts,
     )
 
 
@@ -190,6 +200,7 @@ def qwen(kind: str = "QwenImagePipeline") -> Any:
         axes_dims_rope=(4, 6, 6),
         **SIZES,
     )
+    parts = {"processor": Chat()} if "Edit" in kind else {}
     pipe = made(
         kind,
         transformer=randomised(transformer),
@@ -197,6 +208,7 @@ def qwen(kind: str = "QwenImagePipeline") -> Any:
         vae=vae_of_qwen(),
         text_encoder=language_model(),
         tokenizer=words(),
+        **parts,
     )
     # the tiny tokenizer has no tokens for the words of the template
     pipe.prompt_template_encode, pipe.prompt_template_encode_start_idx = "{}", 0

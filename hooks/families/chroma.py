@@ -46,9 +46,11 @@ CHROMA = Family(
     _blocks,
     tokens_by_ids,
     unpacked,
-    pipelines=dict.fromkeys(
-        ("ChromaPipeline", "ChromaImg2ImgPipeline", "ChromaInpaintPipeline"), in_turn
-    ),
+    pipelines=dict.fromkeys(("ChromaPipeline", "ChromaImg2ImgPipeline"), in_turn),
+    refused={
+        "ChromaInpaintPipeline": "its call fails in diffusers 0.42, for it asks its transformer's settings "
+        "for guidance_embeds, which a ChromaTransformer2DModel does not have",
+    },
     text_encoder="text_encoder",
     thousandths=True,
     wiring=JointWiring,

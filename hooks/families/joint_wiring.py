@@ -62,23 +62,25 @@ class JointWiring:
         self._expected = (output[1], output[0]) if isinstance(output, tuple) else output
 
     def _projections(self, module: Any) -> list[RemovableHandle]:
-        """The attention's outputs are those of the image's and the text's own projections."""
-        projected: dict[str, torch.Tensor] = {}
+        """The attention's outputs are those of the image's and the text's own projections.
+
+        Perturbed attention projects the rows that it perturbs behind the others, by a run of their own.
+        """
+        layers = {"image": module.attn.to_out[0], "text": getattr(module.attn, "to_add_out", None)}
+        layers = {name: layer for name, layer in layers.items() if layer is not None}
+        projected: dict[str, list[torch.Tensor]] = {name: [] for name in layers}
 
         def keep(name: str) -> Callable[..., None]:
-            return lambda _, args, output: projected.update({name: output})
+            return lambda _, args, output: projected[name].append(output)
 
         def compare(_: nn.Module, args: Any, output: Any) -> None:
-            for name, stream in zip(("image", "text"), output, strict=False):
-                if name in projected:
-                    self.streams.compare(stream, projected.pop(name))
+            # a last block's text has no projection; what is handed on without its own is none of it
+            for (name, parts), stream in zip(projected.items(), output, strict=False):
+                self.streams.compare(stream, torch.cat(parts) if parts else None)
+                projected[name] = []
 
-        of_text = getattr(module.attn, "to_add_out", None)  # none in a last block
-        return [
-            module.attn.to_out[0].register_forward_hook(keep("image")),
-            *([] if of_text is None else [of_text.register_forward_hook(keep("text"))]),
-            module.attn.register_forward_hook(compare),
-        ]
+        handles = [layer.register_forward_hook(keep(name)) for name, layer in layers.items()]
+        return [*handles, module.attn.register_forward_hook(compare)]
 
     def _close(self, module: nn.Module, args: Any) -> None:
         made = self._expected
