@@ -192,7 +192,9 @@ class _Source:
     def _told(self, original: Callable[..., Any], bound: inspect.BoundArguments) -> Any:
         listeners = list(self.listeners)
         for listener in listeners:
-            listener.begin(dict(bound.arguments))
+            # lists are copied: ZImagePipeline writes its template into the list of prompts
+            told = {k: list(v) if isinstance(v, list) else v for k, v in bound.arguments.items()}
+            listener.begin(told)
         with ExitStack() as stack:
             scheduler = self.pipe.scheduler  # as it is now: it may be another than in the last call
             stack.enter_context(replaced(scheduler, "set_timesteps", self._set_timesteps))

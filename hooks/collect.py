@@ -41,7 +41,7 @@ def axes_of(call: Call, parts: Parts, denoiser: Any, *, interrupted: int | None 
     seen = {name for step in call.branches for names in step for name in names}
     tokens = next(iter(parts.denoiser.passes.values())).tokens
     streams = {"image", "text"}
-    if parts.family.text_encoder is not None:
+    if parts.family.pads:
         streams.add("padding")
     if tokens.reference:
         streams.add("reference")

@@ -54,22 +54,25 @@ def _along_steps(
 
     Without blocks, that axis has one place. What was not run is NaN too, and not told here.
     """
-    ran = np.zeros((axes.steps, len(axes.branches)), bool)
-    for (step, _), branch, _ in axes.placed():
-        ran[step, branch] = True
-    stepped = np.asarray(ran.any(1))[:, None]
+    blocks = parts.denoiser.blocks
+    ran = np.zeros((axes.steps, len(axes.branches), len(blocks)), bool)
+    for place, branch, _ in axes.placed():
+        seen = parts.denoiser.passes.get(place)
+        skipped = () if seen is None else seen.tokens.skipped
+        ran[place[0], branch] = [block.name not in skipped for block in blocks]
+    stepped = np.asarray(ran.any((1, 2)))[:, None]
     yield 0, "latents", (), _bad(made["latents"]) & stepped
     if parts.adapter is not None:
         beside = np.zeros(axes.steps, bool)
         beside[[step for step, _ in parts.adapter.passes if step < axes.steps]] = True
-        blocks, name = parts.adapter.blocks, "adapter_attention_norm"
-        yield 1, name, blocks, _bad_norm(made[name], blocks, "attention", axes) & beside[:, None]
+        inside, name = parts.adapter.blocks, "adapter_attention_norm"
+        yield 1, name, inside, _bad_norm(made[name], inside, "attention", axes) & beside[:, None]
     for quantity in QUANTITIES:
-        name, blocks = NORMS[quantity], parts.denoiser.blocks
-        bad = _bad_norm(made[name], blocks, quantity, axes) & ran[:, :, None]
+        name = NORMS[quantity]
+        bad = _bad_norm(made[name], blocks, quantity, axes) & ran
         yield 2, name, blocks, np.asarray(bad.any(2))
     if "velocity" in made:
-        bad = _bad(made["velocity"]) & ran[..., None]
+        bad = _bad(made["velocity"]) & np.asarray(ran.any(2))[..., None]
         yield 3, "velocity", (), np.asarray(bad.any(2))
     yield 4, "x0", (), _bad(made["x0"]) & stepped
 

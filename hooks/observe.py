@@ -1,6 +1,6 @@
 """Forward hooks on a network's sites, and the tapes they write to."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from stepscope.hooks.clock import Clock
 from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.families import Family, Tokens
-from stepscope.hooks.families.arguments import argument
+from stepscope.hooks.families.arguments import rows_of
 from stepscope.hooks.massive import Channels
 from stepscope.hooks.norm_buffer import NormBuffer, Place, norm_into, token_norm_into
 from stepscope.hooks.order import reading
@@ -100,8 +100,7 @@ class Observer:
         ]
         for index, block in enumerate(self.blocks):
             for site in block.sites:
-                hook = read(self._site_hook(clock, index, block, site))
-                handles.append(site.module.register_forward_hook(hook, with_kwargs=True))
+                handles.append(site.hooked(read(self._site_hook(clock, index, block, site))))
         return handles
 
     def _sparing(self, clock: Clock, hook: Callable[..., None]) -> Callable[..., None]:
@@ -124,33 +123,29 @@ class Observer:
             if not clock.running:
                 return
             place = clock.step, clock.nth
+            rows, device = rows_of(args, kwargs)
             tokens = self.family.tokens(args, kwargs)
-            latents: torch.Tensor = args[0] if args else next(iter(kwargs.values()))
-            rows = latents.shape[0]
-            self._now = Pass(tokens, rows, self._lengths(args, kwargs, rows), self._now.counts)
+            if self._texts is not None:
+                tokens = self._texts.told(tokens, args, kwargs, rows)
+            self._now = Pass(tokens, rows, tokens.lengths, self._now.counts)
             self._now.counts = [1] * (len(QUANTITIES) * len(self.blocks) * len(PASS_STREAMS))
             self.passes[place] = self._now
-            self.norms.start_pass(place, (rows,), clock.steps, latents.device)
+            self.norms.start_pass(place, (rows,), clock.steps, device)
             if self.maps is not None:
-                self.maps.start_pass(place, (rows, tokens.image), clock.steps, latents.device)
+                self.maps.start_pass(place, (rows, tokens.image), clock.steps, device)
             self._fired = 0
 
         return hook
-
-    def _lengths(self, args: Any, kwargs: Mapping[str, Any], rows: int) -> tuple[int, ...] | None:
-        """Real tokens of the text of each row; None if they are not known."""
-        if self._texts is None:
-            return None
-        return self._texts.lengths(argument(args, kwargs, 1, "encoder_hidden_states"), rows)
 
     def _after(self, clock: Clock) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if not clock.running:
                 return
             skipped = self._may_skip and self._fired == 0 and _is_nothing(output)
-            if self._fired != self._sites and not skipped:
+            sites = self._sites - self._left_out()
+            if self._fired != sites and not skipped:
                 raise UnsupportedPipelineError(
-                    f"{self._fired} of {self._sites} hooks in {type(module).__name__} fired in step "
+                    f"{self._fired} of {sites} hooks in {type(module).__name__} fired in step "
                     f"{clock.step}: its blocks were compiled, replaced or skipped after recording began"
                 )
             if skipped:
@@ -158,11 +153,16 @@ class Observer:
                 return
             self._write_residuals()
             if self._keep_output:
-                made = output[0] if isinstance(output, tuple) else output.sample
+                made = self.family.output(output)
                 # a copy: a compiled network may return the same memory at every step (CUDA graphs)
                 self._now.output = made.detach().clone()
 
         return hook
+
+    def _left_out(self) -> int:
+        """Sites of the blocks that the pass under way skips."""
+        skipped = self._now.tokens.skipped
+        return sum(len(block.sites) for block in self.blocks if block.name in skipped)
 
     def _write_residuals(self) -> None:
         """The three numbers of every residual stream of the pass, from the norms of its channels."""

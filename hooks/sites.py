@@ -3,10 +3,12 @@
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from stepscope.hooks.errors import StepscopeError, nearest
 
@@ -18,10 +20,14 @@ Read = Callable[[Any, int], tuple[torch.Tensor, ...]]
 Split = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any], Any], tuple[torch.Tensor, ...]]
 """From a module, what it was called with and what it returned, to its streams."""
 
+Hook = Callable[[nn.Module, Any, dict[str, Any], Any], Any]
+
 
 @dataclass(frozen=True)
 class Site:
     """One module whose output holds the streams of a quantity (attention or residual).
+
+    given: what it is given holds them, its first argument, and not what it returns.
 
     read: may return fewer streams than `streams` names, and leaves out the last ones (an
         IP-Adapter's output is there only while one is loaded).
@@ -33,6 +39,22 @@ class Site:
     module: nn.Module
     read: Read
     split: Split | None = None
+    given: bool = False
+
+    def hooked(self, hook: Hook) -> RemovableHandle:
+        """Lay a hook on the site; what it returns takes the place of what holds the streams.
+
+        hook: is given the module, its arguments, and what holds the streams.
+        """
+        if not self.given:
+            return self.module.register_forward_hook(hook, with_kwargs=True)
+
+        @wraps(hook)  # with its marks
+        def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+            made = hook(module, args, kwargs, args[0])
+            return None if made is None else ((made, *args[1:]), kwargs)
+
+        return self.module.register_forward_pre_hook(before, with_kwargs=True)
 
 
 @dataclass(frozen=True)

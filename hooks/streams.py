@@ -25,7 +25,7 @@ def spans(
     if name == "image" and tokens.reference:
         both = Span("image", None, slice(0, tokens.image))
         return [both, Span("reference", None, slice(tokens.image, count))]
-    if name != "text" or family.text_encoder is None or family.context != "text":
+    if name != "text" or not family.pads:
         return [Span(name, None, None)]
     if lengths is None:
         return []
@@ -33,8 +33,19 @@ def spans(
     first = count - tokens.context
     same = len(set(lengths)) == 1
     rows = [(None, lengths[0])] if same else [*enumerate(lengths)]
-    text = [Span("text", row, slice(first, first + n)) for row, n in rows if n]
+    text = [Span("text", row, _text(tokens, first, n)) for row, n in rows if n]
     padding = [
-        Span("padding", row, slice(first + n, count)) for row, n in rows if n < tokens.context
+        Span("padding", row, _padding(tokens, first, n)) for row, n in rows if n < tokens.context
     ]
     return text + padding
+
+
+def _text(tokens: Tokens, first: int, length: int) -> slice:
+    start = first + tokens.context - length if tokens.left else first
+    return slice(start, start + length)
+
+
+def _padding(tokens: Tokens, first: int, length: int) -> slice:
+    if tokens.left:
+        return slice(first, first + tokens.context - length)
+    return slice(first + length, first + tokens.context)

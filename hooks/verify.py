@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from torch import nn
 
 from stepscope.hooks.capture import Capture
 from stepscope.hooks.clock import Listener, Tick, denoiser_of, listening
 from stepscope.hooks.edits.proof import prove_edits
-from stepscope.hooks.families import family_of
+from stepscope.hooks.families import Family, family_of
 from stepscope.hooks.finding import Finding
 from stepscope.hooks.recorder import record
 from stepscope.hooks.returned import numbers_of
@@ -33,12 +34,13 @@ def verify(pipe: Any, call: Callable[[], Any]) -> list[Finding]:
     denoiser = denoiser_of(pipe)
     plain = numbers_of(call())
     told, capture = _Told(pipe), Capture(velocity=True)
-    witness = WiringCheck(denoiser, told.lengths, capture.massive)
+    witness = WiringCheck(denoiser, told.masks, capture.massive)
     told.on_tick = witness.begin_step
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = Path(folder) / "check.zarr"
         stack.enter_context(record(pipe, path, capture))
         stack.enter_context(listening(pipe, Listener(begin=told.begin, tick=told.tick)))
+        told.attach(stack, family_of(denoiser))
         for handle in witness.attach():
             stack.callback(handle.remove)
         recorded = numbers_of(call())
@@ -63,6 +65,29 @@ def verify(pipe: Any, call: Callable[[], Any]) -> list[Finding]:
     return findings + prove_edits(pipe, call, plain)
 
 
+def unscaled(guided: np.ndarray, branches: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """A guided output (channel, y, x) without the factor that each of its tokens was rescaled by.
+
+    Weights of guidance add up to 1; those that give a token from the branches (branch, channel, y, x), to
+    its factor.
+    """
+    if len(branches) < 2:
+        return guided
+    y, x = guided.shape[1:]
+    sides = (y // grid[0], x // grid[1])
+    made = guided.copy()
+    for row in range(grid[0]):
+        for column in range(grid[1]):
+            where = np.s_[
+                ...,
+                row * sides[0] : (row + 1) * sides[0],
+                column * sides[1] : (column + 1) * sides[1],
+            ]
+            of, token = branches[where].reshape(len(branches), -1), guided[where].reshape(-1)
+            made[where] /= np.linalg.lstsq(of.T, token, rcond=None)[0].sum()
+    return made
+
+
 class _Told:
     """What a pipeline says of itself beside its denoiser: its prompts, and its guided outputs."""
 
@@ -70,16 +95,31 @@ class _Told:
         self.pipe, self.outputs = pipe, []
         self.on_tick: Callable[[], None] = lambda: None
         self._arguments: Mapping[str, Any] = {}
+        self._encoded: list[torch.Tensor] = []
+
+    def attach(self, stack: ExitStack, family: Family) -> None:
+        """See the masks that the text encoder is given, until `stack` closes."""
+        encoder = getattr(self.pipe, str(family.text_encoder), None)
+        if encoder is not None:
+            hook = encoder.register_forward_pre_hook(self._encode, with_kwargs=True)
+            stack.callback(hook.remove)
+
+    def _encode(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+        if kwargs.get("attention_mask") is not None:
+            self._encoded.append(kwargs["attention_mask"].bool().cpu())
 
     def begin(self, arguments: Mapping[str, Any]) -> None:
-        self._arguments = arguments
+        self._arguments, self._encoded = arguments, []
 
     def tick(self, tick: Tick) -> None:
         self.outputs.append(tick.output)
         self.on_tick()
 
-    def lengths(self, nth: int, rows: int) -> Sequence[int] | None:
-        """Real tokens of each row's text, by the mask of the tokenizer itself; None for embeddings."""
+    def masks(self, nth: int, rows: int) -> Sequence[torch.Tensor] | None:
+        """Which tokens of each row's text are real, by the tokenizer's own mask; None for embeddings."""
+        if nth < len(self._encoded):
+            seen = self._encoded[nth]
+            return [seen[i * len(seen) // rows] for i in range(rows)]
         name = "prompt" if nth == 0 else "negative_prompt"
         text = self._arguments.get(f"{name}_2") or self._arguments.get(name)
         if text is None:
@@ -89,8 +129,8 @@ class _Told:
         made = self.pipe.tokenizer_2(
             texts, padding="max_length", max_length=longest, truncation=True
         )
-        counts = [sum(mask) for mask in made["attention_mask"]]
-        return [counts[i * len(counts) // rows] for i in range(rows)]
+        seen = torch.tensor(made["attention_mask"]).bool()
+        return [seen[i * len(seen) // rows] for i in range(rows)]
 
 
 def _wiring(witness: WiringCheck, tolerance: float) -> list[Finding]:
@@ -148,7 +188,7 @@ def _norms(witness: WiringCheck, run: xr.Dataset) -> Finding:
 
 
 def _guidance(
-    run: xr.Dataset, outputs: Sequence[torch.Tensor], family: Any, witness: WiringCheck
+    run: xr.Dataset, outputs: Sequence[torch.Tensor], family: Family, witness: WiringCheck
 ) -> Finding:
     """The scheduler's input as a combination of the branches as they are named.
 
@@ -160,9 +200,12 @@ def _guidance(
     for step, output in enumerate(outputs):
         guided = family.unpack(output, witness._now).float().cpu().numpy()
         for sample in range(len(guided)):
-            of = run.velocity[sample, step].values.reshape(len(branches), -1).astype(float)
-            ran = np.isfinite(of).all(-1)
-            target = guided[sample].reshape(-1).astype(float)
+            whole = run.velocity[sample, step].values.astype(float)
+            ran = np.isfinite(whole).all((1, 2, 3))
+            found = guided[sample].astype(float)
+            if family.rescaled:
+                found = unscaled(found, whole[ran], witness._now.grid)
+            of, target = whole.reshape(len(branches), -1), found.reshape(-1)
             if ran.sum() < 2 or not np.isfinite(target).all():
                 continue
             solved, *_ = np.linalg.lstsq(of[ran].T, target, rcond=None)

@@ -20,7 +20,7 @@ Norms = dict[tuple[int, str, int, str], torch.Tensor]
 class WiringCheck:
     """Watches a denoiser: the norms of its first step's passes, and which attentions computed anything.
 
-    lengths: real tokens of the text of each row, given the embedding; by the tokenizer's own mask.
+    masks: which tokens of the text are real, of each row of a pass; by the tokenizer's own mask.
     massive: number of largest channels left out. norms: root mean squares over tokens, and shares.
     idle: attentions that handed on a value without computing one, with how often.
     """
@@ -28,7 +28,7 @@ class WiringCheck:
     def __init__(
         self,
         network: nn.Module,
-        lengths: Callable[[int, int], Sequence[int] | None],
+        masks: Callable[[int, int], Sequence[torch.Tensor] | None],
         massive: int,
     ) -> None:
         self.network, self.family = network, family_of(network)
@@ -36,7 +36,7 @@ class WiringCheck:
         self.wiring = self.family.wiring(network, self.blocks) if self.family.wiring else None
         self.norms: Norms = {}
         self.idle: dict[str, int] = {}
-        self._lengths, self._massive = lengths, massive
+        self._masks, self._massive = masks, massive
         self._pass = -1
         self._now = Tokens(0, 0, (0, 0), 0)
 
@@ -50,7 +50,7 @@ class WiringCheck:
         for index, block in enumerate(self.blocks):
             for site in block.sites:
                 hook = self._measure(index, site)
-                handles.append(site.module.register_forward_hook(hook, with_kwargs=True))
+                handles.append(site.hooked(hook))
                 if site.quantity == "attention":
                     handles += self._computed(block, site)
         return handles + (self.wiring.attach() if self.wiring is not None else [])
@@ -91,19 +91,26 @@ class WiringCheck:
         if name == "image" and self._now.reference:
             image = self._now.image
             return [("image", [r[:image] for r in rows]), ("reference", [r[image:] for r in rows])]
-        if name != "text" or self.family.text_encoder is None:
+        if name != "text" or not self.family.pads:
             return [(name, rows)]
-        lengths = self._lengths(self._pass, len(rows))
-        if lengths is None:
+        masks = self._real(len(rows), whole.shape[1])
+        if masks is None:
             return []
-        text = [row[:n] for row, n in zip(rows, lengths, strict=True)]
-        padding = [row[n:] for row, n in zip(rows, lengths, strict=True)]
+        text = [row[mask] for row, mask in zip(rows, masks, strict=True)]
+        padding = [row[~mask] for row, mask in zip(rows, masks, strict=True)]
         return [("text", text), *([("padding", padding)] if all(map(len, padding)) else [])]
+
+    def _real(self, rows: int, count: int) -> Sequence[torch.Tensor] | None:
+        """Which tokens of the text are real, (token,) bool of each row; None if they are not known."""
+        if self._now.lengths is None:
+            return self._masks(self._pass, rows)
+        return [torch.arange(count) < length for length in self._now.lengths]
 
     def _computed(self, block: Block, site: Site) -> list[RemovableHandle]:
         """Whether any layer inside an attention ran before it returned."""
         ran: list[bool] = []
-        layers = [m for m in site.module.modules() if isinstance(m, nn.Linear)]
+        module = block.module if site.given else site.module
+        layers = [m for m in module.modules() if isinstance(m, nn.Linear)]
 
         def layer(_: nn.Module, args: Any, output: Any) -> None:
             ran[:] = [True]
@@ -115,4 +122,4 @@ class WiringCheck:
             ran.clear()
 
         hooks = [m.register_forward_hook(layer) for m in layers]
-        return [*hooks, site.module.register_forward_hook(after)]
+        return [*hooks, module.register_forward_hook(after)]

@@ -24,6 +24,8 @@ class Case:
     pipeline: str
     call: dict[str, Any] = field(default_factory=dict)
     branches: int = 1
+    negative: str = NEGATIVE
+    """What the negative branch is of, where there is one."""
 
     @property
     def pipe(self) -> Any:
@@ -31,32 +33,53 @@ class Case:
 
     @property
     def denoiser(self) -> Any:
-        return self.pipe.transformer if self.is_flux else self.pipe.unet
+        return self.pipe.transformer if self.is_transformer else self.pipe.unet
 
     @property
     def size(self) -> dict[str, int]:
         """Pixels; not square, and 8 x 12 latents for all."""
-        return {"height": 32, "width": 48} if self.is_flux else {"height": 16, "width": 24}
+        return {"height": 32, "width": 48} if self.is_transformer else {"height": 16, "width": 24}
+
+    @property
+    def is_transformer(self) -> bool:
+        return not self.pipeline.startswith(("sd_", "sdxl")) and self.pipeline != "sd"
 
     @property
     def is_flux(self) -> bool:
-        return not self.pipeline.startswith("sd")
+        return self.pipeline.startswith(("flux", "infusenet")) and self.pipeline != "flux2"
 
     @property
     def has_controlnet(self) -> bool:
-        return self.pipeline not in ("flux", "sd", "sdxl")
+        return self.pipeline.endswith("controlnet") or self.pipeline == "infusenet"
+
+    @property
+    def order(self) -> str:
+        """How the branches are run: `turns`, positive first; or in one batch `first` or `last`."""
+        if self.pipeline in ("sd3", "z_image"):
+            return "last" if self.pipeline == "sd3" else "first"
+        return "turns" if self.is_transformer else "last"
+
+    @property
+    def weight(self) -> float:
+        """Of the positive branch in the guided output; that of the negative one is 1 less it."""
+        if self.branches == 1:
+            return 1.0
+        if self.pipeline == "z_image":  # positive + scale (positive - negative)
+            return 1 + self.call["guidance_scale"]
+        by_true = self.is_flux or self.pipeline == "qwen"
+        return self.call["true_cfg_scale" if by_true else "guidance_scale"]
 
     def __call__(self, seeds: tuple[int, ...] = (0,), **changed: Any) -> np.ndarray:
         """Images (sample, row, column, rgb) in [0, 1] of one prompt, one for each seed, in 3 steps."""
         call = self.call | self.size | changed
         batch = len(seeds)
-        negative = call.pop("negative_prompt", None)
+        if "negative_prompt" in call:
+            call["negative_prompt"] = [call["negative_prompt"]] * batch
         if self.has_controlnet:
             name = "control_image" if self.is_flux else "image"
             call.setdefault(name, CONTROL.expand(batch, -1, -1, -1))
         return self.pipe(
             prompt=call.pop("prompt", [PROMPT] * batch),
-            negative_prompt=None if negative is None else [negative] * batch,
             num_inference_steps=call.pop("steps", 3),
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             output_type=call.pop("output_type", "np"),
@@ -67,6 +90,8 @@ class Case:
 TRUE_CFG = FLUX_CALL | {"true_cfg_scale": 3.0, "negative_prompt": NEGATIVE}
 UNET_CFG = {"guidance_scale": 5.0, "negative_prompt": NEGATIVE}
 WITHOUT_CFG = {"guidance_scale": 1.0}
+SHORT = {"max_sequence_length": 16}
+HIDDEN = SHORT | {"text_encoder_out_layers": (1,)}
 
 CASES = {
     case.name: case
@@ -83,8 +108,21 @@ CASES = {
         Case("sdxl", "sdxl", WITHOUT_CFG),
         Case("sdxl_cfg", "sdxl", UNET_CFG, 2),
         Case("sdxl_controlnet_cfg", "sdxl_controlnet", UNET_CFG, 2),
+        Case("sd3", "sd3", SHORT | WITHOUT_CFG),
+        Case("sd3_cfg", "sd3", SHORT | UNET_CFG, 2),
+        Case("chroma", "chroma", SHORT | WITHOUT_CFG),
+        Case("chroma_cfg", "chroma", SHORT | UNET_CFG, 2),
+        Case("qwen", "qwen", SHORT | {"true_cfg_scale": 1.0}),
+        Case("qwen_cfg", "qwen", SHORT | {"true_cfg_scale": 3.0, "negative_prompt": NEGATIVE}, 2),
+        Case("flux2", "flux2", HIDDEN),
+        Case("klein", "klein", HIDDEN | WITHOUT_CFG),
+        Case("klein_cfg", "klein", HIDDEN | {"guidance_scale": 3.0}, 2, negative=""),
+        Case("z_image", "z_image", SHORT | {"guidance_scale": 0.0}),
+        Case("z_image_cfg", "z_image", SHORT | UNET_CFG, 2),
     )
 }
+FAMILIES = ("sd3", "chroma", "qwen", "flux2", "klein", "z_image")
+"""Pipelines of tests/family_models.py."""
 
 
 def unguided(case: "Case") -> "Case":

@@ -15,7 +15,7 @@ from torch import nn
 from stepscope.hooks import Capture, record
 from stepscope.hooks.clock import Listener, listening
 from stepscope.hooks.errors import UnsupportedPipelineError
-from tests.cases import CASES, NEGATIVE, PROMPT, unguided
+from tests.cases import CASES, PROMPT, unguided
 from tests.small import opened
 
 GUIDED = [case for case in CASES.values() if case.branches == 2]
@@ -42,7 +42,7 @@ def test_negative_branch_is_a_run_on_the_negative_prompt_alone(case, recorded, t
     guided = recorded(case).run
     alone = unguided(case)
     with record(alone.pipe, tmp_path / "run.zarr", Capture(velocity=True)):
-        alone(seeds=(0, 1), prompt=[NEGATIVE] * 2)
+        alone(seeds=(0, 1), prompt=[case.negative] * 2)
     run = xr.open_zarr(tmp_path / "run.zarr")
     for name in COMPARED:
         seen = guided[name].sel(branch="negative")[:, 0]

@@ -19,10 +19,10 @@ from stepscope.analysis.metrics.decode import (
     PIXELS,
     load_vae,
     pictures,
-    unscaled,
     upcasts,
     vae_dtype,
 )
+from stepscope.analysis.metrics.vaes import unscaled
 from stepscope.analysis.runs import open_measured, open_recorded
 from stepscope.hooks import record
 from stepscope.hooks.errors import StepscopeError

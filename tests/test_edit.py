@@ -23,6 +23,7 @@ from stepscope.hooks import (
     record,
 )
 from stepscope.hooks.attributes import unpacked
+from stepscope.hooks.families import blocks_of
 from tests.cases import CASES, PROMPT, Case, wiring
 from tests.models import pipeline
 from tests.oracle_watch import Watch
@@ -74,7 +75,8 @@ def test_the_clock_is_the_record_s(case, recorded):
         told.append(at)
         return values
 
-    name = "double.00.attention.image" if case.is_flux else "mid.00.00.attention.image"
+    attentions = [b.name for b in blocks_of(case.denoiser) if "image" in b.sites[0].streams]
+    name = f"{attentions[len(attentions) // 2]}.attention.image"
     with edit(case.pipe, Edit(name, listen)):
         images = case(**PAIR)
     run = recorded(case).run

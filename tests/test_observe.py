@@ -1,7 +1,7 @@
 """What is read at a site is what plain hooks of the test's own see there."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,19 +9,17 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from torch import nn
+from torch.nn import functional as F
 
 from stepscope.hooks import Capture, record
 from stepscope.hooks.families import blocks_of
 from stepscope.hooks.sites import select
-from tests.cases import CASES, FLUX_CALL, NEGATIVE, PROMPT, Case
+from tests.cases import CASES, FLUX_CALL, PROMPT, Case
+from tests.family_modules import MODULES, At, Modules, length, pads
 from tests.models import PIPELINES
 
 TEXT_TOKENS = FLUX_CALL["max_sequence_length"]
 IDENTITY_TOKENS = 5  # tests/models.py, infusenet
-
-Modules = dict[tuple[str, str, str], tuple[nn.Module, Callable[[Any], torch.Tensor]]]
-"""(block, quantity, stream) -> the module, and which part of its output that stream is."""
 
 
 def flux_modules(network: Any, context: str, tokens: int) -> Modules:
@@ -29,16 +27,16 @@ def flux_modules(network: Any, context: str, tokens: int) -> Modules:
     found: Modules = {}
     for i, block in enumerate(network.transformer_blocks):
         name = f"double.{i:02d}"
-        found[name, "attention", "image"] = block.attn, lambda out: out[0]
-        found[name, "attention", context] = block.attn, lambda out: out[1]
-        found[name, "residual", "image"] = block, lambda out: out[1]
-        found[name, "residual", context] = block, lambda out: out[0]
+        found[name, "attention", "image"] = At(block.attn, lambda out: out[0])
+        found[name, "attention", context] = At(block.attn, lambda out: out[1])
+        found[name, "residual", "image"] = At(block, lambda out: out[1])
+        found[name, "residual", context] = At(block, lambda out: out[0])
     for i, block in enumerate(network.single_transformer_blocks):
         name = f"single.{i:02d}"
-        found[name, "attention", "image"] = block.attn, lambda out: out[:, tokens:]
-        found[name, "attention", context] = block.attn, lambda out: out[:, :tokens]
-        found[name, "residual", "image"] = block, lambda out: out[1]
-        found[name, "residual", context] = block, lambda out: out[0]
+        found[name, "attention", "image"] = At(block.attn, lambda out: out[:, tokens:])
+        found[name, "attention", context] = At(block.attn, lambda out: out[:, :tokens])
+        found[name, "residual", "image"] = At(block, lambda out: out[1])
+        found[name, "residual", context] = At(block, lambda out: out[0])
     return found
 
 
@@ -49,13 +47,15 @@ def unet_modules(network: Any) -> Modules:
         if where is not None:
             numbers = [int(n) for n in re.findall(r"\d+", path)]
             name = ".".join([where[1], *(f"{n:02d}" for n in numbers)])
-            found[name, "attention", "image"] = module.attn1, lambda out: out
-            found[name, "attention", "text"] = module.attn2, lambda out: out
-            found[name, "residual", "image"] = module, lambda out: out
+            found[name, "attention", "image"] = At(module.attn1, lambda out: out)
+            found[name, "attention", "text"] = At(module.attn2, lambda out: out)
+            found[name, "residual", "image"] = At(module, lambda out: out)
     return found
 
 
 def denoiser_modules(case: Case, denoiser: Any) -> Modules:
+    if case.pipeline in MODULES:
+        return MODULES[case.pipeline](denoiser)
     return flux_modules(denoiser, "text", TEXT_TOKENS) if case.is_flux else unet_modules(denoiser)
 
 
@@ -64,46 +64,45 @@ def watching(modules: Modules) -> Iterator[dict[Any, list[torch.Tensor]]]:
     """Every output of every stream, in order of passes, in float64."""
     seen: dict[Any, list[torch.Tensor]] = {key: [] for key in modules}
 
-    def keep(key: Any, part: Callable[[Any], torch.Tensor]) -> Any:
-        return lambda module, args, output: seen[key].append(part(output).double())
+    def keep(key: Any, at: At) -> Any:
+        return lambda module, args, output: seen[key].append(
+            at.part(args[0] if at.given else output).double()
+        )
 
-    handles = [
-        module.register_forward_hook(keep(key, part)) for key, (module, part) in modules.items()
-    ]
+    handles = [at.module.register_forward_hook(keep(key, at)) for key, at in modules.items()]
     yield seen
     for handle in handles:
         handle.remove()
 
 
 def by_branch(case: Case, passes: list[torch.Tensor]) -> torch.Tensor:
-    """(sample, step, branch, token, channel): FLUX positive first, in two passes; a U-Net last, in one."""
-    if case.is_flux:
+    """(sample, step, branch, token, channel): in passes of their own, or in parts of one."""
+    if case.order == "turns":
+        # texts of different lengths may be padded to their own
+        longest = max(p.shape[1] for p in passes)
+        passes = [F.pad(p, (0, 0, 0, longest - p.shape[1]), value=torch.nan) for p in passes]
         stacked = torch.stack(passes).unflatten(0, (-1, case.branches))
     else:
-        stacked = torch.stack([torch.stack(p.chunk(case.branches)[::-1]) for p in passes])
+        by = -1 if case.order == "last" else 1
+        stacked = torch.stack([torch.stack(p.chunk(case.branches)[::by]) for p in passes])
     return stacked.permute(2, 0, 1, 3, 4)
 
 
 def root_mean_square(stream: torch.Tensor) -> np.ndarray:
-    """Over tokens, of the L2 norm over channels."""
-    return stream.square().sum(-1).mean(-1).sqrt().numpy()
+    """Over tokens that are there, of the L2 norm over channels."""
+    return stream.square().sum(-1).nanmean(-1).sqrt().numpy()
 
 
 def text_lengths(case: Case) -> list[int]:
-    """Tokens of the prompt of each branch that are no padding, by the tokenizer's own mask."""
-    tokenizer = case.pipe.tokenizer_2
-    texts = [PROMPT, NEGATIVE][: case.branches]
-    masks = [
-        tokenizer(t, padding="max_length", max_length=TEXT_TOKENS).attention_mask for t in texts
-    ]
-    return [sum(mask) for mask in masks]
+    """Tokens of the prompt of each branch that are no padding."""
+    return [length(text) for text in (PROMPT, case.negative)[: case.branches]]
 
 
 def by_stream(case: Case, seen: dict[Any, torch.Tensor]) -> dict[Any, np.ndarray]:
-    """Root mean squares (sample, step, branch) of every stream: FLUX's text is text and padding."""
+    """Root mean squares (sample, step, branch) of every stream: text is text and padding."""
     found = {}
     for (block, quantity, stream), tensor in seen.items():
-        if stream != "text" or not case.is_flux:
+        if stream != "text" or not pads(case):
             found[block, quantity, stream] = root_mean_square(tensor)
             continue
         pairs = [(tensor[:, :, b], n) for b, n in enumerate(text_lengths(case))]
@@ -111,7 +110,8 @@ def by_stream(case: Case, seen: dict[Any, torch.Tensor]) -> dict[Any, np.ndarray
             ("text", [root_mean_square(of[..., :n, :]) for of, n in pairs]),
             ("padding", [root_mean_square(of[..., n:, :]) for of, n in pairs]),
         ):
-            found[block, quantity, name] = np.stack(parts, -1)
+            if np.isfinite(parts).any():  # Qwen-Image pads to the longest text alone
+                found[block, quantity, name] = np.stack(parts, -1)
     return found
 
 

@@ -148,7 +148,7 @@ def test_latents_are_those_of_diffusers_own_callback(case, recorded):
 
 
 def unpacked(case, latents: torch.Tensor) -> torch.Tensor:
-    if not case.is_flux:
+    if latents.ndim == 4:
         return latents
     return FluxPipeline._unpack_latents(
         latents, case.size["height"], case.size["width"], case.pipe.vae_scale_factor
@@ -201,14 +201,22 @@ def test_stages_that_run_are_timed_and_others_are_missing(case, recorded):
     assert (run.step_seconds > 0).all()
 
 
+def token_norms(latents: xr.DataArray) -> xr.DataArray:
+    """Of each 2 x 2 latents with their channels, at each of them."""
+    sums = (latents**2).sum("channel").coarsen(y=2, x=2).sum().transpose(..., "y", "x")
+    whole = sums.values.repeat(2, -1).repeat(2, -2)
+    return xr.DataArray(whole, dims=sums.dims) ** 0.5
+
+
 def test_recorded_x0_is_the_estimate_from_the_guided_output(case, recorded):
-    """FLUX: x - sigma v. Euler (SDXL): x - sigma eps. DDIM (SD): (x - s eps) / alpha."""
+    """Flows: x - sigma v. Euler (SDXL): x - sigma eps. DDIM (SD): (x - s eps) / alpha."""
     run = recorded(case).run
     output = run.velocity.isel(branch=0).astype("float64")
     if case.branches == 2:
-        scale = case.call["true_cfg_scale" if case.is_flux else "guidance_scale"]
-        negative = run.velocity.isel(branch=1).astype("float64")
-        output = negative + scale * (output - negative)
+        positive, negative = output, run.velocity.isel(branch=1).astype("float64")
+        output = negative + case.weight * (positive - negative)
+        if case.pipeline == "qwen":  # each token has the norm of the positive branch's
+            output = output * token_norms(positive) / token_norms(output)
     expected = run.latents - run.sigma * output
     if case.pipeline in ("sd", "sd_controlnet"):
         abar = case.pipe.scheduler.alphas_cumprod[run.timestep.values].double()

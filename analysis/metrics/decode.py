@@ -1,5 +1,6 @@
 """The clean estimate x0 of every step as an image, through the backbone's VAE alone."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +14,7 @@ import xarray as xr
 from diffusers import AutoencoderKL
 
 from stepscope.analysis.metrics.metric import Metric, Quantity, digests
+from stepscope.analysis.metrics.vaes import decoded, kind_of, side
 from stepscope.analysis.valid import images_there, not_finite
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.vocabulary import UPRIGHT
@@ -64,7 +66,7 @@ class Decode(Metric):
     def coordinates(self, run: xr.Dataset) -> dict[str, tuple[str, Any]]:
         found: dict[str, tuple[str, Any]] = {"rgb": ("rgb", ["red", "green", "blue"])}
         if "image" in self.quantities(run):
-            factor = 2 ** (len(run.attrs["vae"]["block_out_channels"]) - 1)
+            factor = side(run.attrs["vae"])
             for axis, latent in (("row", "y"), ("column", "x")):
                 place = np.arange(run.sizes[latent] * factor)
                 found[axis] = (axis, -place if axis in UPRIGHT else place)
@@ -107,12 +109,12 @@ def one(vae: Any, x0: np.ndarray, final: np.ndarray, image: np.ndarray, bad: boo
     bad: as in `pictures`, of all steps.
     """
     same = np.array([np.array_equal(z, final) for z in x0])
-    decoded = np.empty((len(x0), *image.shape), np.uint8)
-    decoded[same] = image
+    made = np.empty((len(x0), *image.shape), np.uint8)
+    made[same] = image
     if not same.all():
         rest = x0[~same]
-        decoded[~same] = pictures(vae, rest, np.full(len(rest), bad))
-    return decoded
+        made[~same] = pictures(vae, rest, np.full(len(rest), bad))
+    return made
 
 
 @torch.inference_mode()
@@ -125,7 +127,7 @@ def pictures(vae: Any, latents: np.ndarray, bad: np.ndarray | None = None) -> np
     Raises StepscopeError where the VAE makes what is not finite of other latents that are.
     """
     weight = next(vae.parameters())
-    scale = 2 ** (len(vae.config.block_out_channels) - 1)
+    scale = side(vae.config)
     most = PIXELS.get(weight.device.type, PIXELS["cpu"])
     batch = max(1, most // (latents.shape[-1] * latents.shape[-2] * scale**2))
     there = np.isfinite(latents).all((1, 2, 3))
@@ -134,29 +136,16 @@ def pictures(vae: Any, latents: np.ndarray, bad: np.ndarray | None = None) -> np
     )
     for start in range(0, int(there.sum()), batch):
         rows = np.flatnonzero(there)[start : start + batch]
-        z = unscaled(vae.config, torch.from_numpy(latents[rows]).to(weight))
-        decoded = vae.decode(z, return_dict=False)[0]
-        finite = decoded.isfinite().flatten(1).all(1).cpu().numpy()
+        images = decoded(vae, torch.from_numpy(latents[rows]).to(weight))
+        finite = images.isfinite().flatten(1).all(1).cpu().numpy()
         if not (finite if bad is None else finite | bad[rows]).all():
             raise StepscopeError(
                 f"the VAE overflows in the {str(weight.dtype).removeprefix('torch.')} that the run used: "
                 "name one that does not, vae=FOLDER"
             )
-        pixels = (decoded * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float()
+        pixels = (images * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float()
         made[rows[finite]] = (pixels[finite] * 255).round().to(torch.uint8).cpu().numpy()
     return made
-
-
-def unscaled(config: Mapping[str, Any], latents: torch.Tensor) -> torch.Tensor:
-    """Latents (n, channel, y, x) in the VAE's own scale, from the scheduler's.
-
-    As FluxPipeline.__call__ and StableDiffusionXLPipeline.__call__ end.
-    """
-    mean, std = config.get("latents_mean"), config.get("latents_std")
-    if mean is not None and std is not None:
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(latents) for v in (mean, std))
-        return latents * std / config["scaling_factor"] + mean
-    return latents / config["scaling_factor"] + (config.get("shift_factor") or 0.0)
 
 
 def vae_folder(given: str | None, about: Mapping[str, Any]) -> Path:
@@ -208,5 +197,9 @@ def upcasts(pipeline: str) -> bool:
 def load_vae(path: str, dtype: str, device: str) -> Any:
     """The autoencoder of a folder."""
     with explained(path, "vae"):
-        vae: Any = AutoencoderKL.from_pretrained(path, dtype=getattr(torch, dtype))
-    return vae.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        told = json.loads((Path(path) / "config.json").read_text())
+        kind: Any = kind_of(told.get("_class_name", AutoencoderKL.__name__))
+        vae: Any = kind.from_pretrained(path, dtype=getattr(torch, dtype))
+    vae = vae.eval().requires_grad_(False).to(device)
+    flat = all(weight.ndim < 5 for weight in vae.parameters())  # a VAE of videos is not
+    return vae.to(memory_format=torch.channels_last) if flat else vae

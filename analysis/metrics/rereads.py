@@ -50,8 +50,8 @@ class DecodeReading(Decode):
     def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
         vae = self.autoencoder(samples.attrs)
         latents = samples[self.reads[0]].values
-        side = 2 ** (len(samples.attrs["vae"]["block_out_channels"]) - 1)
-        shape = (*latents.shape[:2], *(n * side for n in latents.shape[-2:]), 3)
+        factor = side(samples.attrs["vae"])
+        shape = (*latents.shape[:2], *(n * factor for n in latents.shape[-2:]), 3)
         images = np.zeros(shape, np.uint8)
         for i in np.flatnonzero(was_reread(latents)):
             images[i] = pictures(vae, latents[i])

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 
 from stepscope.hooks.edits.value import Edit
 from stepscope.hooks.errors import EditError
 from stepscope.hooks.estimate import levels
+from stepscope.hooks.families import Family
 from stepscope.hooks.families.arguments import argument
 
 
@@ -21,7 +21,9 @@ class Course:
     sigmas: tuple[float, ...]
 
     @classmethod
-    def of(cls, pipe: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> "Course":
+    def of(
+        cls, pipe: Any, family: Family, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> "Course":
         """Known when the first pass of the denoiser begins, with these arguments.
 
         A call may begin behind the first timestep (image to image) and end before the last.
@@ -30,7 +32,7 @@ class Course:
         every = torch.as_tensor(scheduler.timesteps).float().cpu()
         begin = getattr(scheduler, "begin_index", None)
         if begin is None:
-            begin = int((every - _given(scheduler, args, kwargs)).abs().argmin())
+            begin = int((every - _given(scheduler, family, args, kwargs)).abs().argmin())
         steps = getattr(pipe, "num_timesteps", None) or len(every) - begin
         places = range(begin, min(begin + steps, len(every)))
         timesteps = every[list(places)]
@@ -61,10 +63,10 @@ class Course:
         return found
 
 
-def _given(scheduler: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
-    """The timestep that the denoiser is given, as the scheduler has it: FLUX is given a thousandth."""
+def _given(scheduler: Any, family: Family, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
+    """The timestep that the denoiser is given, as the scheduler has it."""
     timestep = argument(tuple(args), kwargs, 1, "timestep")
     given = float(torch.as_tensor(timestep).float().flatten()[0])
-    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+    if family.thousandths:
         return given * float(scheduler.config["num_train_timesteps"])
     return given

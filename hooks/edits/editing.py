@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-import torch
 from torch import nn
 
 from stepscope.hooks.clock import Clock, Listener, Tick, denoiser_of, listening
@@ -22,7 +21,7 @@ from stepscope.hooks.errors import (
     UnsupportedPipelineError,
 )
 from stepscope.hooks.families import Pass, family_of
-from stepscope.hooks.families.arguments import argument
+from stepscope.hooks.families.arguments import rows_of
 from stepscope.hooks.order import before_readers
 from stepscope.hooks.passes import check_called, undo
 from stepscope.hooks.patch import of_this, replaced
@@ -122,7 +121,7 @@ class Editing:
         now = self._pass(args, kwargs)
         self._seen += now.parts
         if (self._clock.step, self._clock.nth) == (0, 0):
-            self._course = Course.of(self.pipe, args, kwargs)
+            self._course = Course.of(self.pipe, self._family, args, kwargs)
             for target in self.targets:
                 target.begin(self._course, now.batch, self._may_run(now))
         assert self._course is not None
@@ -131,16 +130,15 @@ class Editing:
         return None if handed is None else (args, handed)
 
     def _pass(self, args: Any, kwargs: dict[str, Any]) -> Now:
-        latents: torch.Tensor = args[0] if args else next(iter(kwargs.values()))
-        rows, batch = len(latents), self._batch
+        (rows, _), batch = rows_of(args, kwargs), self._batch
         if batch is None:
             raise UnsupportedPipelineError(
                 f"cannot edit {type(self.pipe).__name__}: the number of samples in its batch is unknown"
             )
         place = self._clock.step, self._clock.nth
         parts = parts_of(self.pipe, self._branches, self._arguments, place, rows, batch)
-        lengths = self._texts.lengths(argument(args, kwargs, 1, "encoder_hidden_states"), rows)
-        return Now(self._family, self._family.tokens(args, kwargs), lengths, parts, batch)
+        tokens = self._texts.told(self._family.tokens(args, kwargs), args, kwargs, rows)
+        return Now(self._family, tokens, tokens.lengths, parts, batch)
 
     def _may_run(self, now: Now) -> list[str]:
         """The branches of the first pass, and of a second one if the pipeline has such."""
@@ -164,7 +162,7 @@ class Editing:
             for site in block.sites:
                 hook = self._changes.hook(block, site)
                 if hook is not None:
-                    handles.append(site.module.register_forward_hook(hook, with_kwargs=True))
+                    handles.append(site.hooked(hook))
         for handle in handles:
             stack.callback(before_readers(handle).remove)
         if hasattr(self.pipe, "prepare_latents"):

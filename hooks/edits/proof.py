@@ -150,7 +150,7 @@ class _Seen:
                 self.denoiser.register_forward_pre_hook(self._open, with_kwargs=True),
                 self.denoiser.register_forward_hook(self._close),
             ]
-            handles += [s.module.register_forward_hook(self._see(b, s)) for b, s in self._sites]
+            handles += [s.hooked(self._see(b, s)) for b, s in self._sites]
             for handle in handles:
                 stack.callback(handle.remove)
             return stack.pop_all()
@@ -165,13 +165,14 @@ class _Seen:
         self._ended = True
 
     def _see(self, block: Block, site: Site) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             if self._ended or self._tokens is None:
                 return
             tensors = output if isinstance(output, tuple) else (output,)
             digest = hashlib.sha256()
             for tensor in tensors:
-                digest.update(_bytes(tensor))
+                if tensor is not None:  # a last block hands no text on
+                    digest.update(_bytes(tensor))
             self.digests[self._name(block, site)] = digest.hexdigest()
             if site is self._site:
                 count = self._tokens.image + self._tokens.reference

@@ -3,9 +3,14 @@
 from torch import nn
 
 from stepscope.hooks.errors import UnsupportedPipelineError
+from stepscope.hooks.families.chroma import CHROMA
 from stepscope.hooks.families.family import Branches, Family, Pass, Tokens
 from stepscope.hooks.families.flux import FLUX, FLUX_CONTROLNET
+from stepscope.hooks.families.flux2 import FLUX2
+from stepscope.hooks.families.qwen import QWEN_IMAGE
+from stepscope.hooks.families.sd3 import SD3
 from stepscope.hooks.families.unet import UNET, UNET_CONTROLNET, UNET_CONTROLNET_UNION
+from stepscope.hooks.families.z_image import Z_IMAGE
 from stepscope.hooks.sites import Block
 
 __all__ = [
@@ -21,7 +26,18 @@ __all__ = [
     "register_pipeline",
 ]
 
-FAMILIES: list[Family] = [FLUX, FLUX_CONTROLNET, UNET, UNET_CONTROLNET, UNET_CONTROLNET_UNION]
+FAMILIES: list[Family] = [
+    FLUX,
+    FLUX_CONTROLNET,
+    UNET,
+    UNET_CONTROLNET,
+    UNET_CONTROLNET_UNION,
+    SD3,
+    CHROMA,
+    QWEN_IMAGE,
+    FLUX2,
+    Z_IMAGE,
+]
 """Families of denoisers, and of the networks of adapters; the first whose class fits is taken."""
 
 

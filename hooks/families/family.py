@@ -18,13 +18,18 @@ class Tokens(NamedTuple):
 
     image: tokens of the noisy image, the first of the image stream. reference: tokens that follow
     them (FLUX Kontext's reference images). grid: (token_y, token_x) of the noisy image's tokens; of
-    a U-Net, of its finest level. context: tokens of the text, padding included.
+    a U-Net, of its finest level. context: tokens of the text, padding included. lengths: those that
+    are no padding, of each row, where the pass itself tells them. left: the padding stands before the
+    text. skipped: names of the blocks that the pass leaves out.
     """
 
     image: int
     reference: int
     grid: tuple[int, int]
     context: int
+    lengths: tuple[int, ...] | None = None
+    left: bool = False
+    skipped: tuple[str, ...] = ()
 
 
 class Pass(NamedTuple):
@@ -54,6 +59,11 @@ class Wiring(Protocol):
     def attach(self) -> list[RemovableHandle]: ...
 
 
+def output_of(output: Any) -> torch.Tensor:
+    """What most networks return: a tuple or an object that holds one tensor."""
+    return output[0] if isinstance(output, tuple) else output.sample
+
+
 @dataclass(frozen=True)
 class Family:
     """A family of denoisers (or of the networks of adapters).
@@ -66,8 +76,13 @@ class Family:
         loop that is not here is refused: nothing tells what its passes are.
     refused: name -> why a loop that is known cannot be recorded.
     context: what the second stream of a block is, `text` or `identity`.
-    text_encoder: the pipeline's component whose tokens are the text stream; None where the text is
-        only read by cross-attention, so that no token of the stream is padding.
+    text_encoder: the pipeline's component whose tokens are the text stream, and whose calls tell which
+        of them are padding. None where the text is only read by cross-attention, or where its padding
+        is not told apart.
+    masked: each pass tells which tokens of text are padding: `Tokens.lengths`.
+    output: from what the model returned, what the scheduler is given of a pass, (row, ...).
+    thousandths: the model is given the scheduler's timesteps as thousandths.
+    rescaled: guidance gives each token of its result the norm that the positive branch has there.
     adds_residuals: a ControlNet adds to this model's image tokens between blocks.
     edges: the places at which an adapter's network adds to this model, from both networks; None if
         none does.
@@ -83,6 +98,15 @@ class Family:
     refused: Mapping[str, str] = field(default_factory=dict)
     context: str = "text"
     text_encoder: str | None = None
+    masked: bool = False
+    output: Callable[[Any], torch.Tensor] = output_of
+    thousandths: bool = False
+    rescaled: bool = False
     adds_residuals: bool = False
     edges: Callable[[nn.Module, nn.Module], Edges] | None = None
     wiring: Callable[[nn.Module, list[Block]], "Wiring"] | None = None
+
+    @property
+    def pads(self) -> bool:
+        """Whether padding is told apart from the text that it fills up."""
+        return self.context == "text" and (self.masked or self.text_encoder is not None)

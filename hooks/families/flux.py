@@ -17,41 +17,28 @@ from stepscope.hooks.families.arguments import argument
 from stepscope.hooks.families.edges import FluxEdges
 from stepscope.hooks.families.family import Family, Pass, Tokens
 from stepscope.hooks.families.flux_wiring import FluxWiring
+from stepscope.hooks.families.joint import in_order, one_sequence, text_first
 from stepscope.hooks.sites import Block, Site
-
-
-def _double_attention(output: Any, image_tokens: int) -> tuple[torch.Tensor, ...]:
-    return output
-
-
-def _single_attention(output: Any, image_tokens: int) -> tuple[torch.Tensor, ...]:
-    # One call for both views: two slices take as long as a norm.
-    text, image = torch.split_with_sizes(output, (output.shape[1] - image_tokens, image_tokens), 1)
-    return image, text
-
-
-def _block_output(output: Any, image_tokens: int) -> tuple[torch.Tensor, ...]:
-    return output[1], output[0]
 
 
 def _blocks(model: nn.Module) -> list[Block]:
     both = ("image", "text")
     blocks = []
     for kind, modules, streams, attention in (
-        ("double", model.transformer_blocks, (*both, "image_prompt"), _double_attention),
-        ("single", model.single_transformer_blocks, both, _single_attention),
+        ("double", model.transformer_blocks, (*both, "image_prompt"), in_order),
+        ("single", model.single_transformer_blocks, both, one_sequence),
     ):
         for index, module in enumerate(modules):  # pyright: ignore[reportArgumentType]
             sites = (
                 Site("attention", streams, module.attn, attention),
-                Site("residual", both, module, _block_output),
+                Site("residual", both, module, text_first),
             )
             blocks.append(Block(f"{kind}.{index:02d}", kind, index, module, sites))
     return blocks
 
 
-def _tokens(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tokens:
-    """From the position ids (token, 3): 0 in the first place for the noisy image, more for references.
+def tokens_by_ids(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tokens:
+    """From the position ids (token, 3 or 4): 0 in the first place for the noisy image, more for references.
 
     Pipelines put reference tokens behind those of the noisy image (FluxKontextPipeline.__call__).
     """
@@ -65,7 +52,7 @@ def _tokens(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tokens:
     return Tokens(image, reference, grid, context.shape[1])
 
 
-def _unpack(packed: torch.Tensor, tokens: Tokens) -> torch.Tensor:
+def unpacked(packed: torch.Tensor, tokens: Tokens) -> torch.Tensor:
     """FLUX packs 2 x 2 latents into a token, channel first (FluxPipeline._pack_latents)."""
     y, x = tokens.grid
     pattern = "... (y x) (channel p q) -> ... channel (y p) (x q)"
@@ -103,18 +90,24 @@ FLUX = Family(
     "FLUX",
     FluxTransformer2DModel,
     _blocks,
-    _tokens,
-    _unpack,
+    tokens_by_ids,
+    unpacked,
     pipelines=dict.fromkeys(_PIPELINES, in_turn),
     refused={
         "VisualClozePipeline": _ROWS_OF_IMAGES,
         "VisualClozeGenerationPipeline": _ROWS_OF_IMAGES,
     },
     text_encoder="text_encoder_2",
+    thousandths=True,
     adds_residuals=True,
     edges=FluxEdges,
     wiring=FluxWiring,
 )
 FLUX_CONTROLNET = Family(
-    "FLUX ControlNet", FluxControlNetModel, _blocks, _tokens, _unpack, text_encoder="text_encoder_2"
+    "FLUX ControlNet",
+    FluxControlNetModel,
+    _blocks,
+    tokens_by_ids,
+    unpacked,
+    text_encoder="text_encoder_2",
 )

@@ -1,0 +1,57 @@
+"""Chroma: FLUX's blocks without its guidance, under a mask of the text's padding.
+
+Read from models/transformers/transformer_chroma.py (0.42): single blocks return the one sequence
+[text; image] that they read. One padding token after the text is attended to, the others are masked
+(ChromaPipeline._get_t5_prompt_embeds).
+"""
+
+from diffusers import ChromaTransformer2DModel
+from torch import nn
+
+from stepscope.hooks.families.family import Family, Pass
+from stepscope.hooks.families.flux import tokens_by_ids, unpacked
+from stepscope.hooks.families.joint import in_order, one_sequence, text_first
+from stepscope.hooks.families.joint_wiring import JointWiring
+from stepscope.hooks.sites import Block, Site
+
+
+def _blocks(model: nn.Module) -> list[Block]:
+    both, found = ("image", "text"), []
+    for kind, modules, attention, residual in (
+        ("double", model.transformer_blocks, in_order, text_first),
+        ("single", model.single_transformer_blocks, one_sequence, one_sequence),
+    ):
+        for index, module in enumerate(modules):  # pyright: ignore[reportArgumentType]
+            streams = (*both, "image_prompt") if kind == "double" else both
+            sites = (
+                Site("attention", streams, module.attn, attention),
+                Site("residual", both, module, residual),
+            )
+            found.append(Block(f"{kind}.{index:02d}", kind, index, module, sites))
+    return found
+
+
+def in_turn(seen: Pass) -> tuple[str, ...] | None:
+    """The prompt's pass, then with classifier-free guidance the negative prompt's."""
+    if seen.parts != 1:
+        return None
+    if seen.nth == 1 and seen.pipe.do_classifier_free_guidance:
+        return ("negative",)
+    return ("positive",) if seen.nth == 0 else None
+
+
+CHROMA = Family(
+    "Chroma",
+    ChromaTransformer2DModel,
+    _blocks,
+    tokens_by_ids,
+    unpacked,
+    pipelines=dict.fromkeys(("ChromaPipeline", "ChromaImg2ImgPipeline"), in_turn),
+    refused={
+        "ChromaInpaintPipeline": "its call fails in diffusers 0.42, for it asks its transformer's settings "
+        "for guidance_embeds, which a ChromaTransformer2DModel does not have",
+    },
+    text_encoder="text_encoder",
+    thousandths=True,
+    wiring=JointWiring,
+)
