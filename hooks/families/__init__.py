@@ -68,7 +68,7 @@ def family_of(model: nn.Module) -> Family:
             return family
     known = ", ".join(family.model.__name__ for family in FAMILIES if family.pipelines)
     raise UnsupportedPipelineError(
-        f"the blocks of its {type(model).__name__} are not known; known: {known} and their ControlNets"
+        f"the blocks of its {type(model).__name__} are not known; known: {known}"
     )
 
 

@@ -10,25 +10,23 @@ from torch import nn
 
 from stepscope.hooks.families.family import Family, Pass
 from stepscope.hooks.families.flux import tokens_by_ids, unpacked
-from stepscope.hooks.families.joint import in_order, one_sequence, text_first
+from stepscope.hooks.families.joint import (
+    BOTH,
+    blocks_of,
+    in_order,
+    one_sequence,
+    text_first,
+)
 from stepscope.hooks.families.joint_wiring import JointWiring
-from stepscope.hooks.sites import Block, Site
+from stepscope.hooks.sites import Block
 
 
 def _blocks(model: nn.Module) -> list[Block]:
-    both, found = ("image", "text"), []
-    for kind, modules, attention, residual in (
-        ("double", model.transformer_blocks, in_order, text_first),
-        ("single", model.single_transformer_blocks, one_sequence, one_sequence),
-    ):
-        for index, module in enumerate(modules):  # pyright: ignore[reportArgumentType]
-            streams = (*both, "image_prompt") if kind == "double" else both
-            sites = (
-                Site("attention", streams, module.attn, attention),
-                Site("residual", both, module, residual),
-            )
-            found.append(Block(f"{kind}.{index:02d}", kind, index, module, sites))
-    return found
+    streams = (*BOTH, "image_prompt")
+    return [
+        *blocks_of("double", model.transformer_blocks, in_order, text_first, streams),
+        *blocks_of("single", model.single_transformer_blocks, one_sequence, one_sequence),
+    ]
 
 
 def in_turn(seen: Pass) -> tuple[str, ...] | None:

@@ -17,24 +17,22 @@ from stepscope.hooks.families.arguments import argument
 from stepscope.hooks.families.edges import FluxEdges
 from stepscope.hooks.families.family import Family, Pass, Tokens
 from stepscope.hooks.families.flux_wiring import FluxWiring
-from stepscope.hooks.families.joint import in_order, one_sequence, text_first
-from stepscope.hooks.sites import Block, Site
+from stepscope.hooks.families.joint import (
+    BOTH,
+    blocks_of,
+    in_order,
+    one_sequence,
+    text_first,
+)
+from stepscope.hooks.sites import Block
 
 
 def _blocks(model: nn.Module) -> list[Block]:
-    both = ("image", "text")
-    blocks = []
-    for kind, modules, streams, attention in (
-        ("double", model.transformer_blocks, (*both, "image_prompt"), in_order),
-        ("single", model.single_transformer_blocks, both, one_sequence),
-    ):
-        for index, module in enumerate(modules):  # pyright: ignore[reportArgumentType]
-            sites = (
-                Site("attention", streams, module.attn, attention),
-                Site("residual", both, module, text_first),
-            )
-            blocks.append(Block(f"{kind}.{index:02d}", kind, index, module, sites))
-    return blocks
+    streams = (*BOTH, "image_prompt")
+    return [
+        *blocks_of("double", model.transformer_blocks, in_order, text_first, streams),
+        *blocks_of("single", model.single_transformer_blocks, one_sequence, text_first),
+    ]
 
 
 def tokens_by_ids(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tokens:

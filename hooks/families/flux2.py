@@ -12,7 +12,9 @@ from stepscope.hooks.families.chroma import in_turn
 from stepscope.hooks.families.family import Family, Pass
 from stepscope.hooks.families.flux import tokens_by_ids, unpacked
 from stepscope.hooks.families.joint import (
+    BOTH,
     attention_before_mlp,
+    blocks_of,
     in_order,
     one_sequence,
     text_first,
@@ -22,18 +24,12 @@ from stepscope.hooks.sites import Block, Site
 
 
 def _blocks(model: nn.Module) -> list[Block]:
-    both, found = ("image", "text"), []
-    for index, module in enumerate(model.transformer_blocks):  # pyright: ignore[reportArgumentType]
-        sites = (
-            Site("attention", both, module.attn, in_order),
-            Site("residual", both, module, text_first),
-        )
-        found.append(Block(f"double.{index:02d}", "double", index, module, sites))
+    found = blocks_of("double", model.transformer_blocks, in_order, text_first)
     for index, module in enumerate(model.single_transformer_blocks):  # pyright: ignore[reportArgumentType]
         attention = attention_before_mlp(module.attn.inner_dim)
         sites = (
-            Site("attention", both, module.attn.to_out, attention, given=True),
-            Site("residual", both, module, one_sequence),
+            Site("attention", BOTH, module.attn.to_out, attention, given=True),
+            Site("residual", BOTH, module, one_sequence),
         )
         found.append(Block(f"single.{index:02d}", "single", index, module, sites))
     return found

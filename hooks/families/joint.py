@@ -4,7 +4,32 @@ from typing import Any
 
 import torch
 
-from stepscope.hooks.sites import Read
+from stepscope.hooks.sites import Block, Read, Site
+
+BOTH = ("image", "text")
+
+
+def blocks_of(
+    kind: str, modules: Any, attention: Read, residual: Read, streams: tuple[str, ...] = BOTH
+) -> list[Block]:
+    """Blocks of one kind, each with an attention `attn`, in order of execution.
+
+    attention, residual: how the outputs of the attention and of the block are read. streams: of the
+        attention.
+    """
+    return [
+        Block(
+            f"{kind}.{index:02d}",
+            kind,
+            index,
+            module,
+            (
+                Site("attention", streams, module.attn, attention),
+                Site("residual", BOTH, module, residual),
+            ),
+        )
+        for index, module in enumerate(modules)
+    ]
 
 
 def in_order(output: Any, image_tokens: int) -> tuple[torch.Tensor, ...]:

@@ -15,20 +15,13 @@ from torch import nn
 from stepscope.hooks.families.arguments import argument
 from stepscope.hooks.families.family import Family, Pass, Tokens
 from stepscope.hooks.families.flux import unpacked
-from stepscope.hooks.families.joint import in_order, text_first
+from stepscope.hooks.families.joint import blocks_of, in_order, text_first
 from stepscope.hooks.families.joint_wiring import JointWiring
-from stepscope.hooks.sites import Block, Site
+from stepscope.hooks.sites import Block
 
 
 def _blocks(model: nn.Module) -> list[Block]:
-    both, found = ("image", "text"), []
-    for index, module in enumerate(model.transformer_blocks):  # pyright: ignore[reportArgumentType]
-        sites = (
-            Site("attention", both, module.attn, in_order),
-            Site("residual", both, module, text_first),
-        )
-        found.append(Block(f"double.{index:02d}", "double", index, module, sites))
-    return found
+    return blocks_of("double", model.transformer_blocks, in_order, text_first)
 
 
 def _tokens(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tokens:

@@ -17,6 +17,7 @@ from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.families.arguments import argument
 from stepscope.hooks.families.family import Family, Pass, Tokens
 from stepscope.hooks.families.joint import (
+    BOTH,
     first_alone,
     image_alone,
     in_order,
@@ -36,10 +37,10 @@ def _blocks(model: nn.Module) -> list[Block]:
         raise UnsupportedPipelineError(
             f"its SD3Transformer2DModel has patches of {config.patch_size} latents, and {PATCH} are known"
         )
-    found, both = [], ("image", "text")
+    found = []
     for index, module in enumerate(model.transformer_blocks):  # pyright: ignore[reportArgumentType]
-        attention = Site("attention", both, module.attn, in_order)
-        residual = Site("residual", both, module, text_first)
+        attention = Site("attention", BOTH, module.attn, in_order)
+        residual = Site("residual", BOTH, module, text_first)
         if module.context_pre_only:
             attention = Site("attention", ("image",), module.attn, first_alone)
             residual = Site("residual", ("image",), module, second_alone)
