@@ -45,7 +45,14 @@ def recorded(kind: str, path: Path, capture: Capture, **given: Any) -> xr.Datase
     return xr.open_zarr(path / "run.zarr").load()
 
 
-@pytest.mark.parametrize("kind", CALLED)
+FIRST = {next(iter(family.pipelines)) for family, _ in family_calls.FAMILIES.values()}
+each_kind = pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] * (k not in FIRST)) for k in CALLED]
+)
+"""Every pipeline class of the families; in `make test` one of each family."""
+
+
+@each_kind
 def test_every_claim_holds_on_every_pipeline_of_a_family(kind):
     findings = verify(pipeline(kind), lambda: called(kind))
     assert [f"{f.claim}: {f.detail}" for f in findings if not f.holds] == []
@@ -53,7 +60,7 @@ def test_every_claim_holds_on_every_pipeline_of_a_family(kind):
     assert len(guided) == (kind != "Flux2Pipeline")
 
 
-@pytest.mark.parametrize("kind", CALLED)
+@each_kind
 def test_every_site_of_a_family_can_be_edited(kind):
     """What is edited at a site is what the next module reads: the image is another, but for the text that
     comes out of the last block, which nothing reads."""
