@@ -56,7 +56,11 @@ def contribution(run: xr.Dataset, adapter: str = "") -> xr.DataArray:
     values = values.isel(injection=(of == chosen) & image)
     blocks = values["injection_block"].values
     words = [f"injection{word}" for word in ("", "_adapter", "_block", "_stream")]
-    return values.drop_vars(words, errors="ignore").rename(injection="block").assign_coords(block=blocks)
+    return (
+        values.drop_vars(words, errors="ignore")
+        .rename(injection="block")
+        .assign_coords(block=blocks)
+    )
 
 
 def sharpness(run: xr.Dataset) -> xr.DataArray:

@@ -15,7 +15,7 @@ from stepscope.hooks.texts import Texts
 
 @dataclass(frozen=True)
 class Parts:
-    """Who watched the call: the denoiser's observer, with a ControlNet its observer, and what adapters add."""
+    """Who watched the call: the observers of the denoiser and of its ControlNet; what adapters add."""
 
     family: Family
     denoiser: Observer

@@ -22,8 +22,8 @@ from stepscope.hooks.errors import StepscopeError, StepscopeWarning, Unsupported
 from stepscope.hooks.families import family_of
 from stepscope.hooks.fingerprint import of_models
 from stepscope.hooks.finite import told_of
-from stepscope.hooks.injections.fitted import without_place
 from stepscope.hooks.fit import check_same_axes, check_same_schedule, sizes_of
+from stepscope.hooks.injections.fitted import without_place
 from stepscope.hooks.labels import Label
 from stepscope.hooks.next_call import NextCall
 from stepscope.hooks.norm_buffer import Place

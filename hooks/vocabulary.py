@@ -148,10 +148,11 @@ VARIABLES: dict[str, Variable] = {
         ("sample", "step", "branch", "injection"),
         "float32",
         "1",
-        "|alpha r| / |h|: L2 norm over tokens and channels of what the adapter adds at the place, over that "
-        "of what it is added to there; 0 where it adds nothing. ControlNet: to the image tokens after a block "
-        "(U-Net: to a skip connection). IP-Adapter: to a cross-attention's output of the text (FLUX: to the "
-        "image tokens after a block). LoRA: to its layers' own outputs, over all layers of the place",
+        "|alpha r| / |h|: L2 norm over tokens and channels of what the adapter adds at the place, over "
+        "that of what it is added to there; 0 where it adds nothing. ControlNet: to the image tokens "
+        "after a block (U-Net: to a skip connection). IP-Adapter: to the text's part of a "
+        "cross-attention's output (FLUX: to the image tokens after a block). LoRA: to its layers' own "
+        "outputs, over all layers of the place",
     ),
     "attention_token_norm": Variable(
         ("sample", "step", "branch", "block", "token_y", "token_x"),

@@ -1,4 +1,4 @@
-"""What IP-Adapters add: to the cross-attentions of a U-Net, and to the image tokens of FLUX's double blocks.
+"""What IP-Adapters add: to a U-Net's cross-attentions, and to the image tokens of FLUX's double blocks.
 
 Each processor holds several adapters, and what they add is the sum over them of scale times attention to
 their own tokens. Where one of them is on, all of it is that one's. Where several are, an attention is run
@@ -28,18 +28,18 @@ Kwargs = Mapping[str, Any]
 
 def in_cross_attentions(denoiser: nn.Module, network: nn.Module | None) -> "CrossAttentions | None":
     """Of a U-Net with an IP-Adapter."""
-    found = _processors(denoiser, UNet2DConditionModel)
+    found = attentions_of(denoiser, UNet2DConditionModel)
     return CrossAttentions(denoiser, found) if found else None
 
 
 def after_double_blocks(denoiser: nn.Module, network: nn.Module | None) -> "DoubleBlocks | None":
     """Of a FLUX transformer with an IP-Adapter."""
-    found = _processors(denoiser, FluxTransformer2DModel)
+    found = attentions_of(denoiser, FluxTransformer2DModel)
     return DoubleBlocks(found) if found else None
 
 
 class CrossAttentions:
-    """The image prompt's part of a cross-attention's output, through its output projection, over the text's.
+    """The image prompt's part of a cross-attention's output, over the text's part; both are projected.
 
     With one adapter on, these are norms that the observer has already (`text_and_image_prompt`).
     """
@@ -70,7 +70,7 @@ class CrossAttentions:
                     elif len(on) == 1:
                         self._alone.setdefault((clock.step, clock.nth), set()).add(slot)
                     elif edited_streams(output) is None:  # an edited sum is no adapter's own
-                        rest = _run_again(module, args, kwargs, lambda n, i=i: n != i)
+                        rest = run_again(module, args, kwargs, lambda n, i=i: n != i)
                         self._meter.put(slot, output - rest)
 
             return see
@@ -133,7 +133,7 @@ class DoubleBlocks:
                 elif len(on) == 1:
                     self._meter.put(slot, output[2])
                 else:
-                    alone = _run_again(module, args, kwargs, lambda n, i=i: n == i)
+                    alone = run_again(module, args, kwargs, lambda n, i=i: n == i)
                     self._meter.put(slot, alone[2])
 
         return see
@@ -153,7 +153,7 @@ class DoubleBlocks:
         }
 
 
-def _processors(denoiser: nn.Module, kind: type[nn.Module]) -> dict[str, Any]:
+def attentions_of(denoiser: nn.Module, kind: type[nn.Module]) -> dict[str, Any]:
     """Attentions that hold IP-Adapters, by the name of their block, in order of execution."""
     blocks: Sequence[Block] = blocks_of(denoiser) if isinstance(denoiser, kind) else ()
     return {
@@ -165,7 +165,9 @@ def _processors(denoiser: nn.Module, kind: type[nn.Module]) -> dict[str, Any]:
 
 
 def _places(attentions: Mapping[str, Any], count: int) -> list[Injection]:
-    return [Injection(f"ip_adapter:{i}", block, "image") for i in range(count) for block in attentions]
+    return [
+        Injection(f"ip_adapter:{i}", block, "image") for i in range(count) for block in attentions
+    ]
 
 
 def _is_zero(scale: Any) -> bool:
@@ -173,7 +175,7 @@ def _is_zero(scale: Any) -> bool:
     return not any(scale) if isinstance(scale, list | tuple) else not scale
 
 
-def _run_again(module: Any, args: Any, kwargs: Kwargs, keep: Callable[[int], bool]) -> Any:
+def run_again(module: Any, args: Any, kwargs: Kwargs, keep: Callable[[int], bool]) -> Any:
     """What the attention gives with the scales of some adapters alone, the others' at 0."""
     processor = module.processor
     scale = processor.scale

@@ -38,7 +38,8 @@ class Source(Protocol):
     injections: the places.
     """
 
-    injections: Sequence[Injection]
+    @property
+    def injections(self) -> Sequence[Injection]: ...
 
     def reset(self) -> None:
         """Start a pipeline call: nothing has been seen."""

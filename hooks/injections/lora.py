@@ -47,34 +47,40 @@ class Layers:
 
     A single-stream block's layers read [text; image], which are told apart. Text is with its padding. What
     has no token of its own (a modulation) is counted with the image.
+
+    layers: by their paths in the denoiser.
     """
 
     def __init__(self, denoiser: nn.Module, layers: Mapping[str, Any]) -> None:
-        self._layers, self._family = layers, family_of(denoiser)
+        self.layers, self._family = layers, family_of(denoiser)
         self._text = 0
         blocks = {block.module: block for block in blocks_of(denoiser)}
-        paths = {path: blocks[module] for path, module in denoiser.named_modules() if module in blocks}
+        paths = {
+            path: blocks[module] for path, module in denoiser.named_modules() if module in blocks
+        }
         self._joint = {p for p, block in paths.items() if block.kind == "single"}
+        self._blocks = {path: block.name for path, block in paths.items()}
         self._added: dict[Injection, list[int]] = defaultdict(list)
         self._base: dict[Injection, list[int]] = defaultdict(list)
         self._slots: dict[tuple[str, str, str], int] = {}
         for path, layer in layers.items():
-            within = next((p for p in paths if path.startswith(f"{p}.")), None)
-            place = OUTSIDE if within is None else paths[within].name
-            joint = within in self._joint
-            for stream in ("image", "text") if joint else (stream_of(path),):
-                base = self._slot(path, "", stream)
-                for name in layer.lora_B:
-                    if name in layer.lora_variant:
-                        continue
-                    injection = Injection(f"lora:{name}", place, stream)
-                    self._added[injection].append(self._slot(path, name, stream))
-                    self._base[injection].append(base)
+            for name in layer.lora_B:
+                for place in self.places(path, name):
+                    self._added[place].append(self._slot(path, name, place.stream))
+                    self._base[place].append(self._slot(path, "", place.stream))
         order = {block.name: i for i, block in enumerate(blocks.values())}
         self.injections = sorted(
             self._added, key=lambda one: (one.adapter, order.get(one.block, len(order)), one.stream)
         )
         self._meter = Meter(len(self._slots))
+
+    def places(self, path: str, name: str) -> list[Injection]:
+        """Where a LoRA adds through a layer: for each stream that the layer reads."""
+        if name in self.layers[path].lora_variant:
+            return []
+        within = next((p for p in self._blocks if path.startswith(f"{p}.")), "")
+        streams = ("image", "text") if within in self._joint else (stream_of(path),)
+        return [Injection(f"lora:{name}", self._blocks.get(within, OUTSIDE), s) for s in streams]
 
     def _slot(self, path: str, name: str, stream: str) -> int:
         return self._slots.setdefault((path, name, stream), len(self._slots))
@@ -89,7 +95,7 @@ class Layers:
 
         handles = self._meter.attach(clock, denoiser)
         handles.append(denoiser.register_forward_pre_hook(reading(before), with_kwargs=True))
-        for path, layer in self._layers.items():
+        for path, layer in self.layers.items():
             handles.append(lay(layer.base_layer, self._see(path, "", lambda: 1.0)))
             for name, matrix in layer.lora_B.items():
                 if name not in layer.lora_variant:
@@ -98,7 +104,11 @@ class Layers:
         return handles
 
     def _see(self, path: str, name: str, scaling: Callable[[], float]) -> Callable[..., None]:
-        slots = {s: self._slots[path, name, s] for s in ("image", "text") if (path, name, s) in self._slots}
+        slots = {
+            s: self._slots[path, name, s]
+            for s in ("image", "text")
+            if (path, name, s) in self._slots
+        }
 
         def see(module: nn.Module, args: Any, kwargs: dict[str, Any], output: torch.Tensor) -> None:
             if not self._meter.open:
