@@ -208,6 +208,35 @@ def test_verify_switches_each_off(family):
     assert any("contribution" in one.claim for one in findings)
 
 
+def test_the_edge_of_a_block_is_its_scale(tmp_path):
+    """Zeros at `<block>.adapter` are a scale of 0 for that block alone."""
+    pipe = loaded("ip-adapter_sd15.bin")
+    pipe.set_ip_adapter_scale(0.6)
+    chosen = "down.01.00.00"
+    with record(pipe, tmp_path / "edited.zarr"), edit(pipe, Edit(f"{chosen}.adapter", Scale(0.0))):
+        edited = called(pipe, "sd15")
+    name = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.processor"
+    pipe.unet.attn_processors[name].scale = [0.0]
+    with record(pipe, tmp_path / "scaled.zarr"):
+        scaled = called(pipe, "sd15")
+    np.testing.assert_allclose(edited, scaled, atol=1e-5)
+    ratios = [
+        xr.open_zarr(tmp_path / f"{n}.zarr").load().contribution for n in ("edited", "scaled")
+    ]
+    np.testing.assert_allclose(ratios[0], ratios[1], rtol=1e-3, atol=1e-6)
+    off = (ratios[0] == 0).all(("sample", "step", "branch"))
+    assert ratios[0].injection_block[off].values.tolist() == [chosen]
+
+
+def test_the_edge_of_a_flux_block_is_its_scale():
+    pipe, call = flux(0.7)
+    with edit(pipe, Edit("double.01.adapter", Scale(0.0))):
+        edited = pipe(**call, generator=torch.Generator().manual_seed(0)).images
+    pipe.transformer.transformer_blocks[1].attn.processor.scale = [0.0]
+    scaled = pipe(**call, generator=torch.Generator().manual_seed(0)).images
+    assert edited.tobytes() == scaled.tobytes()
+
+
 @pytest.mark.parametrize("factor", [0.0, 0.5])
 def test_an_edit_of_its_part_is_a_scale_and_is_recorded_so(factor, tmp_path):
     pipe = loaded("ip-adapter_sd15.bin")
