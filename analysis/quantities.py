@@ -2,7 +2,7 @@
 
 import xarray as xr
 
-from stepscope.analysis.lookup import measured, setting
+from stepscope.analysis.lookup import MissingEvidenceError, measured, setting
 from stepscope.analysis.saturation import Estimator, ExponentialApproach, ShareOfPlateau
 
 
@@ -36,9 +36,31 @@ def norm_ratio(run: xr.Dataset, stream: str = "text") -> xr.DataArray:
     return ratio.assign_attrs(units="1", long_name=f"{stream} over image attention-output norm")
 
 
-def contribution(run: xr.Dataset) -> xr.DataArray:
-    """|alpha r| / |h| (sample, step, block) of the positive branch, without unit."""
-    return measured(run, "contribution").sel(branch="positive", drop=True)
+def contribution(run: xr.Dataset, adapter: str = "") -> xr.DataArray:
+    """|alpha r| / |h| (sample, step, block) of what one adapter adds to the image's tokens, without unit.
+
+    Of the positive branch. adapter: a value of `injection_adapter`; it may be left out of a run that has
+    one. Raises MissingEvidenceError where there are several, or not this one.
+    """
+    values = measured(run, "contribution").sel(branch="positive", drop=True)
+    if "injection" not in values.dims:  # before schema version 4: a ControlNet's alone
+        return values
+    of = values["injection_adapter"].values.astype(str)
+    names = list(dict.fromkeys(of.tolist()))
+    chosen = adapter or names[0]
+    if chosen not in names or (len(names) > 1 and not adapter):
+        raise MissingEvidenceError(
+            f"{adapter or 'the one adapter'} is not in the run, which has {' and '.join(names)}"
+        )
+    image = values["injection_stream"].values == "image"
+    values = values.isel(injection=(of == chosen) & image)
+    blocks = values["injection_block"].values
+    words = [f"injection{word}" for word in ("", "_adapter", "_block", "_stream")]
+    return (
+        values.drop_vars(words, errors="ignore")
+        .rename(injection="block")
+        .assign_coords(block=blocks)
+    )
 
 
 def sharpness(run: xr.Dataset) -> xr.DataArray:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from stepscope.hooks.contribution import Residuals
+from stepscope.hooks.injections.contributions import Contributions
 from stepscope.hooks.norm_buffer import Place
 from stepscope.hooks.observe import MEASURES, PASS_STREAMS, Observer
 from stepscope.hooks.sites import QUANTITIES
@@ -119,22 +119,12 @@ def adapter_norms(observer: Observer, axes: Axes, context: str) -> np.ndarray:
     return made
 
 
-def contribution(residuals: Residuals, observer: Observer, axes: Axes) -> np.ndarray:
-    """|alpha r| / |h| of every block, (sample, step, branch, block); 0 where nothing was handed over."""
-    blocks = len(observer.blocks)
-    made = axes.missing(blocks)
-    given, norms = residuals.read(), observer.norms.read()
-    image = MEASURES.index("residual"), slice(None), PASS_STREAMS.index("image")
+def contribution(added: Contributions, axes: Axes) -> np.ndarray:
+    """|added| / |what it is added to|, (sample, step, branch, injection); NaN where no pass ran."""
+    made, ratios = axes.missing(len(added.injections)), added.read()
     for place, branch, rows in axes.placed():
-        if place not in norms:
-            continue
-        h = norms[place].reshape(len(MEASURES), blocks, len(PASS_STREAMS), -1)[image][:, rows]
-        ratio = np.zeros_like(h)
-        if place in given:
-            for block, source in enumerate(residuals.sources()):
-                if source is not None:
-                    ratio[block] = given[place][source][rows] / h[block]
-        made[:, place[0], branch] = ratio.T
+        if place in ratios:
+            made[:, place[0], branch] = ratios[place][:, rows].T
     return made
 
 

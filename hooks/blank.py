@@ -23,6 +23,7 @@ from stepscope.hooks.vocabulary import (
     AXES,
     BLOCK_COORDINATES,
     FOUND_COORDINATES,
+    INJECTION_COORDINATES,
     SAMPLE_COORDINATES,
     SCHEMA_VERSION,
     STEP_COORDINATES,
@@ -168,7 +169,9 @@ def _create(
 def _create_coordinate(group: Any, name: str, axis: str, values: np.ndarray) -> None:
     """Text is of fixed width: xarray draws no axis of words of any length."""
     text = values.dtype.kind == "U"
-    meaning = {**AXES, **BLOCK_COORDINATES}.get(name, f"{name} of the {axis}")
+    meaning = {**AXES, **BLOCK_COORDINATES, **INJECTION_COORDINATES}.get(
+        name, f"{name} of the {axis}"
+    )
     array = group.create_array(
         name,
         shape=values.shape,

@@ -77,8 +77,8 @@ def collect(
     samples |= assemble.norms(parts.denoiser, axes)
     if capture.level == "tokens":
         samples |= assemble.maps(parts.denoiser, axes, tokens.grid)
-    if parts.residuals is not None:
-        samples["contribution"] = assemble.contribution(parts.residuals, parts.denoiser, axes)
+    if parts.added.injections:
+        samples["contribution"] = assemble.contribution(parts.added, axes)
     if parts.adapter is not None:
         context = parts.adapter.family.context
         samples["adapter_attention_norm"] = assemble.adapter_norms(parts.adapter, axes, context)
@@ -122,6 +122,7 @@ def outline(
         image=image.shape[1:3] if image is not None else None,
         grid=tokens.grid,
         full={},
+        injections=parts.added.injections,
     )
 
 

@@ -7,6 +7,8 @@ from math import prod
 import numpy as np
 
 from stepscope.hooks.capture import Capture
+from stepscope.hooks.injections.injection import Injection
+from stepscope.hooks.injections.residuals import places_between
 from stepscope.hooks.sites import Block
 from stepscope.hooks.vocabulary import FOUND_COORDINATES, STAGES, UPRIGHT, VARIABLES, Variable
 
@@ -51,14 +53,19 @@ def layout(
     image: tuple[int, ...] | None,
     grid: tuple[int, int],
     full: dict[str, tuple[int, ...]],
+    injections: Sequence[Injection] | None = None,
 ) -> Layout:
     """The layout of a run.
 
     streams: those of `STREAMS` that occur in the run, in that order. branches: likewise.
     latent: (channel, y, x) of the unpacked latents. image: (row, column) in pixels, None if the
     call returns latents. grid: (token_y, token_x) of the image tokens. full: the sites whose whole
-    tensors are kept, each with its (token, channel).
+    tensors are kept, each with its (token, channel). injections: the places that adapters add at; None
+    for those of FLUX's ControlNet alone, if there is one.
     """
+    if injections is None:
+        flux = blocks and blocks[0].kind in ("double", "single")
+        injections = places_between(blocks) if adapter_blocks and flux else ()
     sizes = {
         **dict(zip(("channel", "y", "x"), latent, strict=True)),
         **dict(zip(("token_y", "token_x"), grid, strict=True)),
@@ -67,15 +74,16 @@ def layout(
         "branch": len(branches),
         "block": len(blocks),
         "adapter_block": len(adapter_blocks),
+        "injection": len(injections),
         "stream": len(streams),
         "stage": len(STAGES),
         "rgb": 3,
     }
     left_out = set() if image else {"image"}
     if not adapter_blocks:
-        left_out |= {"adapter_attention_norm", "contribution"}
-    if blocks and blocks[0].kind not in ("double", "single"):
-        left_out.add("contribution")  # a U-Net's ControlNet adds to skip connections, not to blocks
+        left_out.add("adapter_attention_norm")
+    if not injections:
+        left_out.add("contribution")
     if not capture.velocity:
         left_out.add("velocity")
     if capture.level != "tokens":
@@ -100,6 +108,11 @@ def layout(
     }
     if adapter_blocks:
         coordinates |= _of_blocks("adapter_block", adapter_blocks)
+    if injections:
+        coordinates["injection"] = "injection", np.array([one.name for one in injections])
+        for word in Injection._fields:
+            values = np.array([getattr(one, word) for one in injections])
+            coordinates[f"injection_{word}"] = "injection", values
     return Layout(variables, coordinates)
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from stepscope.hooks.capture import Capture
 from stepscope.hooks.clock import denoiser_of
-from stepscope.hooks.contribution import Residuals
 from stepscope.hooks.families import Family, blocks_of, family_of
+from stepscope.hooks.injections.contributions import Contributions
 from stepscope.hooks.observe import Observer
 from stepscope.hooks.sites import Block, select
 from stepscope.hooks.texts import Texts
@@ -15,12 +15,12 @@ from stepscope.hooks.texts import Texts
 
 @dataclass(frozen=True)
 class Parts:
-    """Who watched the call: the denoiser's observer and, with an adapter, its observer and residuals."""
+    """Who watched the call: the observers of the denoiser and of its ControlNet; what adapters add."""
 
     family: Family
     denoiser: Observer
     adapter: Observer | None
-    residuals: Residuals | None
+    added: Contributions
 
 
 def observers(pipe: Any, capture: Capture, texts: Texts) -> Parts:
@@ -40,15 +40,12 @@ def observers(pipe: Any, capture: Capture, texts: Texts) -> Parts:
         keep_output=capture.velocity,
     )
     network = getattr(pipe, "controlnet", None)
+    added = Contributions(denoiser_of(pipe), network, denoiser)
     if network is None:
-        return Parts(family, denoiser, None, None)
-    kinds = [block.kind for block in blocks]
-    residuals = None
-    if family.adds_residuals:
-        residuals = Residuals(kinds.count("double"), kinds.count("single"))
+        return Parts(family, denoiser, None, added)
     inside = _attentions_only(blocks_of(network))
     adapter = Observer(family_of(network), inside, texts=texts, may_skip=True)
-    return Parts(family, denoiser, adapter, residuals)
+    return Parts(family, denoiser, adapter, added)
 
 
 def _attentions_only(blocks: Sequence[Block]) -> list[Block]:

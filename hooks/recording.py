@@ -23,6 +23,7 @@ from stepscope.hooks.families import family_of
 from stepscope.hooks.fingerprint import of_models
 from stepscope.hooks.finite import told_of
 from stepscope.hooks.fit import check_same_axes, check_same_schedule, sizes_of
+from stepscope.hooks.injections.fitted import without_place
 from stepscope.hooks.labels import Label
 from stepscope.hooks.next_call import NextCall
 from stepscope.hooks.norm_buffer import Place
@@ -116,9 +117,10 @@ class Recording:
         told = arguments if prompts is None else {**arguments, "prompt": prompts}
         self._call = Call.begin(Stopwatch(device_of(self.pipe)), told)
         self.calls += 1
+        self.parts.added.begin(self._clock)
 
     def _start(self) -> None:
-        for part in (self.parts.denoiser, self.parts.adapter, self.parts.residuals):
+        for part in (self.parts.denoiser, self.parts.adapter, self.parts.added):
             if part is not None:
                 part.reset()
         self._call.ticks.clear()
@@ -156,7 +158,7 @@ class Recording:
     def _see(self, tick: Tick) -> None:
         """Keep a step that has ended, and refuse the first of a call that does not fit."""
         call, step = self._call, self._clock.step
-        for part in (self.parts.denoiser, self.parts.adapter):
+        for part in (self.parts.denoiser, self.parts.adapter, self.parts.added):
             if part is not None and part.fault is not None:
                 raise part.fault
         seen = sum(at == step for at, _ in self.parts.denoiser.passes)
@@ -183,6 +185,8 @@ class Recording:
         """Raise RunError where the first step tells that the run cannot hold the call."""
         self._next.check_counts(len(tick.before))
         check_same_axes(self._sink.run, axes_of(self._call, self.parts, self._denoiser))
+        if words := without_place(self._sink.run, self.parts.added.injections):
+            self._warn(words)
         sizes, axes = sizes_of(self.pipe, self.parts, tick.before)
         self._sink.check_labels(self._next.labels or (), {*sizes, *axes})
         if self._sink.run is not None:
@@ -194,6 +198,7 @@ class Recording:
     def _end(self, output: Any) -> None:
         """Hand what a finished call made to the writer, and say of it what is to be known."""
         told, self._next = self._next, NextCall()
+        self.parts.added.end()
         if self._lost is not None:
             return
         if not self._call.ticks:
@@ -256,6 +261,7 @@ class Recording:
     def _abandon(self, error: BaseException) -> None:
         """The call raised: nothing of it is kept, and what it left half done for us is undone."""
         self._next = NextCall()
+        self.parts.added.end()
         self._sink.abandon()
         if isinstance(error, StepscopeError):
             undo(self.pipe, self._denoiser, self._processors)
@@ -275,8 +281,7 @@ class Recording:
         if parts.adapter is not None:
             networks["adapter"] = self.pipe.controlnet
             handles += parts.adapter.attach(self._clock, self.pipe.controlnet)
-        if parts.residuals is not None:
-            handles.append(parts.residuals.attach(self._clock, denoiser))
+        stack.callback(parts.added.end)
         for handle in handles:
             stack.callback(handle.remove)
         stack.callback(denoiser.register_forward_hook(after).remove)

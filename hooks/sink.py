@@ -11,12 +11,14 @@ import torch
 
 from stepscope.hooks.collect import Collected
 from stepscope.hooks.fit import check_same_model
+from stepscope.hooks.injections.fitted import on_places
 from stepscope.hooks.labels import Label, check_labels
 from stepscope.hooks.layout import Layout, full_variable
 from stepscope.hooks.norm_buffer import Place
 from stepscope.hooks.paths import check_writable, run_path
 from stepscope.hooks.spool import Spool
 from stepscope.hooks.store import Run
+from stepscope.hooks.vocabulary import VARIABLES
 from stepscope.hooks.writer import Writer, writing
 
 
@@ -154,6 +156,7 @@ class Sink:
             run.check_present()
             if not run.has("not_finite"):  # made before runs told of it
                 del arrays["not_finite"]
+            arrays = on_places(arrays, made, run)
             arrays = {name: _on_axes(values, name, made, run) for name, values in arrays.items()}
             samples = [
                 {name: values[i, ...] for name, values in arrays.items()} | dict(extras[i])
@@ -200,15 +203,15 @@ def _with_site(layout: Layout, site: str, shape: tuple[int, ...]) -> Layout:
 
 def _on_axes(values: np.ndarray, name: str, made: Collected, run: Run) -> np.ndarray:
     """A variable on the run's branches and streams, NaN where the call has none of them."""
-    declared = made.layout.variables.get(name)
+    declared, _ = made.layout.variables.get(name, (VARIABLES.get(name), ()))
     if declared is None:
         return values
     for axis, mine in (("branch", made.axes.branches), ("stream", made.axes.streams)):
-        if axis not in declared[0].dims:
+        if axis not in declared.dims:
             continue
         theirs = [str(v) for v in run.read(axis)]
         if theirs != list(mine):
-            place = declared[0].dims.index(axis)
+            place = declared.dims.index(axis)
             shape = [*values.shape]
             shape[place] = len(theirs)
             spread = np.full(shape, np.nan, values.dtype)

@@ -16,6 +16,8 @@ from stepscope.hooks.clock import Listener, Tick, denoiser_of, listening
 from stepscope.hooks.edits.proof import prove_edits
 from stepscope.hooks.families import Family, family_of
 from stepscope.hooks.finding import Finding
+from stepscope.hooks.injections.check import InjectionCheck
+from stepscope.hooks.injections.proof import added
 from stepscope.hooks.recorder import record
 from stepscope.hooks.returned import numbers_of
 from stepscope.hooks.tally import Tally
@@ -35,23 +37,28 @@ def verify(pipe: Any, call: Callable[[], Any]) -> list[Finding]:
     plain = numbers_of(call())
     told, capture = _Told(pipe), Capture(velocity=True)
     witness = WiringCheck(denoiser, told.masks, capture.massive)
-    told.on_tick = witness.begin_step
+    apart = InjectionCheck(denoiser, getattr(pipe, "controlnet", None))
+    told.on_tick = [witness.begin_step, apart.begin_step]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = Path(folder) / "check.zarr"
         stack.enter_context(record(pipe, path, capture))
         stack.enter_context(listening(pipe, Listener(begin=told.begin, tick=told.tick)))
         told.attach(stack, family_of(denoiser))
-        for handle in witness.attach():
+        # the attentions that it runs again run before the witness looks whether they ran
+        for handle in [*apart.attach(), *witness.attach()]:
             stack.callback(handle.remove)
         recorded = numbers_of(call())
         stack.close()
         run = xr.open_zarr(path).load()
     # What a block hands on is compared with what the next gets: equal up to one rounding.
     eps = torch.finfo(next(p.dtype for p in denoiser.parameters() if p.is_floating_point())).eps
-    findings = _wiring(witness, 4 * max(eps, torch.finfo(torch.float32).eps))
+    eps = max(eps, torch.finfo(torch.float32).eps)
+    findings = _wiring(witness, 4 * eps)
     findings.append(_computed(witness))
     findings.append(_finite(run))
     findings.append(_norms(witness, run))
+    if "contribution" in run:
+        findings.append(added(apart, run, eps))
     if run.sizes["branch"] > 1:
         findings.append(_guidance(run, told.outputs, family_of(denoiser), witness))
     differ = int((plain != recorded).sum())
@@ -93,7 +100,7 @@ class _Told:
 
     def __init__(self, pipe: Any) -> None:
         self.pipe, self.outputs = pipe, []
-        self.on_tick: Callable[[], None] = lambda: None
+        self.on_tick: list[Callable[[], None]] = []
         self._arguments: Mapping[str, Any] = {}
         self._encoded: list[torch.Tensor] = []
 
@@ -113,7 +120,8 @@ class _Told:
 
     def tick(self, tick: Tick) -> None:
         self.outputs.append(tick.output)
-        self.on_tick()
+        for begin in self.on_tick:
+            begin()
 
     def masks(self, nth: int, rows: int) -> Sequence[torch.Tensor] | None:
         """Which tokens of each row's text are real, by the tokenizer's own mask; None for embeddings."""

@@ -8,6 +8,7 @@ AXES = {
     "branch": "what a forward pass is conditioned on: positive, negative, perturbed, image_only",
     "block": "transformer block of the denoiser, in order of execution",
     "adapter_block": "transformer block of the adapter's own network, in order of execution",
+    "injection": "place at which an adapter adds to the denoiser: block.stream.adapter",
     "stream": "which tokens: image, reference, text, padding, image_prompt, identity",
     "stage": "part of the pipeline that is timed",
     "channel": "latent channel",
@@ -36,6 +37,14 @@ BLOCK_COORDINATES = {
 }
 """Coordinates of the axes `block` and `adapter_block`."""
 
+INJECTION_COORDINATES = {
+    "injection_adapter": "which adapter: controlnet, or kind:name as in the coordinate adapters",
+    "injection_block": "where it adds: a block of the denoiser; skip.NN or mid of a U-Net's ControlNet; "
+    "outside for layers in no block",
+    "injection_stream": "whose tokens it adds to",
+}
+"""Coordinates of the axis `injection`."""
+
 STREAMS = ("image", "reference", "text", "padding", "image_prompt", "identity")
 """Tokens of the noisy image; of reference images behind them; of the text, without and of its padding;
 what an IP-Adapter adds; and of the face inside an identity adapter. A run has those that occur in it."""
@@ -44,10 +53,10 @@ BRANCHES = ("positive", "negative", "perturbed", "image_only")
 """The prompt; the negative prompt; a perturbed copy (PAG, SAG); InstructPix2Pix without the text."""
 
 STAGES = ("face", "text", "adapter", "denoiser", "vae")
-SCHEMA_VERSION = 3
-READABLE = (1, 2, 3)
+SCHEMA_VERSION = 4
+READABLE = (1, 2, 3, 4)
 """Schema versions that analysis reads; new runs are of the newest."""
-GROWABLE = (2, 3)
+GROWABLE = (2, 3, 4)
 """Schema versions of the runs that samples are added to. A run keeps its version and its form."""
 
 
@@ -136,11 +145,14 @@ VARIABLES: dict[str, Variable] = {
         + "; NaN where the adapter was not run",
     ),
     "contribution": Variable(
-        ("sample", "step", "branch", "block"),
+        ("sample", "step", "branch", "injection"),
         "float32",
         "1",
-        "|alpha r| / |h|: norm of what the adapter adds to the image tokens after the block, over the "
-        "norm of what it is added to; 0 where it adds nothing",
+        "|alpha r| / |h|: L2 norm over tokens and channels of what the adapter adds at the place, over "
+        "that of what it is added to there; 0 where it adds nothing. ControlNet: to the image tokens "
+        "after a block (U-Net: to a skip connection). IP-Adapter: to the text's part of a "
+        "cross-attention's output (FLUX: to the image tokens after a block). LoRA: to its layers' own "
+        "outputs, over all layers of the place",
     ),
     "attention_token_norm": Variable(
         ("sample", "step", "branch", "block", "token_y", "token_x"),

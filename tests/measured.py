@@ -97,7 +97,7 @@ def measured_run(
             rng.uniform(30, 50, (n, steps, 1, blocks, 3)) * [1, 1, np.nan],
         ),
         "contribution": (
-            ("sample", "step", "branch", "block"),
+            ("sample", "step", "branch", "injection"),
             scale * rng.uniform(0, 0.3, (n, steps, 1, blocks)),
         ),
         "step_seconds": (("sample", "step"), rng.uniform(0.9, 1.1, (call[-1] + 1, steps))[call]),
@@ -117,8 +117,12 @@ def measured_run(
             "step": np.arange(steps),
             "sigma": ("step", sigma),
             "branch": ["positive"],
-            "block": [f"double.{i:02d}" for i in range(4)] + [f"single.{i:02d}" for i in range(8)],
+            "block": names_of_blocks(),
             "stream": list(STREAMS),
+            "injection": [f"{name}.image.controlnet" for name in names_of_blocks()],
+            "injection_adapter": ("injection", ["controlnet"] * blocks),
+            "injection_block": ("injection", names_of_blocks()),
+            "injection_stream": ("injection", ["image"] * blocks),
             "recogniser": list(recognisers),
             "conditioning": ("recogniser", [name == "identity" for name in recognisers]),
             "alignment": ["detected", "fixed"],
@@ -132,6 +136,10 @@ def measured_run(
         },
         attrs=attributes(backbone, steps, scale, guidance, true_cfg, seeds, window),
     )
+
+
+def names_of_blocks() -> list[str]:
+    return [f"double.{i:02d}" for i in range(4)] + [f"single.{i:02d}" for i in range(8)]
 
 
 def off_from(steps: int) -> list[int]:

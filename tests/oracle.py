@@ -20,7 +20,7 @@ from tests.every_pipeline_calls import NEGATIVES, PROMPTS, Call
 from tests.every_pipeline_made import arguments_of, pipeline_of
 from tests.oracle_numbers import (
     NO_TEXT,
-    contribution,
+    contributions,
     grid_of,
     rms,
     streams,
@@ -126,6 +126,14 @@ def _expected(call: Call, watch: Watch, returned: Any) -> xr.Dataset:
     for name, values in _norms(call, steps, ran, coordinates["block"]).items():
         last = {5: ("stream",), 6: ("token_y", "token_x")}.get(values.ndim, ())
         made[name] = (("sample", "step", "branch", "block", *last), values)
+    added = [
+        [(b, rows, contributions(one, watch.control is not None)) for b, one, rows in step]
+        for step in ran
+    ]
+    if places := [*added[0][0][2]]:
+        coordinates["injection"] = places
+        where = ("sample", "step", "branch", "injection")
+        made["contribution"] = (where, _contribution(added, places, len(first.sample)))
     if watch.control is not None:
         coordinates["adapter_block"] = first.control[0].blocks
         inside = _inside(call, steps, coordinates["adapter_block"])
@@ -133,6 +141,17 @@ def _expected(call: Call, watch: Watch, returned: Any) -> xr.Dataset:
     if not call.latents:
         made["image"] = (("sample", "row", "column", "rgb"), np.stack(first_of(returned)))
     return xr.Dataset(made, coordinates)
+
+
+def _contribution(
+    added: list[list[tuple[str, slice, dict[str, np.ndarray]]]], places: list[str], batch: int
+) -> np.ndarray:
+    found = np.full((batch, len(added), len(BRANCHES), len(places)), np.nan)
+    for s, step in enumerate(added):
+        for branch, rows, values in step:
+            for i, place in enumerate(places):
+                found[:, s, BRANCHES.index(branch), i] = values[place][rows]
+    return found
 
 
 def _velocity(steps: list[Step], ran: list[list[Group]], shape: Any) -> np.ndarray:
@@ -155,8 +174,6 @@ def _norms(
     found |= {
         f"{q}_token_norm": np.full((*sizes, *grid), np.nan) for q in ("attention", "residual")
     }
-    if call.is_flux and steps[0].control:
-        found["contribution"] = np.full(sizes, np.nan)
     for s, step in enumerate(steps):
         for branch, one, rows in ran[s]:
             b = BRANCHES.index(branch)
@@ -173,8 +190,6 @@ def _norms(
                         found[f"{quantity}_token_norm"][:, s, b, i] = token_norms(
                             tensor, step, grid
                         )
-                if quantity == "residual" and "contribution" in found:
-                    found["contribution"][:, s, b, i] = contribution(one, block, whole["image"])
     return found
 
 

@@ -44,7 +44,7 @@ def _numbers(run: xr.Dataset, expected: xr.Dataset) -> Iterator[str]:
         if name not in run:
             yield f"{name} is not stored"
             continue
-        for axis in ("branch", "stream", "block", "adapter_block"):
+        for axis in ("branch", "stream", "block", "adapter_block", "injection"):
             if axis in wanted.dims:
                 stored = list(run[axis].values)
                 if "block" in axis and stored != list(wanted[axis].values):

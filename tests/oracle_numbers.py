@@ -101,7 +101,40 @@ def unpack(tokens: Tensor, step: Step) -> Tensor:
     return grid
 
 
-def contribution(one: Pass, block: str, image: Tensor) -> np.ndarray:
+def contributions(one: Pass, controlled: bool) -> dict[str, np.ndarray]:
+    """What adapters add in a pass over what it is added to, (row of the batch,), by place.
+
+    controlled: whether there is a ControlNet.
+    """
+    found = {}
+    for (quantity, block), whole in one.outputs.items():
+        flux = block.startswith(("double", "single"))
+        if quantity == "residual" and flux and controlled:
+            found[f"{block}.image.controlnet"] = _residual(one, block, whole["image"])
+        if quantity == "attention" and "image_prompt" in whole:
+            base = whole["text"]
+            if flux:
+                base = one.outputs["residual", block]["image"] - whole["image_prompt"]
+            found[f"{block}.image.ip_adapter:0"] = _ratio(whole["image_prompt"], base)
+    if one.skips and controlled:
+        names = [*(f"skip.{i:02d}" for i in range(len(one.skips) - 1)), "mid"]
+        given = one.given.get("down_block_additional_residuals")
+        added = (
+            [torch.zeros_like(h) for h in one.skips]
+            if given is None
+            else [*given, one.given["mid_block_additional_residual"]]
+        )
+        for name, r, h in zip(names, added, one.skips, strict=True):
+            found[f"{name}.image.controlnet"] = _ratio(r, h)
+    return found
+
+
+def _ratio(added: Tensor, base: Tensor) -> np.ndarray:
+    norms = [tensor.double().flatten(1).norm(dim=1) for tensor in (added, base)]
+    return (norms[0] / norms[1]).numpy()
+
+
+def _residual(one: Pass, block: str, image: Tensor) -> np.ndarray:
     """What a ControlNet adds to the image tokens after a FLUX block, over what it is added to."""
     kind, index = block.split(".")
     kinds = [name.split(".")[0] for name in one.blocks]
@@ -110,5 +143,4 @@ def contribution(one: Pass, block: str, image: Tensor) -> np.ndarray:
     if not given:
         return np.zeros(len(image))
     added = given[int(index) // math.ceil(kinds.count(kind) / len(given))]
-    ratio = added.double().flatten(1).norm(dim=1) / image.double().flatten(1).norm(dim=1)
-    return ratio.numpy()
+    return _ratio(added, image)

@@ -24,13 +24,15 @@ class Pass:
 
     given: its arguments by name. outputs: (quantity, block) -> stream -> (row, token, channel), where
     `image` still holds reference tokens and `text` its padding. skips_itself: rows in which some
-    self-attention gave the projection of its own value, as perturbed attention does.
+    self-attention gave the projection of its own value, as perturbed attention does. skips: of a U-Net, the
+    features that its downward half hands up, in order, and the output of its middle block.
     """
 
     given: dict[str, Any]
     output: Any = None
     outputs: dict[tuple[str, str], dict[str, Tensor]] = field(default_factory=dict)
     skips_itself: Tensor | None = None
+    skips: list[Tensor] = field(default_factory=list)
 
     @property
     def sample(self) -> Tensor:
@@ -154,12 +156,23 @@ def _hooks(network: nn.Module, passes: list[Pass]) -> Iterator[Any]:
 
     yield network.register_forward_pre_hook(before, with_kwargs=True)
     yield network.register_forward_hook(after)
+    if type(network).__name__ == "UNet2DConditionModel":
+        yield from _skips(network, passes)
     for name, block in network.named_modules():
         kind = type(block).__name__
         if kind in ("FluxTransformerBlock", "FluxSingleTransformerBlock"):
             yield from _flux_block(block, _name(name), passes)
         elif isinstance(block, BasicTransformerBlock):
             yield from _unet_block(block, _name(name), passes)
+
+
+def _skips(network: Any, passes: list[Pass]) -> Iterator[Any]:
+    def keep(module: nn.Module, args: Any, output: Any) -> None:
+        features = output[1] if isinstance(output, tuple) else (output,)
+        passes[-1].skips += [feature.clone() for feature in features]
+
+    for module in (network.conv_in, *network.down_blocks, network.mid_block):
+        yield module.register_forward_hook(keep)
 
 
 def _name(path: str) -> str:

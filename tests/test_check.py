@@ -32,6 +32,7 @@ SPLIT = "attention outputs split into the streams that they are named for"
 NORMS = "stored norms are those of the raw tensors"
 FINITE = "every number is finite"
 COMPUTED = "every attention computed what it returned"
+ADDED = "a contribution is what switching the adapter off changes there"
 BRANCHES = "the branches are what they are named"
 BYTES = "recording on and off give the same bytes"
 EDITS = [
@@ -52,7 +53,8 @@ def failing(findings: list[Finding]) -> list[str]:
 def test_every_claim_holds_on_the_reference_models(words_of, guided, face):
     words = words_of(faces=listed(face), seeds="[0,1]", batch_size=2, **guided)
     findings = check(study_of(words))
-    claims = [CHAIN, SPLIT, COMPUTED, FINITE, NORMS, *([BRANCHES] if guided else []), BYTES, *EDITS]
+    some = [*([ADDED] if words_of is infused else []), *([BRANCHES] if guided else [])]
+    claims = [CHAIN, SPLIT, COMPUTED, FINITE, NORMS, *some, BYTES, *EDITS]
     assert [finding.claim for finding in findings] == claims
     assert not failing(findings), findings
 
@@ -209,7 +211,7 @@ def test_image_prompt_that_is_counted_as_text_is_found(monkeypatch):
 
     assert not failing(verify(pipe, call))
     monkeypatch.setattr(unet, "text_and_image_prompt", lambda module, args, kwargs, out: (out,))
-    assert failing(verify(pipe, call)) == [SPLIT, EDITS[0]]
+    assert failing(verify(pipe, call)) == [SPLIT, ADDED, EDITS[0]]
 
 
 def test_values_of_an_earlier_step_are_found(monkeypatch):

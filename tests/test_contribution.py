@@ -94,7 +94,6 @@ def test_adapter_that_never_ran_is_recorded_as_missing(tmp_path):
     assert run.done.all()
 
 
-def test_there_is_no_contribution_without_residuals_between_blocks(recorded):
-    """A U-Net's ControlNet adds to skip connections, and a pipeline without adapter adds nothing."""
-    for name in ("flux", "sd_cfg", "sd_controlnet_cfg"):
+def test_there_is_no_contribution_without_adapter(recorded):
+    for name in ("flux", "sd_cfg"):
         assert "contribution" not in recorded(CASES[name]).run

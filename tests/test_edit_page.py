@@ -35,7 +35,7 @@ def test_the_snippets_run_in_their_order(tmp_path, monkeypatch, unchecked):
         exec(compile(snippet, "docs/edits.md", "exec"), known)
     run = xr.open_zarr("edited.zarr")
     added = run.contribution.isel(sample=0, branch=0)
-    doubles = [block.startswith("double") for block in run.block.values]
+    doubles = [block.startswith("double") for block in run.injection_block.values]
     assert (added[:2, doubles] == 0).all()
     assert (added[2, doubles] > 0).all()
     assert np.isfinite(np.asarray(known["images"])).all()

@@ -33,10 +33,10 @@ def test_a_run_with_edits_is_made_and_says_so(typed, tmp_path, face, monkeypatch
     assert typed(words).status == 0
     run = xr.open_zarr(tmp_path / "run.zarr").load()
     doubles = [block for block in run.block.values if block.startswith("double")]
-    added = run.contribution.isel(branch=0)
-    assert (added.sel(block=doubles)[:, 0] == 0).all()
-    assert (added.sel(block=doubles)[:, 1] > 0).all()
-    assert (added.sel(block="single.00") > 0).all()
+    added = run.contribution.isel(branch=0).swap_dims(injection="injection_block")
+    assert (added.sel(injection_block=doubles)[:, 0] == 0).all()
+    assert (added.sel(injection_block=doubles)[:, 1] > 0).all()
+    assert (added.sel(injection_block="single.00") > 0).all()
     norms = run.attention_norm.sel(block="single.00", stream="image").isel(branch=0)
     np.testing.assert_array_equal(norms[0], norms[1])
     zero = {"sites": ["double.*.adapter"], "do": "Scale", "factor": 0.0, "steps": [0, 1]}

@@ -134,7 +134,7 @@ def test_curves_say_what_was_measured_at_the_mark(browser: Any, measured_pocket:
 
 def test_a_link_restores_the_view(browser: Any, page_file: Path) -> None:
     link = (
-        "#sample=1&sample2=0&step=1&variable=contribution&block=single.03&axis=sigma&log=0"
+        "#sample=1&sample2=0&step=1&variable=contribution&block=single.03.image.controlnet&axis=sigma&log=0"
         "&curve=sharpness&measure=tenengrad"
     )
     with opened(browser, page_file.as_uri() + link) as page:

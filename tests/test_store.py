@@ -106,7 +106,7 @@ def test_other_variables_and_shapes_are_refused_with_the_difference(tmp_path):
 
 def test_run_of_another_schema_is_refused(tmp_path):
     filled(tmp_path / "run.zarr").annotate(schema_version=0)
-    with pytest.raises(RunError, match=r"run\.zarr has schema version 0; this .* writes 3$"):
+    with pytest.raises(RunError, match=r"run\.zarr has schema version 0; this .* writes 4$"):
         Run.open(tmp_path / "run.zarr")
 
 

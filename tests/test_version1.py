@@ -53,7 +53,7 @@ def test_what_it_did_not_record_is_not_known(tmp_path):
 def test_nothing_is_added_to_it(tmp_path):
     path = unpacked("recorded", tmp_path)
     before = {f: f.stat().st_mtime_ns for f in path.rglob("*")}
-    said = rf"{path} has schema version 1; this stepscope writes 3, and reads it: it can be measured, but"
+    said = rf"{path} has schema version 1; this stepscope writes 4, and reads it: it can be measured, but"
     with pytest.raises(RunError, match=said):
         Run.open(path)
     case = CASES["flux"]

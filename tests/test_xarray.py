@@ -18,6 +18,7 @@ from stepscope.hooks.attributes import HASHED, packed, unpacked
 from stepscope.hooks.store import Run
 from stepscope.hooks.vocabulary import (
     BLOCK_COORDINATES,
+    INJECTION_COORDINATES,
     SAMPLE_COORDINATES,
     VARIABLES,
     described,
@@ -58,8 +59,13 @@ def test_the_contribution_of_every_block_at_every_step_is_a_map(measured_pocket)
     run = xr.open_zarr(measured_pocket)
     run.contribution.isel(sample=0, branch=0).plot()
     labels = [text.get_text() for text in plt.gca().get_xticklabels()]
-    assert set(run.block.values.tolist()) <= set(labels)
-    assert run.contribution.sel(block="double.03").dims == ("sample", "step", "branch")
+    assert set(run.injection.values.tolist()) <= set(labels)
+    one = run.contribution.sel(injection="double.03.image.controlnet")
+    assert one.dims == ("sample", "step", "branch")
+    words = ["injection_adapter", "injection_block", "injection_stream"]
+    table = run.contribution.load().set_index(injection=words).unstack("injection")
+    place = dict(zip(words, ("controlnet", "double.03", "image"), strict=True))
+    xr.testing.assert_equal(table.sel(place).variable, one.variable)
 
 
 def shown(values: xr.DataArray) -> np.ndarray:
@@ -179,12 +185,12 @@ def test_blocks_are_counted_over_the_whole_network(measured_pocket):
         assert run[f"{axis}_index"].values.tolist() == list(range(run.sizes[axis]))
         kinds = [name.partition(".")[0] for name in run[axis].values.tolist()]
         assert run[f"{axis}_kind"].values.tolist() == kinds
-    deep = run.contribution.swap_dims(block="block_index").sel(block_index=slice(4, 9))
+    deep = run.residual_norm.swap_dims(block="block_index").sel(block_index=slice(4, 9))
     assert deep.sizes["block_index"] == 6
 
 
 def test_long_names_are_short_and_definitions_are_beside_them(group, measured_pocket):
-    declared = {**MEANINGS, **BLOCK_COORDINATES}
+    declared = {**MEANINGS, **BLOCK_COORDINATES, **INJECTION_COORDINATES}
     declared |= {n: v.long_name for n, v in {**VARIABLES, **SAMPLE_COORDINATES}.items()}
     run = open_recorded(measured_pocket)
     for kind in METRICS.values():

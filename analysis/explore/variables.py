@@ -20,7 +20,7 @@ SITES = {
     "residual_norm": "{block}.residual.{stream}",
     "residual_norm_without_massive": "{block}.residual.{stream}",
     "massive_share": "{block}.residual.{stream}",
-    "contribution": "{block}.residual.image",
+    "contribution": "{injection}",
     "adapter_attention_norm": "{adapter_block}.attention.{stream} of the adapter",
     "attention_token_norm": "{block}.attention.image",
     "residual_token_norm": "{block}.residual.image",
@@ -29,8 +29,9 @@ SITES = {
 
 
 def block_axis(values: xr.DataArray) -> str | None:
-    """The variable's axis of blocks, None without."""
-    return next((str(d) for d in values.dims if d == "block" or str(d).endswith("_block")), None)
+    """The variable's axis of blocks, or of other places in the denoiser; None without."""
+    dims = map(str, values.dims)
+    return next((d for d in dims if d in ("block", "injection") or d.endswith("_block")), None)
 
 
 def kind_of(values: xr.DataArray) -> Kind | None:
@@ -73,12 +74,18 @@ def variables(contents: Contents) -> dict[str, dict[str, Any]]:
                     values.attrs.get("description") or values.attrs.get("long_name", "")
                 ),
                 "line": line(group, str(key)),
-                "site": SITES.get(str(key), ".".join(f"{{{d}}}" for d in dims if d in WHERE)),
+                "site": _site(str(key), dims),
             }
     return found
 
 
 WHERE = ("block", "adapter_block", "stream")
+
+
+def _site(name: str, dims: list[str]) -> str:
+    if name == "contribution" and "block" in dims:  # before schema version 4
+        return "{block}.residual.image"
+    return SITES.get(name, ".".join(f"{{{d}}}" for d in dims if d in WHERE))
 
 
 def line(group: xr.Dataset, name: str) -> str:

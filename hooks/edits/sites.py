@@ -44,6 +44,20 @@ class Sites:
         return cls.of(denoiser_of(pipe), getattr(pipe, "controlnet", None))
 
     @property
+    def aliases(self) -> dict[str, str]:
+        """`<block>.adapter` where an IP-Adapter adds and no ControlNet does, and the site's own name."""
+        if not self.image_prompt:
+            return {}
+        taken = self.edges.names if self.edges is not None else ()
+        named = {
+            f"{block.name}.{ADAPTER}": f"{block.name}.{site.quantity}.{IMAGE_PROMPT}"
+            for block in self.blocks
+            for site in block.sites
+            if IMAGE_PROMPT in site.streams
+        }
+        return {alias: name for alias, name in named.items() if alias not in taken}
+
+    @property
     def names(self) -> list[str]:
         """In order of execution; those of the adapter last."""
         own = [
@@ -61,10 +75,10 @@ class Sites:
         Raises EditError for a pattern that matches none.
         """
         for pattern in edit.patterns:
-            if pattern.endswith(f".{ADAPTER}") and self.edges is None:
+            if pattern.endswith(f".{ADAPTER}") and self.edges is None and not self.aliases:
                 raise EditError(
                     f"no site matches {pattern!r}: the pipeline has no ControlNet (or InfuseNet) that "
-                    "adds anything between blocks"
+                    "adds anything between blocks, and no IP-Adapter"
                 )
             if pattern.endswith(f".{IMAGE_PROMPT}") and not self.image_prompt:
                 raise EditError(
@@ -72,6 +86,7 @@ class Sites:
                     "pipe.load_ip_adapter(...) first"
                 )
         try:
-            return matching(edit.patterns, self.names)
+            found = matching(edit.patterns, [*self.names, *self.aliases])
         except StepscopeError as error:
             raise EditError(str(error)) from error
+        return list(dict.fromkeys(self.aliases.get(name, name) for name in found))

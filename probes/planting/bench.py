@@ -107,6 +107,8 @@ class Bench:
         """The mean of a norm over the blocks of each group, (row, group, step)."""
         image = norm.sel(branch="positive")
         image = image.sel(stream="image") if "stream" in image.dims else image
+        if "injection" in image.dims:  # of the one adapter
+            image = image.swap_dims(injection="injection_block").rename(injection_block="block")
         of = [[site.removesuffix(f".{ADAPTER}") for site in group] for group in self.groups]
         means = [image.sel(block=names).mean("block") for names in of]
         return np.stack([one.transpose("sample", "step").values for one in means], 1)

@@ -1,0 +1,39 @@
+"""Prove on the user's own models that a contribution is what switching the adapter off takes away."""
+
+import numpy as np
+import xarray as xr
+
+from stepscope.hooks.finding import Finding
+from stepscope.hooks.injections.check import InjectionCheck
+
+CLOSE = 1e-3  # float32 sums over millions of entries, against float64
+CLAIM = "a contribution is what switching the adapter off changes there"
+
+
+def added(check: InjectionCheck, run: xr.Dataset, eps: float) -> Finding:
+    """Stored contributions of the first step against what was seen with and without each adapter.
+
+    Each pass's rows must be some branch's. They may differ by `CLOSE` of the contribution, and by 4 `eps`:
+    sums in the model's dtype are rounded by as much of what is added to.
+    """
+    stored = run["contribution"].isel(step=0)
+    left = [str(name) for name in stored["injection"].values]
+    worst, count, at = 0.0, 0, ""
+    for (_, place), rows in check.ratios.items():
+        if place.name not in left:
+            return Finding(CLAIM, False, f"{place.name} is not stored")
+        here = stored.sel(injection=place.name)
+        for part in rows.reshape(-1, run.sizes["sample"]).numpy():
+            apart = [float(np.abs(here.sel(branch=b) - part).max()) for b in run["branch"].values]
+            least = np.nanmin(apart) if np.isfinite(apart).any() else np.inf
+            beyond = least / (CLOSE * float(np.abs(part).max()) + 4 * eps)
+            if not beyond <= worst:
+                worst, at = beyond, place.name
+            count += 1
+    seen = {place.name for _, place in check.ratios}
+    unseen = [name for name in left if name not in seen]
+    detail = f"{count} comparisons, the largest difference {worst:.2g} of what rounding allows"
+    detail += f", at {at}" if at else ""
+    if unseen:
+        detail += f"; {len(unseen)} that an adapter declares are not checked"
+    return Finding(CLAIM, bool(count and worst <= 1) or len(unseen) == len(left), detail)
