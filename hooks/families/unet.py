@@ -29,12 +29,14 @@ def text_and_image_prompt(
 
     The processor adds scale x attention(query, image) before the output projection, so the output
     is linear in the scale: at scale 0 the same module gives the text's part, and the rest is the
-    image prompt's (Ye et al. 2023, eq. 5). That runs the module a second time.
+    image prompt's (Ye et al. 2023, eq. 5). That runs the module a second time, unless every scale is 0.
     """
     processor: Any = getattr(module, "processor", None)
     if not hasattr(processor, "to_k_ip"):
         return (output,)
     scale = processor.scale
+    if not any(any(one) if isinstance(one, list) else one for one in scale):
+        return output, torch.zeros_like(output)
     processor.scale = [0.0] * len(scale)
     try:
         text = module.forward(*args, **kwargs)
