@@ -55,6 +55,8 @@ def label(one: Planned) -> str:
     scale = f"α {study.adapter.scale:g}" if study.adapter is not None else "no adapter"
     guidance = "" if study.guidance is None else f", guidance {study.guidance:g}"
     cfg = f", true CFG {study.true_cfg:g}" if study.true_cfg > 1 else ""
+    if study.adapter is not None and study.adapter.window_unit == "step":
+        scale += " in steps [{:g}, {:g})".format(*study.adapter.window)
     what = f"{study.backbone.name}, {study.steps} step{'s' * (study.steps > 1)}, {scale}{guidance}{cfg}"
     return f"{one.experiment.name:<18} {what:<52} {one.cells:>4} samples"
 

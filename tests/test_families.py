@@ -167,7 +167,9 @@ def test_padding_in_front_of_a_text_is_told_from_it(tmp_path):
     given = dict(CASES["flux2"].call) | {"height": 32, "width": 48, "num_inference_steps": 1}
     block = blocks_of(pipe.transformer)[0]
     seen: list[torch.Tensor] = []
-    handle = block.module.attn.register_forward_hook(lambda m, a, out: seen.append(out[1].double()))
+    handle = block.sites[0].module.register_forward_hook(
+        lambda m, a, out: seen.append(out[1].double())
+    )
     with record(pipe, tmp_path / "run.zarr"):
         pipe(prompt=PROMPT, output_type="np", **given)
     handle.remove()
@@ -190,7 +192,9 @@ def test_negative_texts_of_one_encoding_have_lengths_of_their_own(tmp_path):
     call = {"prompt": [PROMPT], "negative_prompt": NEGATIVE, "steps": 1}
     seen: list[torch.Tensor] = []
     block = blocks_of(case.denoiser)[0]
-    handle = block.module.attn.register_forward_hook(lambda m, a, out: seen.append(out[1].double()))
+    handle = block.sites[0].module.register_forward_hook(
+        lambda m, a, out: seen.append(out[1].double())
+    )
     with record(case.pipe, tmp_path / "run.zarr"):
         case(**call)
     handle.remove()
@@ -257,7 +261,8 @@ def test_reference_tokens_are_recorded_and_edited_apart(kind, tmp_path):
 
 
 def test_patches_that_are_not_known_are_refused():
-    sizes = dict(family_models.sd3_transformer().config) | {"patch_size": 4}
+    config: Any = family_models.sd3_transformer().config
+    sizes: dict[str, Any] = {**config, "patch_size": 4}
     known = inspect.signature(diffusers.SD3Transformer2DModel.__init__).parameters
     other = diffusers.SD3Transformer2DModel(**{k: v for k, v in sizes.items() if k in known})
     with pytest.raises(UnsupportedPipelineError, match="patches of 4 latents, and 2 are known"):

@@ -19,6 +19,7 @@ from stepscope.analysis.metrics.arcface import (
 from stepscope.analysis.metrics.decode import Decode, pictures
 from stepscope.analysis.metrics.metric import Quantity
 from stepscope.analysis.metrics.panel import references
+from stepscope.analysis.metrics.vaes import side
 from stepscope.analysis.rereads import was_reread
 
 TOWARD = ("own", "other")
