@@ -103,7 +103,8 @@ class WiringCheck:
     def _real(self, rows: int, count: int) -> Sequence[torch.Tensor] | None:
         """Which tokens of the text are real, (token,) bool of each row; None if they are not known."""
         if self._now.lengths is None:
-            return self._masks(self._pass, rows)
+            masks = self._masks(self._pass, rows)
+            return masks and [mask[:count] for mask in masks]  # an encoder may have cut the text
         return [torch.arange(count) < length for length in self._now.lengths]
 
     def _computed(self, block: Block, site: Site) -> list[RemovableHandle]:

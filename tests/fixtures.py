@@ -1,5 +1,6 @@
 """What tests share: recorded runs, made once, and the command line in this process."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -180,4 +181,31 @@ def dinov2(tmp_path_factory) -> Path:
         patch_size=14,
     )
     Dinov2Model(config).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory) -> Path:
+    """A tiny CLIP with random weights, in the published layout."""
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+    path, size = tmp_path_factory.mktemp("clip"), 30
+    common = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    words = [
+        "<|startoftext|>",
+        "<|endoftext|>",
+        *(f"{c}</w>" for c in "abcdefghijklmnop"),
+        *"abcdef",
+    ]
+    config = CLIPConfig(
+        text_config={**common, "vocab_size": len(words), "max_position_embeddings": 12,
+                     "bos_token_id": 0, "eos_token_id": 1},
+        vision_config={**common, "image_size": size, "patch_size": 10},
+        projection_dim=16,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    CLIPModel(config).save_pretrained(path)
+    (path / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}))
+    (path / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizer.from_pretrained(path).save_pretrained(path)
     return path

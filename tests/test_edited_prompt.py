@@ -1,6 +1,5 @@
 """Whether edited samples obey their prompt: the read-out against its network, CLIP against transformers."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import torch
 import xarray as xr
 from PIL import Image
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from stepscope.analysis.metrics import kept_pictures
 from stepscope.analysis.metrics.decode import Decode, pictures
@@ -74,31 +73,6 @@ def test_a_file_that_is_no_read_out_is_refused(tmp_path):
         EditedPromptPocket(readout=str(tmp_path / "a.onnx")).preflight()
     with pytest.raises(WeightsError, match="no file"):
         EditedPromptPocket(readout=str(tmp_path / "b.onnx")).preflight()
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory) -> Path:
-    """A tiny CLIP with random weights, in the published layout."""
-    path, size = tmp_path_factory.mktemp("clip"), 30
-    common = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    words = [
-        "<|startoftext|>",
-        "<|endoftext|>",
-        *(f"{c}</w>" for c in "abcdefghijklmnop"),
-        *"abcdef",
-    ]
-    config = CLIPConfig(
-        text_config={**common, "vocab_size": len(words), "max_position_embeddings": 12,
-                     "bos_token_id": 0, "eos_token_id": 1},
-        vision_config={**common, "image_size": size, "patch_size": 10},
-        projection_dim=16,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    CLIPModel(config).save_pretrained(path)
-    (path / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}))
-    (path / "merges.txt").write_text("#version: 0.2\n")
-    CLIPTokenizer.from_pretrained(path).save_pretrained(path)
-    return path
 
 
 def test_clip_sees_what_transformers_prepares(clip, images):

@@ -30,9 +30,10 @@ def lacking(metrics: list[str], settings: Settings) -> str:
     return line
 
 
-def test_nothing_is_said_where_nothing_is_missing(dinov2: Path) -> None:
+def test_nothing_is_said_where_nothing_is_missing(dinov2: Path, clip: Path) -> None:
     here = Settings(
         dinov2=str(dinov2),
+        clip=str(clip),
         dinov2_size=DINOV2_SIZE,
         photos=["pocket/portraits"],
         recognisers=[PACK, f"{PACK}/recognition.onnx"],
