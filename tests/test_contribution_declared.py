@@ -14,6 +14,7 @@ from stepscope.hooks.clock import Clock
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.injections import Declared, declare, injections_of
 from stepscope.hooks.injections import proof as proofs
+from stepscope.hooks.injections.check import InjectionCheck
 from stepscope.hooks.injections.meter import Meter
 from stepscope.hooks.injections.residuals import Residuals
 from tests.cases import CASES
@@ -150,3 +151,11 @@ def test_a_slot_keeps_the_first_tensor_of_a_pass():
     )
     model(torch.zeros(2, 1))
     np.testing.assert_allclose(meter.read()[0, 0], [[2 * 12**0.5] * 2, [np.nan] * 2])
+
+
+def test_verify_notices_a_contribution_that_no_check_sees(monkeypatch):
+    case = CASES["infusenet"]
+    monkeypatch.setattr(InjectionCheck, "attach", lambda self: [])
+    (found,) = [f for f in verify(case.pipe, case) if f.claim == proofs.CLAIM]
+    assert not found.holds
+    assert "stored and not seen to change" in found.detail

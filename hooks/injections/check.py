@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from stepscope.hooks.families import blocks_of, family_of
+from stepscope.hooks.injections.declared import as_declared
 from stepscope.hooks.injections.image_prompt import attentions_of, run_again
 from stepscope.hooks.injections.injection import Injection
 from stepscope.hooks.injections.lora import Layers, in_layers
@@ -39,6 +40,12 @@ class InjectionCheck:
             key: (sum(a for a, _ in parts) / sum(b for _, b in parts)).sqrt().cpu()  # type: ignore[union-attr]
             for key, parts in self._squares.items()
         }
+
+    @property
+    def declared(self) -> set[str]:
+        """Names of the places that an adapter declares for itself."""
+        places = as_declared(self.denoiser, self.network)
+        return {place.name for place in places.injections} if places is not None else set()
 
     def begin_step(self) -> None:
         """The passes of the first step have been seen."""
