@@ -6,7 +6,7 @@ Follows pipelines/pipeline_infu_flux.py of github.com/bytedance/InfiniteYou (`re
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -17,7 +17,6 @@ from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.faces import FaceError, Finder
 from stepscope.probes.pictures import read_picture
 from stepscope.probes.places import located
-from stepscope.probes.study import Study
 
 # Eyes, nose, corners of the mouth, the left of the picture first; limbs join each to the nose.
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255))
@@ -37,19 +36,21 @@ class Control:
     found: dict[str, Any] = field(default_factory=dict)
 
 
-def load_control(study: Study, finder: Finder) -> Control:
-    """The study's control image; a black one if none is named, as InfiniteYou does.
+def load_control(
+    path: str | None, kind: Literal["photo", "keypoints"], size: tuple[int, int], finder: Finder
+) -> Control:
+    """A run's control image, `size` (width, height); black if none is named, as InfiniteYou does.
 
+    kind: see `Study`.
     Raises PictureError for a file that is no picture, StepscopeError for a photo without a face.
     """
-    size = (study.width, study.height)
-    if study.control_image is None:
+    if path is None:
         return Control(Image.new("RGB", size))
-    picture = read_picture(located(study.control_image), "control_image")
-    if study.control_image_kind == "keypoints":
+    picture = read_picture(located(path), "control_image")
+    if kind == "keypoints":
         return Control(picture)
     photo = resized_and_padded(picture, size)
-    name = f"control_image {study.control_image!r}"
+    name = f"control_image {path!r}"
     try:
         keypoints, found = finder.find(np.asarray(photo)[:, :, ::-1].copy(), name)
     except FaceError as error:

@@ -7,9 +7,9 @@ the largest face wins, aligned to 112 x 112 by its five keypoints, embedded and 
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -30,10 +30,11 @@ class FaceError(StepscopeError):
 
 @dataclass(frozen=True)
 class Face:
-    """One face: its name in the run, embedding, and where it was found.
+    """What adapters read of one file of `faces`: its name in the run, and where a face was found in it.
 
-    embedding: unit norm. crop: aligned RGB, None for a `.npy`. found: see `Finder.find`, for the
-    run's provenance. seconds: finding and embedding it.
+    embedding: unit norm; NaN where no face was looked for. crop: aligned RGB, None for an embedding. found:
+    see `Finder.find`, for the run's provenance. seconds: finding and embedding it. given: what an adapter
+    reads besides. picture: RGB as an image encoder sees it, None where it was not read.
     """
 
     name: str
@@ -41,6 +42,22 @@ class Face:
     crop: UInt8[np.ndarray, "112 112 3"] | None
     found: dict[str, Any]
     seconds: float
+    given: Mapping[str, np.ndarray] = field(default_factory=dict)
+    picture: UInt8[np.ndarray, "224 224 3"] | None = None
+
+
+def joined(first: Face | None, second: Face) -> Face:
+    """What two adapters read of one file."""
+    if first is None:
+        return second
+    known = np.isfinite(first.embedding).all()
+    return replace(
+        first if known else second,
+        found={**second.found, **first.found},
+        seconds=first.seconds + second.seconds,
+        given={**second.given, **first.given},
+        picture=first.picture if first.picture is not None else second.picture,
+    )
 
 
 def face_files(names: Sequence[str], word: str = "faces") -> dict[str, Path]:
@@ -80,6 +97,11 @@ def person(name: str) -> str:
 def _is_image(path: Path) -> bool:
     """By its name; macOS lays a hidden `._name.jpg`, which is no image, beside what it copies."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def is_embedding(file: str | Path) -> bool:
+    """Whether a file of `faces` holds numbers and no picture."""
+    return str(file).lower().endswith((".npy", ".npz"))
 
 
 def read_embedding(name: str, path: Path) -> Face:
@@ -159,7 +181,14 @@ class FaceReader:
         return Face(name, embedding, crop[:, :, ::-1].copy(), found, seconds)
 
 
-def read_all(reader: FaceReader, files: Mapping[str, Path]) -> dict[str, Face]:
+@runtime_checkable
+class Reads(Protocol):
+    """Who reads files of `faces`."""
+
+    def read(self, name: str, path: Path) -> Face: ...
+
+
+def read_all(reader: Reads, files: Mapping[str, Path]) -> dict[str, Face]:
     """Every face by its name. Raises one FaceError for all that cannot be read, and WeightsError."""
     found, wrong = {}, []
     for name, path in files.items():

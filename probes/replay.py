@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -53,7 +52,8 @@ def evaluate_latents(
     Raises UnsupportedPipelineError for a scheduler whose steps depend on earlier ones.
     """
     scheduler = require_memoryless(loaded.pipe.scheduler)
-    packed = [grid.pack(torch.from_numpy(x)) for x in np.moveaxis(stored, 1, 0)]
+    family = loaded.study.family
+    packed = [family.packed(torch.from_numpy(x)) for x in np.moveaxis(stored, 1, 0)]
     trace = SchedulerTrace()
 
     def redirect(
@@ -73,8 +73,8 @@ def evaluate_latents(
     level = levels(scheduler, trace.index, torch.stack(trace.timestep))
     x0 = clean_estimate(scheduler, level, torch.stack(trace.before), torch.stack(trace.output))
     assert trace.after is not None
-    both = rearrange(x0, "step sample t c -> sample step t c"), trace.after
-    return tuple(unpack(x, stored.shape[-2:]) for x in both)  # pyright: ignore[reportReturnType]
+    sides = stored.shape[-2:]
+    return unpack(loaded, x0.transpose(0, 1), sides), unpack(loaded, trace.after, sides)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def continue_rows(
     with replaced(scheduler, "set_timesteps", cut), replaced(scheduler, "step", keep):
         final = run_pipeline(loaded, rows, latents, on_step, start, edits)
     sides = latents.shape[-2:]
-    return Continued(unpack(final, sides), unpack(first[0], sides))
+    return Continued(unpack(loaded, final, sides), unpack(loaded, first[0], sides))
 
 
 def run_pipeline(
@@ -159,8 +159,8 @@ def require_memoryless(scheduler: Any) -> Any:
     )
 
 
-def unpack(latents: Tensor, sides: Sequence[int]) -> Float[np.ndarray, "*batch channel y x"]:
-    """The inverse of `grid.pack`, in float32."""
-    y, x = sides
-    pattern = "... (y x) (c p q) -> ... c (y p) (x q)"
-    return rearrange(latents.float().cpu(), pattern, y=y // 2, x=x // 2, p=2, q=2).numpy()
+def unpack(
+    loaded: Models, latents: Tensor, sides: Sequence[int]
+) -> Float[np.ndarray, "*batch channel y x"]:
+    """Latents as a run stores them, in float32, from those that the scheduler steps. sides: (y, x)."""
+    return loaded.study.family.unpacked(latents, sides).float().cpu().numpy()

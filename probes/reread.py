@@ -85,7 +85,7 @@ def reread(path: str | Path, settings: Settings, say: Say = print) -> list[Path]
     or step that it does not have.
     """
     run = open_rereading(path, settings.places)
-    if run.study.adapter is None or run.study.adapter.scale == 0:
+    if run.study.adapter is None or not run.study.adapter.is_on:
         raise StepscopeError(f"{path} was made without an adapter: there is nothing to switch off")
     cells = select_cells(run, settings)
     off = steps_off(run, settings.off_from)
@@ -201,13 +201,6 @@ def check_reproduces(run: Rereading, loaded: models.Models) -> dict[str, float]:
     return deviation
 
 
-def adapter_off(loaded: models.Models) -> models.Models:
-    """The same models with the adapter off."""
-    adapter = loaded.study.adapter
-    assert adapter is not None
-    return replace(loaded, study=replace(loaded.study, adapter=replace(adapter, scale=0.0)))
-
-
 Read = Callable[
     [Rereading, models.Models, Sequence[grid.Cell], Sequence[int], Callable[[], None]],
     dict[str, np.ndarray],
@@ -217,7 +210,7 @@ Read = Callable[
 def carried(run, loaded, batch, off, on_step) -> dict[str, np.ndarray]:
     """x0 (sample, step, channel, y, x) at each stored x_t, with the adapter off."""
     stored = run.read("latents", [cell.index for cell in batch])
-    return {"carried_x0": evaluate_latents(adapter_off(loaded), batch, stored, on_step)[0]}
+    return {"carried_x0": evaluate_latents(models.switched_off(loaded), batch, stored, on_step)[0]}
 
 
 def swapped(run, loaded, batch, off, on_step) -> dict[str, np.ndarray]:
@@ -237,7 +230,7 @@ def committed(run, loaded, batch, off, on_step) -> dict[str, np.ndarray]:
     """Final latents (sample, off_from, channel, y, x); the last ones are the run's own."""
     rows = [cell.index for cell in batch]
     stored, last = run.read("latents", rows), run.read("final_latents", rows)
-    off_models = adapter_off(loaded)
+    off_models = models.switched_off(loaded)
     ends = [continue_rows(off_models, batch, stored[:, k], k, on_step=on_step).final for k in off]
     return {"committed_latents": np.stack([*ends, last], 1)}
 

@@ -17,7 +17,7 @@ from stepscope.hooks.store import Run
 from stepscope.hooks.vocabulary import SAMPLE_COORDINATES, VARIABLES, Variable
 from stepscope.probes import grid
 from stepscope.probes.face_variables import SHAPES
-from stepscope.probes.model_files import PLACES
+from stepscope.probes.model_files import places_of, role_of
 from stepscope.probes.provenance import configuration
 from stepscope.probes.readings import DECLARED, GROUP, READING_VARIABLES, default_steps_off
 from stepscope.probes.study import Study
@@ -214,10 +214,14 @@ def study_of(config: Mapping[str, Any], places: Mapping[str, str]) -> Study:
     if values.get("adapter") is None:
         values["adapter"] = {"name": "none"}
     for key, path in places.items():
-        if key not in PLACES:
-            raise StepscopeError(f"places: no {key!r}; known: {', '.join(PLACES)}")
-        part, _, word = key.partition(".")
-        values[part] = {**values[part], word: path}
+        if role_of(key) is None:
+            raise StepscopeError(f"places: no {key!r}; known: {', '.join(places_of(values))}")
+        *parts, word = key.split(".")
+        within = values
+        for part in parts:
+            within[part] = dict(within.get(part) or {})
+            within = within[part]
+        within[word] = path
     return Study.from_config({**values, "out": None, "dry": False})
 
 

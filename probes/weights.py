@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import torch
 from huggingface_hub import errors as hub
 from huggingface_hub import snapshot_download
 from torch import nn
@@ -68,6 +70,12 @@ def check_complete(model: nn.Module) -> None:
         raise ValueError(f"{type(model).__name__} lacks {lost[0]}{more}")
 
 
+def meta(kind: Any, path: Path) -> Any:
+    """A network of a diffusers class from the configuration in a folder, without weights."""
+    with torch.device("meta"):
+        return kind.from_config(kind.load_config(path))
+
+
 def first_line(error: BaseException) -> str:
     """What an error says first; its class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -83,6 +91,11 @@ def local_folder(path: str, what: str) -> Path | None:
     return None
 
 
+def is_file(path: str) -> bool:
+    """Whether a place is a single file of weights."""
+    return path.endswith((".safetensors", ".ckpt", ".gguf", ".pt")) or located(path).is_file()
+
+
 def folder(path: str, what: str, patterns: list[str], *, download: bool = True) -> Path:
     """A local folder as it is, or the snapshot of a hub repository with the files of these patterns.
 
@@ -95,12 +108,12 @@ def folder(path: str, what: str, patterns: list[str], *, download: bool = True) 
         return Path(snapshot_download(path, allow_patterns=patterns, local_files_only=not download))
 
 
-def check_same_layout(path: Path, what: str, parts: Sequence[str]) -> None:
+def check_same_layout(path: Path, what: str, parts: Sequence[str], kind: str = "FLUX") -> None:
     """Raise WeightsError for a folder that lacks one of the folders which a pipeline has in it."""
     lost = [part for part in parts if not (path / part).is_dir()]
     if lost:
         raise WeightsError(
-            f"{what}: no {lost[0]}/ in {str(path)!r}: name a FLUX folder in diffusers' layout"
+            f"{what}: no {lost[0]}/ in {str(path)!r}: name a {kind} folder in diffusers' layout"
         )
 
 

@@ -33,7 +33,7 @@ def learning(plan: Planned, sites: Sites) -> Learning | None:
         of_another_run(plan)
     faces = {anchor.base.face for anchor in plan.anchors}
     faces |= {run.others[face] for face in faces} if "other" in needed_people(plan) else set()
-    _, y, x = run.latent_shape
+    outline = skeletons(run.study).outline
     return Learning(
         run,
         activations.folder(store.folder(plan)),
@@ -41,8 +41,8 @@ def learning(plan: Planned, sites: Sites) -> Learning | None:
         tuple(range(0, run.steps, study.every)),
         tuple(sites.chosen(Edit((*study.learn, *steered), Scale(0.0)))),
         tuple(sites.chosen(Edit(steered, Scale(0.0)))),
-        Regions((y // 2, x // 2), study.regions),
-        int(skeletons(run.study)[1].inner_dim),
+        Regions(outline.grid, study.regions),
+        outline.shape("double.00.attention.image")[1],
         study.rows,
     )
 

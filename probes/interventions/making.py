@@ -14,8 +14,8 @@ from stepscope.probes.interventions import companions, store
 from stepscope.probes.interventions.batch import Batch, Job, batches
 from stepscope.probes.interventions.planned import Planned
 from stepscope.probes.interventions.steering import Steering
+from stepscope.probes.models import switched_off
 from stepscope.probes.replay import continue_rows
-from stepscope.probes.reread import adapter_off
 
 Advance = Callable[[str], None]
 """Counts an evaluation for one sample, and says what it is for."""
@@ -107,7 +107,7 @@ def given(
                 for cell in some:
                     companions.needed_face(loaded.faces, cell.face, plan.study.photos)
                 rows = [replace(cell, face=companions.SAME + cell.face) for cell in some]
-            with_it = loaded if donor == "same" else adapter_off(loaded)
+            with_it = loaded if donor == "same" else switched_off(loaded)
             made = companions.trajectories(with_it, rows, noise, lambda: None)
             found |= {(cell, donor): one for cell, one in zip(some, made, strict=True)}
     return found
