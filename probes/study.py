@@ -77,7 +77,10 @@ class Study:
                 raise StepscopeError(f"{name} is empty: name at least one")
         kinds = get_args(ControlKind)
         one_of("control_image_kind", self.control_image_kind, kinds)
-        for adapter in self.adapters.values():
+        names = [one.name for one in self.adapters.values()]
+        for key, adapter in self.adapters.items():
+            if names.count(adapter.name) > 1 and key != "adapter":
+                raise StepscopeError(f"two adapters are named {adapter.name!r}: {key}.name=...")
             check_family(adapter, self.backbone.family)
             if adapter.reads is not None and not self.faces:
                 raise StepscopeError(f"adapter={adapter.name} needs {NEEDED[adapter.reads]}")

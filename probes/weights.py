@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import errors as hub
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from torch import nn
 
 from stepscope.hooks.errors import StepscopeError
@@ -93,7 +93,7 @@ def local_folder(path: str, what: str) -> Path | None:
 
 def is_file(path: str) -> bool:
     """Whether a place is a single file of weights."""
-    return path.endswith((".safetensors", ".ckpt", ".gguf", ".pt")) or located(path).is_file()
+    return path.endswith((".safetensors", ".ckpt", ".pt")) or located(path).is_file()
 
 
 def folder(path: str, what: str, patterns: list[str], *, download: bool = True) -> Path:
@@ -106,6 +106,37 @@ def folder(path: str, what: str, patterns: list[str], *, download: bool = True) 
         return local
     with explained(path, what):
         return Path(snapshot_download(path, allow_patterns=patterns, local_files_only=not download))
+
+
+def file(place: str, what: str, *, download: bool = True) -> Path:
+    """A local file, or one of a hub repository: `OWNER/NAME/FOLDER/FILE`. Raises WeightsError."""
+    local = located(place)
+    if local.is_file():
+        return local
+    parts = Path(place).parts
+    if local.is_absolute() or place.startswith(".") or len(parts) < 3:
+        raise WeightsError(f"{what}: no file {place!r}")
+    with explained(place, what):
+        return Path(
+            hf_hub_download("/".join(parts[:2]), "/".join(parts[2:]), local_files_only=not download)
+        )
+
+
+def subfolder(place: str, what: str, *, download: bool = True) -> Path:
+    """A local folder, or `OWNER/NAME` or `OWNER/NAME/FOLDER` of the hub. Raises WeightsError."""
+    local = located(place)
+    if local.is_dir():
+        return local
+    parts = Path(place).parts
+    if local.is_absolute() or place.startswith(".") or len(parts) < 2:
+        raise WeightsError(f"{what}: no folder {place!r}")
+    inside = "/".join(parts[2:])
+    patterns = [f"{inside}/*"] if inside else None
+    with explained(place, what):
+        root = snapshot_download(
+            "/".join(parts[:2]), allow_patterns=patterns, local_files_only=not download
+        )
+    return Path(root) / inside
 
 
 def check_same_layout(path: Path, what: str, parts: Sequence[str], kind: str = "FLUX") -> None:

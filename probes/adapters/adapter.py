@@ -122,7 +122,7 @@ class Adapter:
 
     name: str
     path: str
-    scale: Any = 1.0
+    scale: float | dict[str, Any] = 1.0
     window: tuple[float, float] = (0.0, 1.0)
     window_unit: WindowUnit = "fraction"
 
@@ -154,6 +154,11 @@ class Adapter:
     def is_on(self) -> bool:
         """Whether it adds anything where its window is open."""
         return self.scale != 0
+
+    @property
+    def strength(self) -> float:
+        """Its scale in one number, to which other scales are set in proportion; 1 for one of each block."""
+        return float(self.scale) if isinstance(self.scale, float | int) else 1.0
 
     def off(self) -> "Adapter":
         """The same adapter, adding nothing."""

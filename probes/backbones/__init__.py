@@ -3,11 +3,12 @@
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.probes.backbones.family import Backbone, BackboneFamily, Outline
 from stepscope.probes.backbones.flux import Flux
+from stepscope.probes.backbones.stable_diffusion import SD15, SDXL
 from stepscope.probes.devices import pick_device
 
 __all__ = ["FAMILIES", "Backbone", "BackboneFamily", "Outline", "family_of", "pick_device"]
 
-FAMILIES: tuple[BackboneFamily, ...] = (Flux(),)
+FAMILIES: tuple[BackboneFamily, ...] = (Flux(), SD15, SDXL)
 
 
 def family_of(backbone: Backbone) -> BackboneFamily:

@@ -116,7 +116,7 @@ def given(
 def make(making: Making, out: Run, advance: Advance) -> None:
     """Make every anchor, and every batch in which a sample is not done and which no other process makes."""
     plan, adapter = making.plan, making.loaded.study.adapter
-    scale = 1.0 if adapter is None else adapter.scale
+    scale = 1.0 if adapter is None else adapter.strength
     for anchor in plan.anchors:
         if not out.is_done(anchor.cell.index):
             x0 = None if anchor.step is None else making.x0(anchor.base, anchor.donor, anchor.step)
