@@ -8,7 +8,7 @@ from pathlib import Path
 from stepscope.probes.adapters import ModelPlace
 from stepscope.probes.faces import is_embedding
 from stepscope.probes.study import Study
-from stepscope.probes.weights import WeightsError, local_folder
+from stepscope.probes.weights import WeightsError, download_words, on_hub
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 HUB = "https://huggingface.co/"
@@ -92,16 +92,9 @@ def _need(
         return Need(role, place, float(sum(parameters(file) for file in files()) * width))
     except WeightsError as error:
         known, cure = DOWNLOADS.get(place, (None, ""))[0], str(error)
-        if _is_hub_id(place, role):
-            cure = _cure(place, f"`hf download {place}`", **words)
+        if on_hub(place):
+            cure = _cure(place, download_words(place), **words)
         return Need(role, place, None if known is None else known * width / 2, cure)
-
-
-def _is_hub_id(place: str, role: str) -> bool:
-    try:
-        return local_folder(place, role) is None
-    except WeightsError:
-        return False
 
 
 def _cure(name: str, otherwise: str, **words: str) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from math import prod
@@ -105,7 +105,12 @@ def describe(study: Study, found: Layout, cells: Sequence[grid.Cell], left: int,
     """The plan as text: the grid, steps, bytes of each variable, total and free disk."""
     sizes, samples = found.bytes_per_sample(), len(cells)
     edits = [f"edit: {json.dumps(wanted.edit().told())}" for wanted in study.edits]
-    lines = [headline(study, found, cells, left), *grid_lines(cells), *edits, f"into {out}"]
+    lines = [
+        headline(study, found, cells, left),
+        *grid_lines(cells, word_of(study.reads)),
+        *edits,
+        f"into {out}",
+    ]
     for name, (declared, shape) in found.variables.items():
         if name in sizes:
             dims = " x ".join(f"{d} {n}" for d, n in zip(declared.dims[1:], shape, strict=True))
@@ -132,7 +137,7 @@ def headline(study: Study, found: Layout, cells: Sequence[grid.Cell], left: int)
     faces, prompts, seeds = axes_of(cells)
     product = " x ".join(
         [
-            *([counted(len(faces), "face")] if faces else []),
+            *([counted(len(faces), word_of(study.reads))] if faces else []),
             counted(len(prompts), "prompt"),
             counted(len(seeds), "seed"),
         ]
@@ -147,6 +152,11 @@ def headline(study: Study, found: Layout, cells: Sequence[grid.Cell], left: int)
     )
 
 
+def word_of(reads: Collection[str]) -> str:
+    """What the files of `faces` are called: faces, unless adapters read them as pictures alone."""
+    return "picture" if {*reads} == {"picture"} else "face"
+
+
 def axes_of(cells: Sequence[grid.Cell]) -> tuple[list[str], list[str], list[int]]:
     """Faces, prompts and seeds of a grid, each once; no face where none is named."""
     faces = list(dict.fromkeys(cell.face for cell in cells if cell.face))
@@ -154,12 +164,12 @@ def axes_of(cells: Sequence[grid.Cell]) -> tuple[list[str], list[str], list[int]
     return faces, prompts, list(dict.fromkeys(cell.seed for cell in cells))
 
 
-def grid_lines(cells: Sequence[grid.Cell]) -> list[str]:
-    """What is in the grid, so that a prompt with a comma is seen to be two."""
+def grid_lines(cells: Sequence[grid.Cell], word: str = "face") -> list[str]:
+    """What is in the grid, so that a prompt with a comma is seen to be two. word: see `word_of`."""
     faces, prompts, seeds = axes_of(cells)
     lines = [f"  prompts  {_some([json.dumps(p, ensure_ascii=False) for p in prompts], ' | ')}"]
     lines += [f"  seeds    {_some(list(map(str, seeds)), ', ')}"]
-    return [f"  faces    {_some(faces, ', ')}", *lines] if faces else lines
+    return [f"  {f'{word}s':<9}{_some(faces, ', ')}", *lines] if faces else lines
 
 
 def _some(words: Sequence[str], between: str) -> str:

@@ -57,9 +57,19 @@ def _by_the_hub(error: BaseException | None, path: str) -> str | None:
     if isinstance(error, (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled)):
         return (
             "is not on this machine and the hub was not reached: download it with "
-            f"`hf download {path}` where there is a network, or name a local folder"
+            f"{download_words(path)} where there is a network, or name a local one"
         )
     return None
+
+
+def download_words(place: str) -> str:
+    """The command that downloads `OWNER/NAME`, or a file or folder of it."""
+    parts = Path(place).parts
+    repository, inside = "/".join(parts[:2]), "/".join(parts[2:])
+    if not inside:
+        return f"`hf download {repository}`"
+    inside = inside if Path(inside).suffix in WEIGHT_FILES else f"--include '{inside}/*'"
+    return f"`hf download {repository} {inside}`"
 
 
 def check_complete(model: nn.Module) -> None:
@@ -89,6 +99,13 @@ def local_folder(path: str, what: str) -> Path | None:
     if local.is_absolute() or path.startswith(".") or len(local.parts) != 2:
         raise WeightsError(f"{what}: no folder {path!r}")
     return None
+
+
+def on_hub(place: str) -> bool:
+    """Whether a place reads as a hub id, `OWNER/NAME`, or as what lies in one."""
+    local = located(place)
+    away = not local.exists() and not local.is_absolute()
+    return away and not place.startswith(".") and len(local.parts) >= 2
 
 
 def is_file(path: str) -> bool:

@@ -27,9 +27,9 @@ from stepscope.probes.adapters.image_attention import (
     windowed,
 )
 from stepscope.probes.adapters.image_prompt import PictureReader
-from stepscope.probes.adapters.ip_adapter_file import Kind, load_file, read_kind
+from stepscope.probes.adapters.ip_adapter_file import Kind, check_width, load_file, read_kind
 from stepscope.probes.faces import FaceReader, Finder
-from stepscope.probes.weights import file, subfolder
+from stepscope.probes.weights import WeightsError, file, subfolder
 
 Blocks = Literal["all", "style", "layout", "style_and_layout"]
 # InstantStyle (Wang et al. 2024, arXiv 2404.02733): SDXL's blocks of style and of layout.
@@ -118,6 +118,9 @@ class IPAdapterSettings(Adapter):
         return [own, encoder]
 
     def on_skeleton(self, denoiser: nn.Module) -> AbstractContextManager[None]:
+        path = there(self.path)
+        if path is not None:
+            check_width(read_kind(path, self.path, None), denoiser, self.path)
         return attentions_on_skeleton(denoiser)
 
     def load(self, facts: RunFacts) -> Loaded:
@@ -183,6 +186,14 @@ class LoadedIPAdapter:
         self, adapter: IPAdapterSettings, pipe: Any, faces: Sequence[Any], branches: int
     ) -> dict[str, Any]:
         return embeddings(pipe, faces, branches, face_id=self.kind.face_id)
+
+
+def there(place: str) -> Path | None:
+    """The file of weights if it is on this machine."""
+    try:
+        return file(place, "adapter", download=False)
+    except WeightsError:
+        return None
 
 
 def one(path: Path) -> list[Path]:

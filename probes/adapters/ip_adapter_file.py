@@ -63,16 +63,7 @@ def read_kind(path: Path, place: str, family: str | None) -> Kind:
 
 def load_file(pipe: Any, path: Path, kind: Kind) -> None:
     """Put the adapter into the pipeline. Raises WeightsError where its sizes are another backbone's."""
-    denoiser = pipe.transformer if kind.flux else pipe.unet
-    config = denoiser.config
-    width = config.joint_attention_dim if kind.flux else config.cross_attention_dim
-    width = width if isinstance(width, int) else width[0]
-    if kind.width != width:
-        known = f" (of {WIDTHS[kind.width]})" if kind.width in WIDTHS else ""
-        raise WeightsError(
-            f"adapter {str(path)!r} adds tokens of {kind.width} channels{known}, and the backbone's text "
-            f"has {width}: it is another backbone's adapter"
-        )
+    check_width(kind, pipe.transformer if kind.flux else pipe.unet, str(path))
     more = (
         {"image_encoder_pretrained_model_name_or_path": None}
         if kind.flux
@@ -80,6 +71,19 @@ def load_file(pipe: Any, path: Path, kind: Kind) -> None:
     )
     with explained(str(path), "adapter"):
         pipe.load_ip_adapter(str(path.parent), subfolder="", weight_name=path.name, **more)
+
+
+def check_width(kind: Kind, denoiser: Any, place: str) -> None:
+    """Raise WeightsError where the adapter's tokens are not as wide as the denoiser's text."""
+    config = denoiser.config
+    width = config.joint_attention_dim if kind.flux else config.cross_attention_dim
+    width = width if isinstance(width, int) else width[0]
+    if kind.width != width:
+        known = f" (of {WIDTHS[kind.width]})" if kind.width in WIDTHS else ""
+        raise WeightsError(
+            f"adapter {place!r} adds tokens of {kind.width} channels{known}, and the backbone's text "
+            f"has {width}: it is another backbone's adapter"
+        )
 
 
 def _shapes(path: Path) -> dict[str, dict[str, tuple[int, ...]]]:

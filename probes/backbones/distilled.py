@@ -8,11 +8,16 @@ Lightning (Lin et al. 2024, ByteDance/SDXL-Lightning), Hyper (Ren et al. 2024, B
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file
 
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.hooks.estimate import SCHEDULERS
 from stepscope.probes.backbones.family import Backbone
+from stepscope.probes.weights import explained, file
 
 TRAILING = {"timestep_spacing": "trailing"}
 
@@ -129,3 +134,20 @@ def steps_of(weights: str) -> int | None:
 def _distilled_by(weights: str) -> str | None:
     """The distillation that a file's or repository's name says."""
     return next((word for word in DISTILLATIONS if word in weights.lower().split("/")[-1]), None)
+
+
+def take_weights(pipe: Any, place: str) -> None:
+    """Put a distilled U-Net, or a LoRA that is then fused, into the pipeline. Raises WeightsError."""
+    what = "backbone.weights"
+    with explained(place, what):
+        if Path(place).is_dir():
+            pipe.unet = UNet2DConditionModel.from_pretrained(place, torch_dtype=pipe.unet.dtype)
+            return
+        found = file(place, what)
+        state = load_file(found)
+        if any("lora" in name for name in state):
+            pipe.load_lora_weights(state)
+            pipe.fuse_lora()
+            pipe.unload_lora_weights()
+        else:
+            pipe.unet.load_state_dict(state)

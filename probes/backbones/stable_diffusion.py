@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,20 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.estimate import levels
-from stepscope.hooks.families import blocks_of
 from stepscope.hooks.vocabulary import BRANCHES
 from stepscope.probes.backbones.distilled import (
     check_distilled,
     distillation_of,
     scheduler_for,
+    take_weights,
 )
 from stepscope.probes.backbones.family import Backbone, Outline, Sizes
 from stepscope.probes.backbones.flux import rest_of
+from stepscope.probes.backbones.unet_shapes import TEXT_TOKENS, SiteShapes
 from stepscope.probes.weights import (
     WeightsError,
     check_complete,
@@ -46,7 +45,6 @@ from stepscope.probes.weights import (
 
 PARTS = ("unet", "vae", "scheduler", "text_encoder", "tokenizer")
 """Folders of a backbone without which none is read."""
-TEXT_TOKENS = 77  # CLIP's
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ class StableDiffusion:
                 f"from {factor * lowest} on"
             )
         latent = unet.config["in_channels"], y, x
-        shapes = _Shapes(unet, latent, self.xl)
+        shapes = SiteShapes(unet, latent, self.xl)
         image = y * factor, x * factor
         return Outline(unet, latent, image, (y, x), ("image", "text"), shapes.of)
 
@@ -220,23 +218,6 @@ SDXL = StableDiffusion(
 )
 
 
-def take_weights(pipe: Any, place: str) -> None:
-    """Put a distilled U-Net, or a LoRA that is then fused, into the pipeline. Raises WeightsError."""
-    what = "backbone.weights"
-    with explained(place, what):
-        if Path(place).is_dir():
-            pipe.unet = UNet2DConditionModel.from_pretrained(place, torch_dtype=pipe.unet.dtype)
-            return
-        found = file(place, what)
-        state = load_file(found)
-        if any("lora" in name for name in state):
-            pipe.load_lora_weights(state)
-            pipe.fuse_lora()
-            pipe.unload_lora_weights()
-        else:
-            pipe.unet.load_state_dict(state)
-
-
 def _config(folder: Path) -> dict[str, Any]:
     """A scheduler's configuration as it is in its folder. Raises WeightsError."""
     path = folder / "scheduler_config.json"
@@ -249,55 +230,3 @@ def _levels(scheduler: Any, steps: int) -> Tensor:
     scheduler.set_timesteps(steps)
     times = torch.as_tensor(scheduler.timesteps).float()
     return levels(scheduler, range(steps), times).sigma
-
-
-class _Shapes:
-    """The shape of every site's output, from one pass without weights, made when it is first asked for."""
-
-    def __init__(self, unet: nn.Module, latent: tuple[int, int, int], xl: bool) -> None:
-        self._unet, self._latent, self._xl = unet, latent, xl
-
-    def of(self, site: str) -> tuple[int, int]:
-        """(token, channel)."""
-        return self._all[site]
-
-    @cached_property
-    def _all(self) -> dict[str, tuple[int, int]]:
-        found: dict[str, tuple[int, int]] = {}
-        handles = [
-            site.module.register_forward_hook(
-                self._see(found, f"{block.name}.{site.quantity}", site)
-            )
-            for block in blocks_of(self._unet)
-            for site in block.sites
-        ]
-        config: Any = self._unet.config
-        more: dict[str, Any] = {}
-        if self._xl:
-            width = (
-                config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-            )
-            more["added_cond_kwargs"] = {
-                "text_embeds": torch.zeros(1, width, device="meta"),
-                "time_ids": torch.zeros(1, 6, device="meta"),
-            }
-        text = torch.zeros(1, TEXT_TOKENS, _one(config.cross_attention_dim), device="meta")
-        try:
-            latents = torch.zeros(1, *self._latent, device="meta")
-            self._unet(latents, torch.ones(1, device="meta"), text, **more)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return found
-
-    @staticmethod
-    def _see(found: dict[str, tuple[int, int]], name: str, site: Any) -> Any:
-        def see(module: nn.Module, args: Any, output: Tensor) -> None:
-            for stream in site.streams:
-                found[f"{name}.{stream}"] = output.shape[-2], output.shape[-1]
-
-        return see
-
-
-def _one(width: int | Sequence[int]) -> int:
-    return width if isinstance(width, int) else width[0]
