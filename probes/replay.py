@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from jaxtyping import Float
 from torch import Tensor
 
@@ -24,13 +24,15 @@ from stepscope.probes.encoded_once import encoded_once
 from stepscope.probes.models import Models
 
 OnStep = Callable[[], None]
+MEMORYLESS = (FlowMatchEulerDiscreteScheduler, EulerDiscreteScheduler, DDIMScheduler)
+"""Schedulers of which a step follows from x_t and the output alone, as the pipelines call them."""
 
 
 @dataclass
 class SchedulerTrace:
     """The scheduler's packed inputs at each step, and the latents after the last step."""
 
-    index: list[int] = field(default_factory=list)
+    index: list[int | None] = field(default_factory=list)
     timestep: list[Tensor] = field(default_factory=list)
     output: list[Tensor] = field(default_factory=list)
     before: list[Tensor] = field(default_factory=list)
@@ -59,14 +61,15 @@ def evaluate_latents(
     def redirect(
         original: Callable[..., Any], output: Any, timestep: Any, sample: Any, **more: Any
     ):
-        (after,) = original(output, timestep, sample, **more)
-        at = scheduler.step_index  # moved on by the step just taken
-        trace.index.append(at - 1)
+        index = index_of(scheduler, timestep)
+        after, *rest = original(output, timestep, sample, **more)
+        trace.index.append(index)
+        at = len(trace.index)
         trace.timestep.append(torch.as_tensor(timestep).float().cpu())
         trace.output.append(output)
         trace.before.append(sample)
         trace.after = after
-        return (packed[at].to(sample) if at < len(packed) else after,)
+        return (packed[at].to(sample) if at < len(packed) else after, *rest)
 
     with replaced(scheduler, "step", redirect):
         run_pipeline(loaded, batch, stored[:, 0], on_step)
@@ -103,20 +106,20 @@ def continue_rows(
     Raises UnsupportedPipelineError for a scheduler whose steps depend on earlier ones, EditError for an
     edit that touches nothing.
     """
-    scheduler = require_memoryless(loaded.pipe.scheduler)
+    scheduler: Any = require_memoryless(loaded.pipe.scheduler)
     first: list[Tensor] = []
 
     def cut(original: Callable[..., None], *args: Any, **more: Any) -> None:
         original(*args, **more)
         if sigmas is not None:
+            require_flow(scheduler)
             scheduler.sigmas = torch.tensor([*sigmas, 0.0]).to(scheduler.sigmas)
             times = scheduler.sigmas[:-1] * scheduler.config.num_train_timesteps
             scheduler.timesteps = times.to(scheduler.timesteps)
         end = None if steps is None else start + steps
-        scheduler.timesteps, scheduler.sigmas = (
-            scheduler.timesteps[start:end],
-            scheduler.sigmas[start : None if end is None else end + 1],
-        )
+        scheduler.timesteps = scheduler.timesteps[start:end]
+        if hasattr(scheduler, "sigmas"):
+            scheduler.sigmas = scheduler.sigmas[start : None if end is None else end + 1]
 
     def keep(original: Callable[..., Any], output: Any, timestep: Any, sample: Any, **more: Any):
         if not first:
@@ -144,19 +147,38 @@ def run_pipeline(
     """
     cells = [replace(cell, index=i) for i, cell in enumerate(batch)]
     edited = edit(loaded.pipe, edits) if edits else nullcontext()
-    with loaded.ready(first) as call, encoded_once(loaded.pipe.vae), edited:
+    starting = loaded.study.family.starting(loaded.pipe)
+    with loaded.ready(first) as call, encoded_once(loaded.pipe.vae), edited, starting:
         latents = {"output_type": "latent"}
         return replace(loaded, latents=start).sample(cells, {**call, **latents}, on_step)  # pyright: ignore[reportReturnType]
 
 
 def require_memoryless(scheduler: Any) -> Any:
     """The scheduler. Raises UnsupportedPipelineError where its steps depend on earlier ones."""
-    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+    if isinstance(scheduler, MEMORYLESS):
         return scheduler
+    known = ", ".join(kind.__name__ for kind in MEMORYLESS)
     raise UnsupportedPipelineError(
         f"a run with {type(scheduler).__name__} cannot continue from stored latents: its steps may depend "
-        "on earlier ones; known: FlowMatchEulerDiscreteScheduler"
+        f"on earlier ones, or draw noise; known: {known}"
     )
+
+
+def require_flow(scheduler: Any) -> None:
+    """Raise UnsupportedPipelineError for a scheduler that cannot take over another's sigmas."""
+    if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        raise UnsupportedPipelineError(
+            f"{type(scheduler).__name__} cannot take over another backbone's steps"
+        )
+
+
+def index_of(scheduler: Any, timestep: Any) -> int | None:
+    """The place of a step that is about to be taken; None for a scheduler that does not count."""
+    if not hasattr(scheduler, "step_index"):
+        return None
+    if scheduler.step_index is None:
+        return int(scheduler.index_for_timestep(timestep))
+    return int(scheduler.step_index)
 
 
 def unpack(

@@ -35,6 +35,7 @@ from stepscope.probes.needed import needs
 from stepscope.probes.preflight import model_lines
 from stepscope.probes.progress import progress
 from stepscope.probes.readings import READINGS
+from stepscope.probes.recorded_files import same_files
 from stepscope.probes.replay import continue_rows, evaluate_latents
 from stepscope.probes.rereading import Rereading, open_rereading, steps_off
 from stepscope.probes.study import Study
@@ -157,12 +158,20 @@ def select_cells(run: Rereading, settings: Settings) -> list[grid.Cell]:
 
 
 def load(run: Rereading, settings: Settings) -> models.Models:
-    """The run's models, with its recorded face embeddings."""
+    """The run's models, with what its adapters were given.
+
+    That is in the run where it is a face's embedding, and else in the run's files of faces and pictures.
+    Raises RunError for one of them that is gone or changed.
+    """
     study = replace(run.study, initial_latents=None)
     if settings.device is not None:
         study = replace(study, device=settings.device)
+    if not all(one.from_embedding for one in study.adapters.values()):
+        return models.load(study, same_files(run, study), run.latent_shape, len(run.cells))
     loaded = models.load(study, {}, run.latent_shape, len(run.cells))
-    embeddings = run.read("face_embedding", [cell.index for cell in run.cells])
+    if not study.reads:
+        return loaded
+    embeddings = run.face("face_embedding", [cell.index for cell in run.cells])
     faces = {
         cell.face: Face(cell.face, embedding, None, {"source": "the run"}, 0.0)
         for cell, embedding in zip(run.cells, embeddings, strict=True)
@@ -221,8 +230,8 @@ def swapped(run, loaded, batch, off, on_step) -> dict[str, np.ndarray]:
     given = [first[cell.face] for cell in others]
     return {
         "swapped_x0": evaluate_latents(loaded, others, stored, on_step)[0],
-        "swapped_face_embedding": run.read("face_embedding", given),
-        "swapped_face_crop": run.read("face_crop", given),
+        "swapped_face_embedding": run.face("face_embedding", given),
+        "swapped_face_crop": run.face("face_crop", given),
     }
 
 

@@ -16,7 +16,7 @@ from stepscope.hooks.layout import Layout
 from stepscope.hooks.store import Run
 from stepscope.hooks.vocabulary import SAMPLE_COORDINATES, VARIABLES, Variable
 from stepscope.probes import grid
-from stepscope.probes.face_variables import SHAPES
+from stepscope.probes.face_variables import SHAPES, values_of
 from stepscope.probes.model_files import places_of, role_of
 from stepscope.probes.provenance import configuration
 from stepscope.probes.readings import DECLARED, GROUP, READING_VARIABLES, default_steps_off
@@ -61,6 +61,12 @@ class Rereading:
         """Values (sample, ...) of some samples of a variable; only these are read from disk."""
         values = xr.open_zarr(self.path, chunks=None)[name]
         return np.stack([values[i].values for i in samples])
+
+    def face(self, name: str, samples: Sequence[int]) -> np.ndarray:
+        """A variable of `face_variables`; NaN or 0 in a run whose adapters read no face."""
+        if self.store.has(name):
+            return self.read(name, samples)
+        return np.stack([values_of(None, {"face"})[name]] * len(samples))
 
     def seconds_an_evaluation(self) -> float:
         """Median seconds of a step of the run for one sample, including both branches and the adapter."""

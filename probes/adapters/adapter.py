@@ -151,6 +151,11 @@ class Adapter:
         return self.READS
 
     @property
+    def from_embedding(self) -> bool:
+        """Whether a unit-norm embedding of a face, which a run holds, is all that it reads of a file."""
+        return self.reads is None
+
+    @property
     def is_on(self) -> bool:
         """Whether it adds anything where its window is open."""
         return self.scale != 0

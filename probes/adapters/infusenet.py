@@ -67,6 +67,10 @@ class InfuseNetSettings(Adapter):
         "detector_root": "detector",
     }
 
+    @property
+    def from_embedding(self) -> bool:
+        return True
+
     def models(self) -> list[ModelPlace]:
         return [
             ModelPlace(

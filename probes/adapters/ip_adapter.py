@@ -86,6 +86,10 @@ class IPAdapterSettings(Adapter):
         return "face" if self.face_id else "picture"
 
     @property
+    def from_embedding(self) -> bool:
+        return self.face_id
+
+    @property
     def is_on(self) -> bool:
         return any(value != 0 for value in numbers(self.scale))
 

@@ -1,6 +1,7 @@
 """What a study asks of a backbone, whatever family it is of."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
@@ -151,6 +152,10 @@ class BackboneFamily(Protocol):
 
     def packed(self, latents: Tensor) -> Tensor:
         """Latents (row, channel, y, x) as its scheduler steps them."""
+        ...
+
+    def starting(self, pipe: Any) -> AbstractContextManager[None]:
+        """While it lasts, the latents that a call is given are x_t of its first step, and no unit noise."""
         ...
 
     def unpacked(self, latents: Tensor, sides: Sequence[int]) -> Tensor:

@@ -1,6 +1,7 @@
 """FLUX backbones through diffusers' own pipelines; a backbone always brings its own scheduler."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -153,6 +154,9 @@ class Flux:
     def packed(self, latents: Tensor) -> Tensor:
         """FLUX's 2 x 2 packing, channel first (FluxPipeline._pack_latents)."""
         return rearrange(latents, "b c (y p) (x q) -> b (y x) (c p q)", p=2, q=2)
+
+    def starting(self, pipe: Any) -> AbstractContextManager[None]:
+        return nullcontext()  # the first level is 1
 
     def unpacked(self, latents: Tensor, sides: Sequence[int]) -> Tensor:
         y, x = sides

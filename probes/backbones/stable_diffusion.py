@@ -1,7 +1,9 @@
 """Stable Diffusion 1.5 and XL through diffusers' own pipelines, and their few-step distillations."""
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.estimate import levels
+from stepscope.hooks.patch import replaced
 from stepscope.hooks.vocabulary import BRANCHES
 from stepscope.probes.backbones.distilled import (
     check_distilled,
@@ -167,6 +170,13 @@ class StableDiffusion:
     def packed(self, latents: Tensor) -> Tensor:
         """As they are: the pipeline scales unit noise to its scheduler's first level."""
         return latents
+
+    def starting(self, pipe: Any) -> AbstractContextManager[None]:
+        def as_given(original: Any, *args: Any, **more: Any) -> Tensor:
+            bound = inspect.signature(original).bind(*args, **more).arguments
+            return bound["latents"].to(bound["device"])
+
+        return replaced(pipe, "prepare_latents", as_given)
 
     def unpacked(self, latents: Tensor, sides: Sequence[int]) -> Tensor:
         return latents
