@@ -148,7 +148,7 @@ def run_pipeline(
     cells = [replace(cell, index=i) for i, cell in enumerate(batch)]
     edited = edit(loaded.pipe, edits) if edits else nullcontext()
     starting = loaded.study.family.starting(loaded.pipe)
-    with loaded.ready(first) as call, encoded_once(loaded.pipe.vae), edited, starting:
+    with loaded.ready(first) as call, encoded_once(loaded.pipe.vae), starting, edited:
         latents = {"output_type": "latent"}
         return replace(loaded, latents=start).sample(cells, {**call, **latents}, on_step)  # pyright: ignore[reportReturnType]
 
