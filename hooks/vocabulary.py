@@ -21,8 +21,8 @@ AXES = {
     "column": "image column in pixels, from the left",
     "crop_row": "minus the row of the aligned face in pixels, from the top: 0, -1, ..., so that plots draw "
     "the top on top",
-    "image_row": "minus the row of the image prompt in pixels, from the top: 0, -1, ..., so that plots draw "
-    "the top on top",
+    "image_row": "minus the row of the image prompt in pixels, from the top: 0, -1, ..., so that plots "
+    "draw the top on top",
     "image_column": "column of the image prompt in pixels, from the left",
     "rgb": "colour channel",
 }

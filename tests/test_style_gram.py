@@ -1,4 +1,4 @@
-"""Gram distances are equation 5 of Gatys et al. on torchvision's layers, and do not see where things are."""
+"""Gram distances are equation 5 of Gatys et al. on torchvision's layers, and do not see what is where."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Likeness to the reference image, of the final image and of each step, against transformers' own output."""
+"""Likeness to the reference image, of the final image and of each step, against transformers' output."""
 
 import shutil
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Likeness to the reference image by CLIP (Radford et al. 2021): cosine of two images' embeddings.
 
-An IP-Adapter's own encoder is a CLIP too (OpenCLIP's ViT-H of SD 1.5, its bigG of SDXL); named here, it would
-judge what it conditioned.
+An IP-Adapter's own encoder is a CLIP too (OpenCLIP's ViT-H for SD 1.5, its bigG for SDXL): named here, it
+would judge what it conditioned.
 """
 
 from dataclasses import dataclass

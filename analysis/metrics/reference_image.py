@@ -1,4 +1,4 @@
-"""The picture that a sample is compared with: what its adapter was given, else a photo that the user names."""
+"""The picture that a sample is compared with: what its adapter was given, else a photo that is named."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from PIL import Image
 
 from stepscope.analysis.metrics.metric import Metric, Quantity
 from stepscope.analysis.metrics.photos import Photos
-from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.pictures import read_picture
 from stepscope.probes.weights import digest
 
 GIVEN = "image_prompt"
-"""The run's variable with the picture as the adapter's encoder saw it; 0 where it was given an embedding."""
+"""The run's variable: the picture as the adapter's encoder saw it, 0 where an embedding was given."""
 SIDE = 224
 """Pixels of each side of a photo, as CLIP's encoders of IP-Adapters see it."""
 
@@ -40,9 +40,9 @@ class ReferenceImage(Photos, Metric):
 
     def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
         told = (
-            "the picture that the sample is compared with: the image prompt as the adapter's encoder saw it, "
-            "else the named photo, its shorter side brought to 224 pixels and its middle cut out; 0 where a "
-            "sample has neither"
+            "the picture that the sample is compared with: the image prompt as the adapter's encoder saw "
+            "it, else the named photo, its shorter side brought to 224 pixels and its middle cut out; 0 "
+            "where a sample has neither"
         )
         return {self.name: Quantity(("image_row", "image_column", "rgb"), "uint8", "1", told)}
 
@@ -62,8 +62,8 @@ class ReferenceImage(Photos, Metric):
             known = dict.fromkeys(filter(None, map(str, run["face"].values)))
             name = next(iter(known), "NAME")
             raise StepscopeError(
-                "no sample has a reference image: its adapter was given no picture, or the run does not hold "
-                f"it: name one, --reference {name}=PICTURE"
+                "no sample has a reference image: its adapter was given no picture, or the run does not "
+                f"hold it: name one, --reference {name}=PICTURE"
             )
         return {"photos": used}
 
@@ -103,7 +103,7 @@ def has_prompt(run: xr.Dataset, sample: int) -> bool:
 
 @cache
 def seen(photo: str, size: tuple[int, int]) -> np.ndarray:
-    """A photo (row, column, rgb) uint8 as CLIP's image processor prepares it: resized, its middle cut out."""
+    """A photo (row, column, rgb) uint8 as CLIP's processor prepares it: resized, its middle cut out."""
     image = read_picture(Path(photo), "references")
     rows, columns = size
     scale = max(rows / image.height, columns / image.width)

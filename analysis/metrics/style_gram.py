@@ -36,7 +36,7 @@ CONVOLUTIONS = {
     "vgg19": (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34),
     "vgg16": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
 }
-"""Of torchvision's `features`; a rectifier follows each, and where three numbers lie between a pooling too."""
+"""Of torchvision's `features`; a rectifier follows each, and a pooling too where the next is 3 further."""
 LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
 SUFFIXES = (".pth", ".pt", ".safetensors")
 

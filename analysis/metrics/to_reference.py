@@ -49,8 +49,8 @@ class StepToReference(Comparison, Metric):
 
     def quantities(self, run: xr.Dataset) -> Mapping[str, Quantity]:
         told = (
-            f"{self.what} of the step's decoded x0 and the reference image; NaN where a sample has none, and "
-            "of steps that did not run or are not finite"
+            f"{self.what} of the step's decoded x0 and the reference image; NaN where a sample has none, "
+            "and of steps that did not run or are not finite"
         )
         return {self.name: Quantity(("step",), "float32", "1", told, self.direction)}
 
