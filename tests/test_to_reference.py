@@ -6,12 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from transformers import CLIPImageProcessorPil, CLIPModel
 
 from stepscope.analysis.__main__ import main
+from stepscope.analysis.interventions import join_base
 from stepscope.analysis.measure import Settings, measure_all
+from stepscope.analysis.metrics.decode import Decode
+from stepscope.analysis.metrics.decode import pictures as made_by
 from stepscope.analysis.metrics.dinov2 import Dinov2Likeness
 from stepscope.analysis.metrics.reference_clip import ClipLikeness
+from stepscope.analysis.metrics.reference_dinov2 import EditedReferenceDinov2
 from stepscope.analysis.metrics.style_gram import GramDistance
 from stepscope.analysis.runs import open_measured
 from tests.fixtures import DINOV2_SIZE, give_image_prompts
@@ -78,6 +83,43 @@ def test_an_image_is_most_like_itself_and_the_comparison_is_symmetric(name, sett
     others = [network.compare(*pair) for pair in ((images, images[::-1]), (images[::-1], images))]
     np.testing.assert_allclose(*others, rtol=1e-5, atol=1e-6)
     assert (np.abs(others[0][[0, 2]] - best) > 1e-6).all()
+
+
+def test_edited_samples_are_compared_with_the_picture_of_their_run(settings):
+    rng = np.random.default_rng(0)
+    latents = rng.normal(size=(4, 16, 8, 8)).astype(np.float32)
+    latents[2] = np.nan
+    pictures = rng.integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)[[0, 1, 0, 1]]
+    pictures[3] = 0  # given as an embedding
+    backbone = {"name": "pocket_dev", "path": "pocket/models/flux-dev", "dtype": "float32"}
+    study = xr.Dataset(
+        {
+            "final_latents": (("sample", "channel", "y", "x"), latents),
+            "reference_image": (("sample", "image_row", "image_column", "rgb"), pictures),
+        },
+        attrs={"configuration": {"backbone": backbone}},
+    )
+    metric = EditedReferenceDinov2(dinov2=settings.dinov2, dinov2_size=DINOV2_SIZE, device="cpu")
+    images = made_by(Decode().autoencoder(study.attrs), latents[:2])
+    wanted = likeness("reference_dinov2", settings).compare(images, pictures[:2])
+    found = metric(study)["edited_reference_dinov2"]
+    np.testing.assert_allclose(found[:2], wanted, atol=1e-3)  # a batch of another size rounds
+    assert np.isnan(found[2:]).all()
+
+
+def test_a_study_has_the_picture_of_the_sample_that_it_continues(path, tmp_path):
+    base = Path(shutil.copytree(path, tmp_path / "run.zarr"))
+    study = xr.Dataset(
+        {"base": ("sample", [1, 0, 0]), "donor_face": ("sample", [""] * 3)},
+        coords={"face": ("sample", ["01_0", "00_0", "00_0"])},
+        attrs={"intervention": {"name": "a"}},
+    )
+    where = base / "interventions" / "a"
+    found = join_base(where, study)["reference_image"].values
+    held = open_measured(base)["image_prompt"].values
+    np.testing.assert_array_equal(found, held[[1, 0, 0]])
+    give_image_prompts(base, np.zeros_like(held))
+    assert "reference_image" not in join_base(where, study)  # it is a photo's then
 
 
 @torch.no_grad()

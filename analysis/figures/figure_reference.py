@@ -28,7 +28,7 @@ from stepscope.analysis.figures.likeness import (
     names_of,
     rising,
 )
-from stepscope.analysis.figures.marks import curve, legend, look, steps
+from stepscope.analysis.figures.marks import curve, legend, look, plain, steps
 from stepscope.analysis.figures.style import Look, canvas, gap, panel
 from stepscope.analysis.figures.window_ends import window_ends
 from stepscope.analysis.lookup import MissingEvidenceError, measured, setting
@@ -60,7 +60,7 @@ def draw(evidence: Evidence) -> Figure:
         rows.append((experiment, series(runs, COSINES)))
         if names_of(runs, DISTANCES):
             rows.append((experiment, series(runs, DISTANCES)))
-    figure = canvas(0.4 + 1.6 * len(rows))
+    figure = canvas(0.4 + 1.7 * len(rows))
     grid = figure.subplots(len(rows), len(COLUMNS), squeeze=False)
     for k, (axes, (experiment, found)) in enumerate(zip(grid, rows, strict=True)):
         for column, (one, title) in enumerate(zip(axes, COLUMNS, strict=True)):
@@ -128,8 +128,9 @@ def draw_row(evidence: Evidence, axes: Sequence[Axes], found: Sequence[Series]) 
             gap(each, next(iter(lacking), "the runs do not say what their scheduler was"))
         elif falls:
             each.set_yscale("log", nonpositive="clip")
+            plain(each.yaxis)
     budget_axis(whole, counts)
-    whole.set_ylabel("Gram distance" if falls else "cosine to the reference image")
+    whole.set_ylabel("Gram distance" if falls else "cosine to reference")
     if drawn:
         steps(along, max(one.longest.sizes["step"] for one in found))
         against.set_xlabel("log-SNR at the step")
@@ -138,7 +139,8 @@ def draw_row(evidence: Evidence, axes: Sequence[Axes], found: Sequence[Series]) 
         window_ends(evidence, ends, drawn, "step", estimators(evidence.share))
     else:
         gap(ends, next(iter(lacking), ""))
-    legend(whole if whole.has_data() else along)
+    if len(found) > 1:
+        legend(whole if whole.has_data() else along)
 
 
 def budget_axis(axes: Axes, counts: set[int]) -> None:

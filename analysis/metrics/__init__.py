@@ -17,8 +17,16 @@ from stepscope.analysis.metrics.perceptual_pocket import (
 from stepscope.analysis.metrics.prompt_clip import EditedPromptClip, PromptClip
 from stepscope.analysis.metrics.prompt_pocket import EditedPromptPocket
 from stepscope.analysis.metrics.reference import Reference
-from stepscope.analysis.metrics.reference_clip import ReferenceClip, ReferenceClipStep
-from stepscope.analysis.metrics.reference_dinov2 import ReferenceDinov2, ReferenceDinov2Step
+from stepscope.analysis.metrics.reference_clip import (
+    EditedReferenceClip,
+    ReferenceClip,
+    ReferenceClipStep,
+)
+from stepscope.analysis.metrics.reference_dinov2 import (
+    EditedReferenceDinov2,
+    ReferenceDinov2,
+    ReferenceDinov2Step,
+)
 from stepscope.analysis.metrics.reference_image import ReferenceImage
 from stepscope.analysis.metrics.rereads import (
     ArcfaceCarried,
@@ -29,7 +37,7 @@ from stepscope.analysis.metrics.rereads import (
     DecodeSwapped,
 )
 from stepscope.analysis.metrics.sharpness import Sharpness
-from stepscope.analysis.metrics.style_gram import StyleGram, StyleGramStep
+from stepscope.analysis.metrics.style_gram import EditedStyleGram, StyleGram, StyleGramStep
 
 METRICS: dict[str, type[Metric]] = {
     kind.name: kind
@@ -65,6 +73,9 @@ METRICS: dict[str, type[Metric]] = {
         ReferenceDinov2Step,
         StyleGram,
         StyleGramStep,
+        EditedReferenceClip,
+        EditedReferenceDinov2,
+        EditedStyleGram,
         Latency,
     )
 }

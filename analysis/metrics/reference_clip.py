@@ -13,7 +13,11 @@ from torch.nn import functional
 from stepscope.analysis.metrics.metric import Direction, digests
 from stepscope.analysis.metrics.pairs import Comparison
 from stepscope.analysis.metrics.prompt_clip import FILES, embedded, load
-from stepscope.analysis.metrics.to_reference import StepToReference, ToReference
+from stepscope.analysis.metrics.to_reference import (
+    EditedToReference,
+    StepToReference,
+    ToReference,
+)
 from stepscope.probes.backbones import pick_device
 from stepscope.probes.weights import folder
 
@@ -56,3 +60,10 @@ class ReferenceClipStep(StepToReference, ClipLikeness):
     """CLIP likeness of each step's x0 to the reference image."""
 
     name: ClassVar[str] = "reference_clip_step"
+
+
+@dataclass(frozen=True)
+class EditedReferenceClip(EditedToReference, ClipLikeness):
+    """CLIP likeness of an edited sample's final image to the reference image."""
+
+    name: ClassVar[str] = "edited_reference_clip"

@@ -10,14 +10,13 @@ import numpy as np
 import xarray as xr
 from PIL import Image
 
+from stepscope.analysis.interventions import PICTURE
 from stepscope.analysis.metrics.metric import Metric, Quantity
 from stepscope.analysis.metrics.photos import Photos
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.pictures import read_picture
 from stepscope.probes.weights import digest
 
-GIVEN = "image_prompt"
-"""The run's variable: the picture as the adapter's encoder saw it, 0 where an embedding was given."""
 SIDE = 224
 """Pixels of each side of a photo, as CLIP's encoders of IP-Adapters see it."""
 
@@ -31,8 +30,8 @@ class ReferenceImage(Photos, Metric):
     """
 
     name: ClassVar[str] = "reference_image"
-    reads: ClassVar[tuple[str, ...]] = (GIVEN, "done")
-    optional: ClassVar[Mapping[str, str]] = {GIVEN: "of image prompts"}
+    reads: ClassVar[tuple[str, ...]] = (PICTURE, "done")
+    optional: ClassVar[Mapping[str, str]] = {PICTURE: "of image prompts"}
     whole: ClassVar[bool] = True
 
     def preflight(self) -> None:
@@ -81,8 +80,8 @@ class ReferenceImage(Photos, Metric):
     def __call__(self, samples: xr.Dataset) -> dict[str, np.ndarray]:
         files = self.files(samples.attrs)
         made = np.zeros((samples.sizes["sample"], *sides(samples), 3), np.uint8)
-        if GIVEN in samples:
-            made[:] = samples[GIVEN].values
+        if PICTURE in samples:
+            made[:] = samples[PICTURE].values
         for one, name in zip(made, self.missing(samples), strict=True):
             if name is not None:
                 one[:] = seen(str(files[name]), sides(samples))
@@ -91,14 +90,14 @@ class ReferenceImage(Photos, Metric):
 
 def sides(run: xr.Dataset) -> tuple[int, int]:
     """Rows and columns of a reference image."""
-    if GIVEN in run:
+    if PICTURE in run:
         return run.sizes["image_row"], run.sizes["image_column"]
     return SIDE, SIDE
 
 
 def has_prompt(run: xr.Dataset, sample: int) -> bool:
     """Whether the run holds the picture that a sample's adapter was given."""
-    return GIVEN in run and bool(run[GIVEN][sample].values.any())
+    return PICTURE in run and bool(run[PICTURE][sample].values.any())
 
 
 @cache

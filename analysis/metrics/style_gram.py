@@ -21,7 +21,11 @@ from torch.nn import functional
 from stepscope.analysis.metrics.dinov2 import DEVIATION, MEAN, prepared
 from stepscope.analysis.metrics.metric import Direction, digests
 from stepscope.analysis.metrics.pairs import Comparison
-from stepscope.analysis.metrics.to_reference import StepToReference, ToReference
+from stepscope.analysis.metrics.to_reference import (
+    EditedToReference,
+    StepToReference,
+    ToReference,
+)
 from stepscope.hooks.errors import nearest
 from stepscope.probes.backbones import pick_device
 from stepscope.probes.places import located
@@ -90,6 +94,13 @@ class StyleGramStep(StepToReference, GramDistance):
     """Gram distance of each step's x0 to the reference image."""
 
     name: ClassVar[str] = "style_gram_step"
+
+
+@dataclass(frozen=True)
+class EditedStyleGram(EditedToReference, GramDistance):
+    """Gram distance of an edited sample's final image to the reference image."""
+
+    name: ClassVar[str] = "edited_style_gram"
 
 
 def weights(given: str) -> Path:
