@@ -1,4 +1,4 @@
-"""Identity (or likeness to a picture) moved by an edit: a share of the way between runs with the same noise.
+"""Identity (or likeness to a picture) moved by an edit: a share of the way between runs of the same noise.
 
 kept: (m_edited - m_B) / (m_A - m_B) with m the similarity to the sample's own face, A the sample itself and
 B its donor's run: 1 where the edit changes nothing, 0 where it undoes the face as B does (necessity).

@@ -66,7 +66,7 @@ def draw(evidence: Evidence) -> Figure:
         for column, (one, title) in enumerate(zip(axes, COLUMNS, strict=True)):
             letter = chr(ord("a") + k * len(COLUMNS) + column)
             panel(one, letter, title if column else f"{name(experiment)}, {title}")
-        draw_row(evidence, axes, found)
+        draw_row(evidence, list(axes), found)
     return figure
 
 

@@ -63,10 +63,10 @@ def estimators(share: float) -> tuple[Estimator, ...]:
     )
 
 
-def finite(x: np.ndarray, values: xr.DataArray) -> tuple[np.ndarray, xr.DataArray]:
-    """The points (step) of a curve at which x is a number."""
+def finite(x: np.ndarray, mean: xr.Dataset) -> tuple[np.ndarray, xr.Dataset]:
+    """The points (step) of a mean curve at which x is a number."""
     here = np.isfinite(x)
-    return x[here], values.isel(step=here)
+    return x[here], mean.isel(step=here)
 
 
 def names_of(runs: Sequence[xr.Dataset], measures: Mapping[str, str]) -> dict[str, str]:
