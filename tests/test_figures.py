@@ -408,7 +408,8 @@ def test_the_early_window_of_runs_without_a_face_is_of_likeness_to_their_picture
         replace(WHOLE, runs={"trajectory": runs, "step_budget": runs}, baseline="a", swapped="b"),
     )
     found = [axes for axes in figure.axes if "DINOv2" in axes.get_legend_handles_labels()[1]]
-    assert len(found) == 4  # two backbones against step and sigma
+    assert len(found) == 4  # two backbones against step and log-SNR
+    np.testing.assert_allclose(lines_of(found[1], "CLIP")[0], runs[0]["log_snr"])
     mean = WHOLE.average(runs[0]["reference_clip_step"])["mean"]
     np.testing.assert_allclose(lines_of(found[0], "CLIP")[1], mean)
     assert "90% of\nrise" in texts(figure)

@@ -6,11 +6,11 @@ same recorded x_t. *Committed*: the final image, with the adapter off from that 
 null*: the run's final image, whose identity is constant, blurred to the sharpness of x0. (a) Final images
 of whole runs with different step counts: a different question. (b, c) The baseline and (d, e) the swapped
 backbone along one run; x0 is aligned by the final image's keypoints. Shaded: pointwise interval; outlined:
-simultaneous band. Horizontal lines: another person's reference, and other photos of the same person. Of
-runs of an adapter that is given a picture and no face, the curves are likeness of x0 to that picture, by
-DINOv2 and CLIP, and windows count from the first value. (f to h) The end of the early effective window,
-our definition, by each estimator and for each curve: an arrow marks an interval that extends beyond the
-run, a cross an estimator without a position.
+simultaneous band. Horizontal lines: another person's reference, and other photos of the same person. Of an
+adapter that is given a picture and no face, the curves are likeness of x0 to that picture, by DINOv2 and
+CLIP, against step and log-SNR, and windows count from the first value. (f to h) The end of the early
+effective window, our definition, by each estimator and for each curve: an arrow marks an interval that
+extends beyond the run, a cross an estimator without a position.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from stepscope.analysis.budgets import budgets
 from stepscope.analysis.evidence import Evidence
-from stepscope.analysis.figures.likeness import LOOK_OF, estimators, final
+from stepscope.analysis.figures.likeness import LOOK_OF, estimators, final, has_no_face
 from stepscope.analysis.figures.marks import curve, look, steps
 from stepscope.analysis.figures.readings import (
     READINGS,
@@ -47,9 +47,8 @@ def draw(evidence: Evidence) -> Figure:
     axes = figure.subplots(3, 3, height_ratios=[1.5, 1.5, 1.25])
     budget(evidence, axes[0, 0], axes[2, 0])
     axes[1, 0].axis("off")
-    against: tuple[Against, Against] = ("step", "sigma")
     for row, backbone in enumerate(evidence.backbones):
-        for column, x in enumerate(against):
+        for column in range(2):
             one = axes[row, column + 1]
             letter = "bcde"[2 * row + column]
             panel(one, letter, "")
@@ -59,6 +58,7 @@ def draw(evidence: Evidence) -> Figure:
                 gap(one, str(error))
                 continue
             panel(one, letter, run_name(run))
+            x: Against = ("step", "log_snr" if has_no_face(run) else "sigma")[column]
             curves = draw_readings(evidence, one, run, x)
             ends = reference_lines(evidence, one, run, words=column == 0)
             trajectory_axis(one, run.sizes["step"], x)
@@ -69,7 +69,8 @@ def draw(evidence: Evidence) -> Figure:
                 positions(evidence, axes[2, column + 1], one, curves, x)
                 panel(axes[2, column + 1], "gh"[column], f"window ends, {name(backbone)}")
     handles, labels = axes[0, 1].get_legend_handles_labels()
-    axes[1, 0].legend(handles, labels, loc="center", title="identity, (b) to (e)")
+    what = "likeness" if labels and LOOK_OF.keys() >= {*labels} else "identity"
+    axes[1, 0].legend(handles, labels, loc="center", title=f"{what}, (b) to (e)")
     axes[0, 1].set_ylabel("cosine to the reference")
     axes[1, 1].set_ylabel("cosine to the reference")
     axes[2, 2].tick_params(labelleft=False)
@@ -79,7 +80,9 @@ def draw(evidence: Evidence) -> Figure:
 def trajectory_axis(axes: Axes, count: int, against: Against) -> None:
     """Limits and label of the x axis of one run, from noise to image."""
     axes.set_ylim(LOWEST, HIGHEST)
-    if against == "sigma":
+    if against == "log_snr":
+        axes.set_xlabel("log-SNR")
+    elif against == "sigma":
         axes.set_xlim(1.03, -0.03)
         axes.set_xlabel("noise level σ")
     else:
@@ -113,7 +116,9 @@ def budget(evidence: Evidence, above: Axes, below: Axes) -> None:
     above.set_ylabel("cosine to the reference")
     above.legend(loc="lower right")
     drawn = {label: (v, look(3 + k)) for k, (label, v) in enumerate(curves.items())}
-    window_ends(evidence, below, drawn, "step")
+    of_pictures = any(reader(runs) for runs in every.values())
+    rows = estimators(evidence.share) if of_pictures else ()
+    window_ends(evidence, below, drawn, "step", rows)
 
 
 def positions(

@@ -23,7 +23,7 @@ from stepscope.analysis.bootstrap import Means, too_few
 from stepscope.analysis.causal.effects import effects, study_of
 from stepscope.analysis.cells import face_means
 from stepscope.analysis.evidence import Evidence
-from stepscope.analysis.figures.marks import bars, curve, key, look
+from stepscope.analysis.figures.marks import bars, curve, look
 from stepscope.analysis.figures.style import canvas, gap, panel
 from stepscope.analysis.lookup import MissingEvidenceError, measured, setting
 from stepscope.analysis.quantities import adapters, name, whole_contribution
@@ -68,7 +68,8 @@ def of_runs(evidence: Evidence, runs: Sequence[xr.Dataset]) -> Figure:
     pair[0].set_ylabel("share of likeness left")
     for axes in (top, *pair):
         axes.set_xlabel("log-SNR at the step")
-    key(figure, top, "left")
+    handles, labels = top.get_legend_handles_labels()
+    above.legend(handles, labels, loc="outside right upper")
     return figure
 
 

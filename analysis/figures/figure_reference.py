@@ -35,7 +35,7 @@ from stepscope.analysis.lookup import MissingEvidenceError, measured, setting
 from stepscope.analysis.quantities import name
 
 EXPERIMENTS = ("style_adapter", "object_adapter")
-COLUMNS = ("whole runs", "x0 along a run", "against log-SNR", "window ends")
+COLUMNS = ("", "x0 along a run", "against log-SNR", "window ends")
 
 
 class Series(NamedTuple):
@@ -65,7 +65,7 @@ def draw(evidence: Evidence) -> Figure:
     for k, (axes, (experiment, found)) in enumerate(zip(grid, rows, strict=True)):
         for column, (one, title) in enumerate(zip(axes, COLUMNS, strict=True)):
             letter = chr(ord("a") + k * len(COLUMNS) + column)
-            panel(one, letter, title if column else f"{name(experiment)}, {title}")
+            panel(one, letter, title if column else name(experiment))
         draw_row(evidence, list(axes), found)
     return figure
 

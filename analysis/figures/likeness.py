@@ -42,8 +42,9 @@ def along(run: xr.Dataset) -> dict[str, xr.DataArray]:
 def draw_along(
     evidence: Evidence, axes: Axes, run: xr.Dataset, against: Against
 ) -> dict[str, xr.DataArray]:
-    """Draw the cosines of a run against step or sigma; returns them by name."""
-    curves = along(run)
+    """Draw the cosines of a run, at steps of finite `against`; returns them (sample, step) by name."""
+    here = np.isfinite(run[against].values)
+    curves = {label: values.isel(step=here) for label, values in along(run).items()}
     for label, values in curves.items():
         curve(axes, values[against].values, evidence.average(values), LOOK_OF[label], label)
     return curves

@@ -53,7 +53,10 @@ def panel(
     """
     adapter = about.get("configuration", {}).get("adapter")
     if given is None:
-        given = [adapter["detector"], adapter["encoder"]] if adapter else [DEFAULT]
+        own = [
+            (adapter or {}).get(word) for word in ("detector", "encoder")
+        ]  # of an adapter of faces
+        given = [str(one) for one in own] if all(own) else [DEFAULT]
     packs = [one for one in given if Path(one).suffix not in RECOGNISER_FILES]
     detector = packs[0] if packs else (adapter or {}).get("detector")
     if detector is None:
