@@ -11,7 +11,7 @@ first. log-SNR is 2 ln(alpha / sigma) at the start of the step: noise on the lef
 alone is at minus infinity, and left out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +55,7 @@ def of_runs(evidence: Evidence, runs: Sequence[xr.Dataset]) -> Figure:
     """
     found = courses(runs)
     figure = canvas(4.4)
-    above, below = figure.subfigures(2, 1, height_ratios=[1.15, 1])
+    (above,), (below,) = figure.subfigures(2, 1, height_ratios=[1.15, 1], squeeze=False)
     top, pair = above.subplots(), below.subplots(1, 2, sharey=True)
     panel(top, "a", "what the adapter adds")
     for k, one in enumerate(found):
@@ -180,9 +180,7 @@ def effects_of(evidence: Evidence, run: xr.Dataset, part: str) -> xr.Dataset:
     return effects(evidence, STUDY, backbone, part)
 
 
-def left(
-    run: xr.Dataset, effect: Mapping[str, xr.DataArray]
-) -> tuple[np.ndarray, list[np.ndarray]]:
+def left(run: xr.Dataset, effect: xr.Dataset) -> tuple[np.ndarray, list[np.ndarray]]:
     """log-SNR, and `kept` with its bounds within the panel, of the cells with a finite one, in order."""
     x = run["log_snr"].values.astype(float)[effect["at"].values.astype(int)]
     order = np.argsort(x)
