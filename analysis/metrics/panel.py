@@ -48,9 +48,8 @@ def panel(
 
     given: insightface packs, by name under `root` or by folder, and recogniser files (IR-SE50's
     `.pth`, an ArcFace-form `.onnx`); None is the pack that found the run's faces and, flagged, the
-    encoder that conditioned it; of a run without an adapter of
-    faces `DEFAULT`. Raises StepscopeError where no
-    pack is given that finds faces, WeightsError if one is missing.
+    encoder that conditioned it; of a run without an adapter of faces `DEFAULT`. Raises StepscopeError where
+    no pack is given that finds faces, WeightsError if one is missing.
     """
     adapter = about.get("configuration", {}).get("adapter")
     if given is None:
