@@ -1,7 +1,8 @@
 """The attentions that read an image prompt: their scales, when they are open, and what they are given."""
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import inspect
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 from stepscope.hooks.clock import Listener, listening
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.families import blocks_of
+from stepscope.hooks.patch import replaced
 from stepscope.probes.adapters.image_prompt import NEGATIVE, POSITIVE
 from stepscope.probes.faces import Face
 
@@ -68,6 +70,20 @@ def windowed(pipe: Any, attentions: Attentions, inside: Collection[int]) -> Iter
         handle = denoiser.register_forward_pre_hook(gate, with_kwargs=True)
         stack.callback(handle.remove)
         yield
+
+
+def each_its_own(pipe: Any) -> AbstractContextManager[None]:
+    """While it lasts, each row of a batch has the image embeddings that it is given.
+
+    diffusers' `prepare_ip_adapter_image_embeds` gives every row of a batch those of one image, and mixes
+    rows where it is handed more.
+    """
+
+    def as_given(original: Callable[..., Any], *args: Any, **more: Any) -> list[torch.Tensor]:
+        given = inspect.signature(original).bind(*args, **more).arguments
+        return list(given["ip_adapter_image_embeds"])
+
+    return replaced(pipe, "prepare_ip_adapter_image_embeds", as_given)
 
 
 def embeddings(

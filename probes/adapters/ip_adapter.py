@@ -23,6 +23,7 @@ from stepscope.probes.adapters.face_models import encoder_place, pack_place
 from stepscope.probes.adapters.image_attention import (
     Attentions,
     attentions_on_skeleton,
+    each_its_own,
     embeddings,
     windowed,
 )
@@ -183,7 +184,8 @@ class LoadedIPAdapter:
         assert self.attentions is not None
         pipe.set_ip_adapter_scale(adapter.scales)
         inside = {step - steps.first for step in adapter.steps_on(steps.sigmas)}
-        with self.attentions.kept(), windowed(pipe, self.attentions, inside):
+        windows = windowed(pipe, self.attentions, inside)
+        with self.attentions.kept(), each_its_own(pipe), windows:
             yield
 
     def given(
