@@ -1,0 +1,1 @@
+"""Identity adapters, a file each."""
