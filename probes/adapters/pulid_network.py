@@ -59,7 +59,7 @@ class PulidSizes:
 
     @classmethod
     def of(cls, shapes: Shapes) -> "PulidSizes":
-        """Raises KeyError for a weight that is not there, and ValueError for one of another rank."""
+        """Raises KeyError for a weight that is not there, IndexError or ValueError for one of another rank."""
         encoder, ca = "pulid_encoder", "pulid_ca.0"
         _, queries, dim = shapes[f"{encoder}.latents"]
         face_tokens, rest = divmod(shapes[f"{encoder}.id_embedding_mapping.6.weight"][0], dim)
@@ -211,7 +211,7 @@ def sizes_of(path: Path) -> PulidSizes:
     shapes = _shapes(path)
     try:
         sizes = PulidSizes.of(shapes)
-    except (KeyError, ValueError) as error:
+    except (KeyError, IndexError, ValueError) as error:
         raise WeightsError(_told(path, shapes, error)) from error
     with torch.device("meta"):
         expected = {name: tuple(w.shape) for name, w in Pulid(sizes).state_dict().items()}
@@ -269,7 +269,7 @@ def _shapes(path: Path) -> Shapes:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
-def _told(path: Path, shapes: Shapes, error: KeyError | ValueError) -> str:
+def _told(path: Path, shapes: Shapes, error: Exception) -> str:
     """What is wrong with a file whose sizes cannot be read."""
     if any(name.startswith(("id_adapter", "id_encoder")) for name in shapes):
         return f"{path} is PuLID for SDXL: name pulid_flux_v0.9.1.safetensors"
