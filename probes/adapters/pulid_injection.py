@@ -74,18 +74,37 @@ def injected(
         width=config.num_attention_heads * config.attention_head_dim,
     )
     modules = [Added(attention, scale) for attention in network.pulid_ca]
-    declared = [
-        Declared(NAME, block.name, "image", module, returned, base=_image)
-        for (block, _), module in zip(places, modules, strict=True)
-    ]
     with ExitStack() as stack:
         clock = stack.enter_context(listening(pipe, Listener()))
-        stack.enter_context(declare(model, declared))
+        stack.enter_context(declared(model, modules))
         for (_, following), module in zip(places, modules, strict=True):
             hook = of_this(following, _adding(clock, network, module, steps))
             handle = following.register_forward_pre_hook(hook, with_kwargs=True)
             stack.callback(handle.remove)
         yield
+
+
+@contextmanager
+def declared(
+    model: FluxTransformer2DModel, modules: Sequence[nn.Module] | None = None
+) -> Iterator[None]:
+    """Tell `record` and `edit` where PuLID adds to a transformer, which may be without weights.
+
+    modules: which return what is added, one for each place; None for a plan, in which nothing runs.
+    """
+    blocks = [block.name for block, _ in _places(model)]
+    with declare(
+        model,
+        [
+            Declared(NAME, block, "image", module, returned, base=_image)
+            for block, module in zip(blocks, modules or map(_nothing, blocks), strict=True)
+        ],
+    ):
+        yield
+
+
+def _nothing(block: str) -> nn.Module:
+    return nn.Identity()
 
 
 def _places(model: FluxTransformer2DModel) -> list[tuple[Block, nn.Module]]:
