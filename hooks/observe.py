@@ -1,6 +1,6 @@
 """Forward hooks on a network's sites, and the tapes they write to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,8 @@ class Observer:
     family: of the network. blocks: its blocks and, of each, the sites to read. massive: how many of
         the largest channels to leave out of the residual stream's second norm.
     texts: knows how long the text of an embedding is. maps: keep a norm for each image token too.
-    whole: names of sites whose tensors are kept as they are. keep_output: keep the network's own.
+    whole: names of sites whose tensors are kept as they are. outputs: of them those that are no site of a
+        block, and the module that returns each. keep_output: keep the network's own.
     may_skip: the network may return without running its blocks (an adapter outside its window).
 
     passes: what was seen, by place. fault: the first error after the first step of a call, which is over
@@ -65,6 +66,7 @@ class Observer:
         texts: Texts | None = None,
         maps: bool = False,
         whole: Sequence[str] = (),
+        outputs: Mapping[str, nn.Module] | None = None,
         keep_output: bool = False,
         may_skip: bool = False,
     ) -> None:
@@ -73,6 +75,7 @@ class Observer:
         self.maps = NormBuffer(len(QUANTITIES) * len(blocks)) if maps else None
         self.passes: dict[Place, Pass] = {}
         self.tensors: dict[str, dict[Place, torch.Tensor]] = {name: {} for name in whole}
+        self._outputs = dict(outputs or {})
         self._channels = Channels(massive)
         self._texts, self._keep_output, self._may_skip = texts, keep_output, may_skip
         self._sites = sum(len(block.sites) for block in blocks)
@@ -101,6 +104,8 @@ class Observer:
         for index, block in enumerate(self.blocks):
             for site in block.sites:
                 handles.append(site.hooked(read(self._site_hook(clock, index, block, site))))
+        for name, module in self._outputs.items():
+            handles.append(module.register_forward_hook(read(self._whole_hook(clock, name))))
         return handles
 
     def _sparing(self, clock: Clock, hook: Callable[..., None]) -> Callable[..., None]:
@@ -207,6 +212,13 @@ class Observer:
                         self._channels.read(slot, begin, part)
                     if with_map and kind == 0:
                         self._read_map(quantity * len(self.blocks) + index, part)
+
+        return hook
+
+    def _whole_hook(self, clock: Clock, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: torch.Tensor) -> None:
+            if clock.running:
+                self.tensors[name][clock.step, clock.nth] = _to_host(output)
 
         return hook
 

@@ -8,6 +8,7 @@ from stepscope.hooks.capture import Capture
 from stepscope.hooks.clock import denoiser_of
 from stepscope.hooks.families import Family, blocks_of, family_of
 from stepscope.hooks.injections.contributions import Contributions
+from stepscope.hooks.injections.declared import declared_of
 from stepscope.hooks.observe import Observer
 from stepscope.hooks.sites import Block, select
 from stepscope.hooks.texts import Texts
@@ -30,13 +31,16 @@ def observers(pipe: Any, capture: Capture, texts: Texts) -> Parts:
     """
     family = family_of(denoiser_of(pipe))
     blocks = blocks_of(denoiser_of(pipe))
+    added = {one.place.name: one.module for one in declared_of(denoiser_of(pipe)) if one.editable}
+    whole = select(capture.sites, blocks, [*added])
     denoiser = Observer(
         family,
         blocks,
         massive=capture.massive,
         texts=texts,
         maps=capture.level == "tokens",
-        whole=select(capture.sites, blocks),
+        whole=whole,
+        outputs={name: module for name, module in added.items() if name in whole},
         keep_output=capture.velocity,
     )
     network = getattr(pipe, "controlnet", None)

@@ -92,13 +92,16 @@ def edited_streams(output: Any) -> tuple[torch.Tensor, ...] | None:
     return getattr(output, _STREAMS, None)
 
 
-def select(patterns: Iterable[str], blocks: Iterable[Block]) -> list[str]:
+def select(
+    patterns: Iterable[str], blocks: Iterable[Block], more: Sequence[str] = ()
+) -> list[str]:
     """Names of sites that can be kept whole and match any of the shell-style patterns, in order of
     execution.
 
+    more: names beside those of the blocks.
     Raises StepscopeError for a pattern that matches nothing, with the closest names.
     """
-    return matching(patterns, [name for block in blocks for name in block.site_names()])
+    return matching(patterns, [*(n for block in blocks for n in block.site_names()), *more])
 
 
 def matching(patterns: Iterable[str], names: Sequence[str]) -> list[str]:

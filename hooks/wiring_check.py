@@ -11,6 +11,8 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from stepscope.hooks.families import Tokens, blocks_of, family_of
+from stepscope.hooks.families.family import AddedTo
+from stepscope.hooks.injections.declared import Declared, declared_of
 from stepscope.hooks.sites import Block, Site
 
 Norms = dict[tuple[int, str, int, str], torch.Tensor]
@@ -53,7 +55,16 @@ class WiringCheck:
                 handles.append(site.hooked(hook))
                 if site.quantity == "attention":
                     handles += self._computed(block, site)
-        return handles + (self.wiring.attach() if self.wiring is not None else [])
+        handles += self.wiring.attach() if self.wiring is not None else []
+        return handles + [self._added(one) for one in declared_of(self.network)]
+
+    def _added(self, one: Declared) -> RemovableHandle:
+        def tell(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+            added = one.added(args, kwargs, output)
+            if isinstance(self.wiring, AddedTo) and one.stream == "image" and added is not None:
+                self.wiring.add(added)
+
+        return one.module.register_forward_hook(tell, with_kwargs=True)
 
     def _open(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         self._pass += 1

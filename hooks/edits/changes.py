@@ -1,6 +1,6 @@
 """The changes of the pass under way: at the outputs of sites, and at what an adapter hands over."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -11,18 +11,21 @@ from stepscope.hooks.edits.lens import Now, change, copied
 from stepscope.hooks.edits.operation import At
 from stepscope.hooks.edits.sites import ADAPTER
 from stepscope.hooks.edits.target import Target
+from stepscope.hooks.errors import EditError
 from stepscope.hooks.families.edges import Edges
+from stepscope.hooks.injections.declared import Declared
 from stepscope.hooks.sites import Block, Site, edited_streams, with_streams
 
 
 class Changes:
     """Makes the edits of some targets, in their order, while a pass is open.
 
-    shared: sites that edits of another `with` change too.
+    of_adapters: sites at which an adapter hands something over. shared: sites that edits of another `with`
+    change too.
     """
 
-    def __init__(self, targets: Sequence[Target]) -> None:
-        self.targets = targets
+    def __init__(self, targets: Sequence[Target], of_adapters: Collection[str] = ()) -> None:
+        self.targets, self._of_adapters = targets, frozenset(of_adapters)
         self.shared: set[str] = set()
         self._pass: tuple[Now, Course] | None = None
         self._step = self._nth = 0
@@ -64,7 +67,7 @@ class Changes:
         now, course = self._pass
         made = False
         # before any edit of the site: one that multiplies by 0 does not turn the adapter off
-        seen = site.endswith(f".{ADAPTER}") and site not in self.shared
+        seen = site in self._of_adapters and site not in self.shared
         alive = stream.any() if seen else None
         for target in self.targets:
             if site not in target.sites:
@@ -102,6 +105,21 @@ class Changes:
             tokens = self._pass[0].tokens
             read = site.read(copy, tokens.image + tokens.reference)
             return copy if self._make_all(names, site, read) else None
+
+        return made if mine else None
+
+    def declared(self, one: Declared) -> Callable[..., Any] | None:
+        """The forward hook of the module whose output an adapter adds; None where no edit is made."""
+        name = one.place.name
+        mine = [target for target in self.targets if name in target.sites]
+
+        def made(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+            if module is not one.module or self._pass is None or not self._due(mine):
+                return None
+            if not isinstance(output, torch.Tensor) or output.ndim != 3:
+                raise EditError(f"{name} is no (row, token, channel): {type(output).__name__}")
+            copy = copied(output)
+            return copy if self._make(name, one.stream, copy) else None
 
         return made if mine else None
 

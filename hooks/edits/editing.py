@@ -47,7 +47,7 @@ class Editing:
         self._processors: Mapping[str, Any] = {}
         self._batch: int | None = None
         self._course: Course | None = None
-        self._changes = Changes(self.targets)
+        self._changes = Changes(self.targets, self._sites.handed)
         self._seen: list[str] = []
 
     def told(self, sample: int | None = None) -> list[dict[str, Any]]:
@@ -163,6 +163,10 @@ class Editing:
                 hook = self._changes.hook(block, site)
                 if hook is not None:
                     handles.append(site.hooked(hook))
+        for one in self._sites.declared:
+            hook = self._changes.declared(one)
+            if hook is not None:
+                handles.append(one.module.register_forward_hook(hook, with_kwargs=True))
         for handle in handles:
             stack.callback(before_readers(handle).remove)
         if hasattr(self.pipe, "prepare_latents"):

@@ -11,6 +11,7 @@ from stepscope.hooks.edits.value import Edit
 from stepscope.hooks.errors import EditError, StepscopeError
 from stepscope.hooks.families import blocks_of, family_of
 from stepscope.hooks.families.edges import Edges
+from stepscope.hooks.injections.declared import Declared, declared_of
 from stepscope.hooks.sites import Block, matching
 
 ADAPTER, IMAGE_PROMPT = "adapter", "image_prompt"
@@ -21,12 +22,14 @@ class Sites:
     """Every place of a denoiser that an edit can be made at.
 
     blocks: with the sites whose outputs they are. edges: what an adapter's network adds, None without.
-    image_prompt: whether an IP-Adapter is loaded.
+    image_prompt: whether an IP-Adapter is loaded. declared: what other adapters declare, where it can be
+    edited.
     """
 
     blocks: Sequence[Block]
     edges: Edges | None
     image_prompt: bool
+    declared: Sequence[Declared] = ()
 
     @classmethod
     def of(cls, denoiser: nn.Module, network: nn.Module | None) -> "Sites":
@@ -37,6 +40,7 @@ class Sites:
             blocks_of(denoiser),
             None if edges is None or network is None else edges(denoiser, network),
             any(hasattr(processor, "to_k_ip") for processor in processors),
+            [one for one in declared_of(denoiser) if one.editable],
         )
 
     @classmethod
@@ -44,22 +48,30 @@ class Sites:
         return cls.of(denoiser_of(pipe), getattr(pipe, "controlnet", None))
 
     @property
-    def aliases(self) -> dict[str, str]:
-        """`<block>.adapter` where an IP-Adapter adds and no ControlNet does, and the site's own name."""
-        if not self.image_prompt:
-            return {}
+    def aliases(self) -> dict[str, list[str]]:
+        """`<block>.adapter` where no ControlNet adds and other adapters do, and the names of their sites."""
         taken = self.edges.names if self.edges is not None else ()
-        named = {
-            f"{block.name}.{ADAPTER}": f"{block.name}.{site.quantity}.{IMAGE_PROMPT}"
+        prompts = [
+            (block.name, f"{block.name}.{site.quantity}.{IMAGE_PROMPT}")
             for block in self.blocks
             for site in block.sites
-            if IMAGE_PROMPT in site.streams
-        }
-        return {alias: name for alias, name in named.items() if alias not in taken}
+            if IMAGE_PROMPT in site.streams and self.image_prompt
+        ]
+        named: dict[str, list[str]] = {}
+        for block, site in [*prompts, *((one.block, one.place.name) for one in self.declared)]:
+            if (alias := f"{block}.{ADAPTER}") not in taken:
+                named.setdefault(alias, []).append(site)
+        return named
+
+    @property
+    def handed(self) -> list[str]:
+        """Those at which an adapter hands something over, or nothing while it is off."""
+        edges = self.edges.names if self.edges is not None else ()
+        return [*edges, *(one.place.name for one in self.declared)]
 
     @property
     def names(self) -> list[str]:
-        """In order of execution; those of the adapter last."""
+        """In order of execution; those of adapters last."""
         own = [
             f"{block.name}.{site.quantity}.{stream}"
             for block in self.blocks
@@ -67,7 +79,7 @@ class Sites:
             for stream in site.streams
             if stream != IMAGE_PROMPT or self.image_prompt
         ]
-        return own + [*(self.edges.names if self.edges is not None else ())]
+        return own + self.handed
 
     def chosen(self, edit: Edit) -> list[str]:
         """Names of the sites that an edit is made at.
@@ -78,7 +90,7 @@ class Sites:
             if pattern.endswith(f".{ADAPTER}") and self.edges is None and not self.aliases:
                 raise EditError(
                     f"no site matches {pattern!r}: the pipeline has no ControlNet (or InfuseNet) that "
-                    "adds anything between blocks, and no IP-Adapter"
+                    "adds anything between blocks, no IP-Adapter, and none that declares what it adds"
                 )
             if pattern.endswith(f".{IMAGE_PROMPT}") and not self.image_prompt:
                 raise EditError(
@@ -89,4 +101,5 @@ class Sites:
             found = matching(edit.patterns, [*self.names, *self.aliases])
         except StepscopeError as error:
             raise EditError(str(error)) from error
-        return list(dict.fromkeys(self.aliases.get(name, name) for name in found))
+        aliases = self.aliases
+        return list(dict.fromkeys(site for name in found for site in aliases.get(name, [name])))

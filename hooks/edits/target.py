@@ -8,7 +8,7 @@ import torch
 from stepscope.hooks.edits.course import Course
 from stepscope.hooks.edits.donor import Donor
 from stepscope.hooks.edits.lens import Now, check_tokens
-from stepscope.hooks.edits.sites import ADAPTER, Sites
+from stepscope.hooks.edits.sites import Sites
 from stepscope.hooks.edits.value import Edit
 from stepscope.hooks.errors import EditError
 
@@ -23,6 +23,7 @@ class Target:
     def __init__(self, index: int, edit: Edit, sites: Sites, pipe: Any) -> None:
         self.edit, self.which = edit, f"edits[{index}]"
         self.sites = sites.chosen(edit)
+        self._of_adapters = frozenset(sites.handed)
         self.inside: frozenset[int] = frozenset()
         self._touched: set[str] = set()
         self._alive: dict[str, torch.Tensor] = {}
@@ -86,7 +87,7 @@ class Target:
         for site in self.sites:
             if site not in self._touched:
                 why = "the adapter handed nothing over (its window, its scale)"
-                if not site.endswith(f".{ADAPTER}"):
+                if site not in self._of_adapters:
                     why = "no pass of that branch ran, or the site was not run"
                 raise EditError(f"{self.which} touched nothing at {site} {steps}: {why}")
         off = [site for site, alive in self._alive.items() if not alive]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -57,6 +57,13 @@ class Wiring(Protocol):
     streams: Tally
 
     def attach(self) -> list[RemovableHandle]: ...
+
+
+@runtime_checkable
+class AddedTo(Protocol):
+    """Wiring that is told what an adapter adds to the image tokens between blocks, when it is made."""
+
+    def add(self, image: torch.Tensor) -> None: ...
 
 
 def output_of(output: Any) -> torch.Tensor:

@@ -2,12 +2,12 @@
 
 An adapter that no finder knows says so itself:
 
-    with declare(pipe, [Declared("pulid", "double.00", "image", module, added, base)]), record(pipe, path):
+    with declare(pipe, [Declared("mine", "double.00", "image", module, added, base)]), record(pipe, path):
         pipe(...)
 """
 
 from stepscope.hooks.injections.contributions import FINDERS, Contributions, Finder, injections_of
-from stepscope.hooks.injections.declared import Declared, declare
+from stepscope.hooks.injections.declared import Declared, declare, returned
 from stepscope.hooks.injections.injection import Injection, Source
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "Source",
     "declare",
     "injections_of",
+    "returned",
 ]

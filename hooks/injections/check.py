@@ -1,19 +1,21 @@
 """Plain hooks that see, apart from the recorder's, what switching an adapter off changes at its places.
 
 In float64, in the passes of the first step. The outputs of a block and the next one's input differ by a
-ControlNet's residual; an attention and a layer are run again, without the adapter alone.
+ControlNet's residual, and by what an adapter that declares itself adds between them; an attention and a layer
+are run again, without the adapter alone.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from diffusers import FluxTransformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from stepscope.hooks.families import blocks_of, family_of
-from stepscope.hooks.injections.declared import as_declared
+from stepscope.hooks.injections.declared import declared_of
 from stepscope.hooks.injections.image_prompt import attentions_of, run_again
 from stepscope.hooks.injections.injection import Injection
 from stepscope.hooks.injections.lora import Layers, in_layers
@@ -25,7 +27,8 @@ Handles = Iterator[RemovableHandle]
 class InjectionCheck:
     """What adapters add in the first step, over what they add it to: pass and place -> (row of the batch,).
 
-    What an adapter declares for itself is not among it.
+    What an adapter declares for itself is among it where it is added to FLUX's image tokens between blocks, by
+    that adapter alone.
     """
 
     def __init__(self, denoiser: nn.Module, network: nn.Module | None) -> None:
@@ -44,8 +47,7 @@ class InjectionCheck:
     @property
     def declared(self) -> set[str]:
         """Names of the places that an adapter declares for itself."""
-        places = as_declared(self.denoiser, self.network)
-        return {place.name for place in places.injections} if places is not None else set()
+        return {one.place.name for one in declared_of(self.denoiser)}
 
     def begin_step(self) -> None:
         """The passes of the first step have been seen."""
@@ -54,7 +56,8 @@ class InjectionCheck:
     def attach(self) -> list[RemovableHandle]:
         """Lay the hooks; the caller removes the handles."""
         first = self.denoiser.register_forward_pre_hook(self._open, with_kwargs=True)
-        return [first, *self._residuals(), *self._skips(), *self._attentions(), *self._layers()]
+        found = self._residuals(), self._skips(), self._attentions(), self._layers(), self._between()
+        return [first, *(handle for handles in found for handle in handles)]
 
     def _open(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         self._pass += 1
@@ -67,19 +70,27 @@ class InjectionCheck:
         squares = added.square().sum(1), base.double().flatten(1).square().sum(1)
         self._squares[self._pass, place].append(squares)
 
-    def _after(self, module: nn.Module, see: Callable[..., None]) -> RemovableHandle:
+    def _after(
+        self, module: nn.Module, see: Callable[..., None], *, first: bool = False
+    ) -> RemovableHandle:
+        """first: before the hooks that are there, which may change the output."""
+
         def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
             if not self._ended:
                 see(module, args, kwargs, output)
 
-        return module.register_forward_hook(hook, with_kwargs=True)
+        return module.register_forward_hook(hook, with_kwargs=True, prepend=first)
 
-    def _before(self, module: nn.Module, see: Callable[..., None]) -> RemovableHandle:
+    def _before(
+        self, module: nn.Module, see: Callable[..., None], *, first: bool = False
+    ) -> RemovableHandle:
+        """first: before the hooks that are there, which may change the input."""
+
         def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
             if not self._ended:
                 see(args, kwargs)
 
-        return module.register_forward_pre_hook(hook, with_kwargs=True)
+        return module.register_forward_pre_hook(hook, with_kwargs=True, prepend=first)
 
     def _residuals(self) -> Handles:
         """Between FLUX's blocks."""
@@ -89,18 +100,35 @@ class InjectionCheck:
         before: dict[str, Tensor] = {}
 
         def close(args: Any, kwargs: dict[str, Any]) -> None:
-            image: Tensor = args[0] if args else kwargs["hidden_states"]
+            image = _image(args, kwargs)
             for name, output in before.items():
                 self._keep(Injection(CONTROLNET, name, "image"), image, output)
             before.clear()
 
         for block in blocks_of(model):
-            yield self._before(block.module, close)
+            yield self._before(block.module, close, first=True)
             name = block.name
             yield self._after(
                 block.module, lambda m, a, k, output, name=name: before.update({name: output[1]})
             )
-        yield self._before(model.norm_out, close)
+        yield self._before(model.norm_out, close, first=True)
+
+    def _between(self) -> Handles:
+        """Before and behind the hooks on a FLUX block's output, and those on what the next module is given."""
+        model: Any = self.denoiser
+        if not family_of(model).adds_residuals:
+            return
+        blocks = blocks_of(model)
+        following = [*(block.module for block in blocks[1:]), model.norm_out]
+        found = [one.place for one in declared_of(model) if one.stream == "image"]
+        here = Counter(place.block for place in found)
+        for block, module in zip(blocks, following, strict=True):
+            for place in (p for p in found if p.block == block.name and here[p.block] == 1):
+                made, given = _Difference(self, place), _Difference(self, place)
+                yield self._after(block.module, lambda m, a, k, o, d=made: d.off(o[1]), first=True)
+                yield self._after(block.module, lambda m, a, k, o, d=made: d.on(o[1]))
+                yield self._before(module, lambda a, k, d=given: d.off(_image(a, k)), first=True)
+                yield self._before(module, lambda a, k, d=given: d.on(_image(a, k)))
 
     def _skips(self) -> Handles:
         """What a U-Net's upward half reads, and what the downward half handed up."""
@@ -187,6 +215,27 @@ class InjectionCheck:
                     yield place, whole
             else:
                 yield place, (slice(None), text)
+
+
+def _image(args: Any, kwargs: dict[str, Any]) -> Tensor:
+    """Of what a FLUX block or the last normalisation is called with, the image tokens."""
+    return args[0] if args else kwargs["hidden_states"]
+
+
+class _Difference:
+    """A stream before some hooks have seen it and after; kept where they changed it."""
+
+    def __init__(self, check: InjectionCheck, place: Injection) -> None:
+        self._check, self._place = check, place
+        self._off: Tensor | None = None
+
+    def off(self, stream: Tensor) -> None:
+        self._off = stream.clone()  # a hook may add in place
+
+    def on(self, stream: Tensor) -> None:
+        if self._off is not None and not torch.equal(stream, self._off):
+            self._check._keep(self._place, stream, self._off)
+        self._off = None
 
 
 def _scaled(layer: Any, args: Any, kwargs: Any, keep: Callable[[str], bool]) -> Tensor:

@@ -22,6 +22,11 @@ Part = Callable[[tuple[Any, ...], Mapping[str, Any], Any], torch.Tensor | None]
 """From what a module was called with and what it returned to a tensor (row of the batch, ...)."""
 
 
+def returned(args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
+    """What a module returns is what is added: `edit` can change it."""
+    return output
+
+
 @dataclass(frozen=True)
 class Declared:
     """One place of an adapter, and the module whose calls tell what is added there.
@@ -29,6 +34,9 @@ class Declared:
     adapter, block, stream: as `Injection` has them. module: one that runs inside each pass of the denoiser
     in which the adapter adds something. added: what is added, already scaled; None where it is nothing.
     base: what it is added to.
+
+    Where `added` is `returned`, and the module returns (row, token, channel), the place is a site of `edit`: its
+    own name, or `<block>.adapter`.
     """
 
     adapter: str
@@ -41,6 +49,11 @@ class Declared:
     @property
     def place(self) -> Injection:
         return Injection(self.adapter, self.block, self.stream)
+
+    @property
+    def editable(self) -> bool:
+        """Whether an edit can change what is added."""
+        return self.added is returned
 
 
 _DECLARED: WeakKeyDictionary[nn.Module, list[Declared]] = WeakKeyDictionary()
@@ -67,9 +80,14 @@ def declare(pipe: Any, places: Sequence[Declared]) -> Iterator[None]:
         known[:] = [one for one in known if not any(one is mine for mine in places)]
 
 
+def declared_of(denoiser: nn.Module) -> list[Declared]:
+    """What is declared of a denoiser now."""
+    return list(_DECLARED.get(denoiser, ()))
+
+
 def as_declared(denoiser: nn.Module, network: nn.Module | None) -> "Places | None":
     """Of a denoiser whose adapters declare what they add."""
-    found = _DECLARED.get(denoiser)
+    found = declared_of(denoiser)
     return Places(found) if found else None
 
 
