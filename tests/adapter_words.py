@@ -49,7 +49,11 @@ def embedding(folder: Path, seed: int) -> Path:
 
 LAYERS = {
     "flux": ["transformer_blocks.1.attn.to_q", "single_transformer_blocks.1.attn.to_v"],
-    "unet": [
+    "sdxl": [
+        "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q",
+        "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0",
+    ],
+    "sd15": [
         "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",
         "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0",
     ],
@@ -61,7 +65,7 @@ def lora_file(folder: Path, name: str, seed: int = 0) -> Path:
     flux = name == "flux"
     part, kind = ("transformer", FluxTransformer2DModel) if flux else ("unet", UNet2DConditionModel)
     root = INFINITE_YOU / "flux-dev" if flux else IP_ADAPTER / name
-    weights = lora(meta(kind, root / part), part, LAYERS["flux" if flux else "unet"], seed)
+    weights = lora(meta(kind, root / part), part, LAYERS[name], seed)
     path = folder / f"{name}_{seed}.safetensors"
     save_file({key: 0.2 * value.contiguous() for key, value in weights.items()}, path)
     return path

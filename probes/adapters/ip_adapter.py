@@ -133,24 +133,27 @@ class IPAdapterSettings(Adapter):
             raise StepscopeError(
                 f"adapter.blocks={self.blocks} are blocks of SDXL, and the backbone is of {facts.family}"
             )
+        return LoadedIPAdapter(*self._file(facts.family))
+
+    def reader(self, device: str) -> Reader:
+        _, kind = self._file(None)
+        if self.face_id:
+            return FaceReader(self._faces(device), self.encoder, device)
+        return PictureReader(self.encoder, device, kind.hidden, black=kind.flux)
+
+    def finder(self, device: str) -> Finder | None:
+        return self._faces(device) if self.face_id else None
+
+    def _file(self, family: str | None) -> tuple[Path, Kind]:
+        """The file and what it holds. Raises WeightsError, StepscopeError for another kind than named."""
         path = file(self.path, "adapter")
-        kind = read_kind(path, self.path, facts.family)
+        kind = read_kind(path, self.path, family)
         if kind.face_id != self.face_id:
             what = "a FaceID adapter" if kind.face_id else "no FaceID adapter"
             raise StepscopeError(
                 f"adapter.path={self.path!r} is {what}: adapter.face_id={str(kind.face_id).lower()}"
             )
-        return LoadedIPAdapter(path, kind)
-
-    def reader(self, device: str) -> Reader:
-        if self.face_id:
-            return FaceReader(self._faces(device), self.encoder, device)
-        path = file(self.path, "adapter")
-        kind = read_kind(path, self.path, None)
-        return PictureReader(self.encoder, device, kind.hidden, black=kind.flux)
-
-    def finder(self, device: str) -> Finder | None:
-        return self._faces(device) if self.face_id else None
+        return path, kind
 
     def _faces(self, device: str) -> Finder:
         return Finder(self.detector, self.detector_root, device)

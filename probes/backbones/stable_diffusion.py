@@ -39,6 +39,7 @@ from stepscope.probes.weights import (
     check_same_layout,
     explained,
     file,
+    first_line,
     folder,
     is_file,
     local_folder,
@@ -123,12 +124,7 @@ class StableDiffusion:
         check_distilled(backbone, unet.config, own, study.steps)
         self._check_guidance(study, unet)
         scheduler = scheduler_for(backbone, own)
-        scheduler.set_timesteps(study.steps)
-        if len(scheduler.timesteps) != study.steps:
-            raise StepscopeError(
-                f"{type(scheduler).__name__} makes {len(scheduler.timesteps)} passes in steps={study.steps}"
-                ": name another, backbone.scheduler=DDIMScheduler"
-            )
+        check_passes(scheduler, study.steps)
         factor = 2 ** (len(vae["block_out_channels"]) - 1)
         y, x = study.height // factor, study.width // factor
         lowest = 2 ** (len(unet.config["block_out_channels"]) - 1)
@@ -226,6 +222,19 @@ SD15 = StableDiffusion(
 SDXL = StableDiffusion(
     "sdxl", "SDXL", StableDiffusionXLPipeline, StableDiffusionXLControlNetPipeline, xl=True
 )
+
+
+def check_passes(scheduler: Any, steps: int) -> None:
+    """Raise StepscopeError for a scheduler of which a step is not one pass, or that cannot make so few."""
+    name, cure = type(scheduler).__name__, "name another, backbone.scheduler=DDIMScheduler"
+    try:
+        scheduler.set_timesteps(steps)
+    except ValueError as error:
+        told = f"{name} cannot make steps={steps} ({first_line(error)}): {cure}"
+        raise StepscopeError(told) from error
+    if len(scheduler.timesteps) != steps:
+        made = len(scheduler.timesteps)
+        raise StepscopeError(f"{name} makes {made} passes in steps={steps}: {cure}")
 
 
 def _config(folder: Path) -> dict[str, Any]:
