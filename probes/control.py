@@ -5,6 +5,7 @@ Follows pipelines/pipeline_infu_flux.py of github.com/bytedance/InfiniteYou (`re
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -65,17 +66,34 @@ def resized_and_padded(picture: Image.Image, size: tuple[int, int]) -> Image.Ima
 
     Centred; what is longer than the longer side is cut off, and what is shorter leaves white.
     """
-    width, height = size
-    if width <= height:
-        fitted = (width, int(width * (picture.height / picture.width)))
-    else:
-        fitted = (int(height * (picture.width / picture.height)), height)
-    # a strip that would lose its last pixel has no face, which is said later
-    fitted = (max(1, fitted[0]), max(1, fitted[1]))
+    fitted, place = fit(picture.size, size)
     found = Image.new("RGB", size, "white")
-    place = ((width - fitted[0]) // 2, (height - fitted[1]) // 2)
     found.paste(picture.resize(fitted, Image.Resampling.LANCZOS), place)
     return found
+
+
+def fit(picture: tuple[int, int], size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Width and height of a picture in a frame of `size`, and its upper left corner in it; as above."""
+    width, height = size
+    if width <= height:
+        fitted = (width, int(width * (picture[1] / picture[0])))
+    else:
+        fitted = (int(height * (picture[0] / picture[1])), height)
+    # a strip that would lose its last pixel has no face, which is said later
+    fitted = (max(1, fitted[0]), max(1, fitted[1]))
+    return fitted, ((width - fitted[0]) // 2, (height - fitted[1]) // 2)
+
+
+def keypoints_in(found: Mapping[str, Any], size: tuple[int, int]) -> Real[np.ndarray, "5 2"] | None:
+    """Keypoints of a face that was found in a photo, where the photo is fitted into `size`.
+
+    found: see `Finder.find`; None where it says no keypoints.
+    """
+    if "keypoints" not in found:
+        return None
+    fitted, place = fit(tuple(found["picture"]), size)
+    scale = np.array(fitted) / np.array(found["picture"])
+    return np.array(found["keypoints"]) * scale + np.array(place)
 
 
 def drawn(keypoints: Real[np.ndarray, "5 2"], size: tuple[int, int]) -> Image.Image:

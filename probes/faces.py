@@ -22,6 +22,8 @@ from stepscope.probes.recognisers import Encode, aligned, load_detector, load_en
 from stepscope.probes.weights import WeightsError
 
 DETECTION_SIZES = (640, 320, 160)
+RAW = "face_embedding_raw"
+"""In `Face.given`, the embedding (512,) as the encoder gave it, which is not of unit norm."""
 
 
 class FaceError(StepscopeError):
@@ -158,27 +160,30 @@ class Finder:
 class FaceReader:
     """Finds and embeds faces; loads the encoder at the first image.
 
-    encoder: see `load_encoder`.
+    encoder: see `load_encoder`. raw: keep the embedding as the encoder gives it too, in `given[RAW]`.
     """
 
-    def __init__(self, finder: Finder, encoder: str, device: str) -> None:
-        self._finder, self._encoder, self._device = finder, encoder, device
+    def __init__(self, finder: Finder, encoder: str, device: str, *, raw: bool = False) -> None:
+        self._finder, self._encoder, self._device, self._raw = finder, encoder, device, raw
         self._encode: Encode | None = None
 
     def read(self, name: str, path: Path) -> Face:
         """The face in an image or a `.npy`. Raises FaceError, PictureError or WeightsError."""
         if path.suffix.lower() == ".npy":
-            return read_embedding(name, path)
+            face = read_embedding(name, path)
+            return replace(face, given={RAW: np.load(path).astype(np.float32)} if self._raw else {})
         image = np.asarray(read_picture(path, "face"))[:, :, ::-1].copy()
         self._finder.load()
         if self._encode is None:
-            self._encode = load_encoder(self._encoder, self._device)
+            self._encode = load_encoder(self._encoder, self._device, unit=not self._raw)
         start = time.perf_counter()
         keypoints, found = self._finder.find(image, str(path))
         crop = aligned(image, keypoints)
         embedding = self._encode(crop)
         seconds = time.perf_counter() - start
-        return Face(name, embedding, crop[:, :, ::-1].copy(), found, seconds)
+        given = {RAW: embedding} if self._raw else {}
+        embedding = embedding / np.linalg.norm(embedding) if self._raw else embedding
+        return Face(name, embedding, crop[:, :, ::-1].copy(), found, seconds, given)
 
 
 @runtime_checkable

@@ -63,7 +63,8 @@ def needs(study: Study) -> list[Need]:
     width = BYTES[study.backbone.dtype]
     files = study.family.files
     found = [_need("backbone", study.backbone.path, lambda: files(study.backbone).values(), width)]
-    pictures = study.control_image is not None or not all(map(is_embedding, study.faces))
+    posed = study.control_image is not None and study.control_image_kind == "photo"
+    pictures = posed or not all(map(is_embedding, study.faces))
     for key, adapter in study.adapters.items():
         for model in adapter.models():
             if pictures or not model.faces:

@@ -12,7 +12,6 @@ from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.labels import stored_seed
 from stepscope.hooks.paths import beside
 from stepscope.probes.adapters import Adapter, RunFacts, adapter_of
-from stepscope.probes.adapters.adapter import check_family
 from stepscope.probes.backbones import Backbone, BackboneFamily, family_of
 from stepscope.probes.backbones.family import ONLY, one_of
 from stepscope.probes.edits import Wanted, listed
@@ -81,7 +80,7 @@ class Study:
         for key, adapter in self.adapters.items():
             if names.count(adapter.name) > 1 and key != "adapter":
                 raise StepscopeError(f"two adapters are named {adapter.name!r}: {key}.name=...")
-            check_family(adapter, self.backbone.family)
+            adapter.check(self.facts(), self.faces)
             if adapter.reads is not None and not self.faces:
                 raise StepscopeError(f"adapter={adapter.name} needs {NEEDED[adapter.reads]}")
         if not all(-(2**63) <= seed < 2**64 for seed in self.seeds):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from diffusers import FluxTransformer2DModel, UNet2DConditionModel
+from PIL import Image
 from safetensors.torch import save_file
 
 from stepscope.probes.weights import meta
@@ -13,7 +14,8 @@ from tests.models import INFINITE_YOU, REFERENCE
 from tests.shell import Words, infused, listed, tiny
 from tests.test_adapters import lora
 
-IP_ADAPTER = REFERENCE / "ip-adapter"
+IP_ADAPTER, INSTANTID = REFERENCE / "ip-adapter", REFERENCE / "instantid"
+PACK = Path("pocket/models/insightface/models/pocket").resolve()
 SIZE = {"height": 64, "width": 64}
 
 
@@ -91,6 +93,22 @@ def ip_adapter_plus(folder: Path, seeds: Words) -> Words:
     )
 
 
+def instantid_words(**changed: Any) -> Words:
+    own = {
+        "adapter": "instantid",
+        "adapter__path": INSTANTID / "instantid",
+        "control_image_kind": "keypoints" if "control_image" in changed else "photo",
+    }
+    return unet_words("sdxl", INSTANTID, **(own | changed))
+
+
+def instantid(folder: Path, seeds: Words) -> Words:
+    drawing = folder / "keypoints.png"
+    Image.new("RGB", (64, 64), (90, 0, 200)).save(drawing)
+    faces = listed(*(embedding(folder, int(seed)) for seed in seeds))
+    return instantid_words(faces=faces, control_image=drawing)
+
+
 def infusenet(folder: Path, seeds: Words) -> Words:
     return infused(faces=listed(*(embedding(folder, int(seed)) for seed in seeds)), steps=3)
 
@@ -114,8 +132,23 @@ MADE: dict[str, tuple[str, Make]] = {
     "infusenet": ("infusenet", infusenet),
     "ip_adapter": ("ip_adapter", ip_adapter),
     "ip_adapter_plus": ("ip_adapter", ip_adapter_plus),
+    "instantid": ("instantid", instantid),
     "flux_lora": ("lora", flux_lora),
     "unet_lora": ("lora", unet_lora),
     "infusenet_and_lora": ("infusenet", infusenet_and_lora),
 }
 """By name: the kind of adapter that is studied, and the words of a run on files for some seeds."""
+PARTS = {"instantid": ["adapter.", "adapter.controlnet_"]}
+"""By kind, the beginnings of the keys of its parts that have a scale and a window each."""
+
+
+def off(name: str) -> Words:
+    """What switches an adapter off."""
+    return [f"{part}scale=0.0" for part in PARTS.get(MADE[name][0], ["adapter."])]
+
+
+def only_in(name: str, step: int) -> Words:
+    """What opens its windows in one step alone."""
+    parts = PARTS.get(MADE[name][0], ["adapter."])
+    both = ([f"{p}window=[{step},{step + 1}]", f"{p}window_unit=step"] for p in parts)
+    return [word for words in both for word in words]

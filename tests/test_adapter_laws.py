@@ -12,7 +12,7 @@ from stepscope.probes.adapters import ADAPTERS
 from stepscope.probes.faces import face_files
 from stepscope.probes.study import Study, prompts_of
 from stepscope.probes.typed import each_adapter
-from tests.adapter_words import MADE
+from tests.adapter_words import MADE, off, only_in
 from tests.shell import Answer, Words, study_of
 
 ALONE = [name for name in MADE if "_and_" not in name]
@@ -42,9 +42,7 @@ def made(words: Words, typed: Any, out: Path) -> xr.Dataset:
 
 
 def test_every_kind_is_tried():
-    assert {kind for kind, _ in MADE.values()} | {"instantid", "pulid"} >= {
-        one.KIND for one in ADAPTERS
-    }
+    assert {kind for kind, _ in MADE.values()} == {one.KIND for one in ADAPTERS}
 
 
 def test_a_recording_means_what_it_says(name, tmp_path, typed):
@@ -70,19 +68,19 @@ def test_the_plan_is_what_is_recorded(name, tmp_path, typed):
 @pytest.mark.parametrize("name", ALONE)
 def test_an_adapter_that_is_off_is_none(name, tmp_path, typed):
     words = words_of(name, tmp_path)
-    off = made([*words, "adapter.scale=0.0"], typed, tmp_path / "off.zarr")
-    kept = [w for w in words if not w.startswith(("adapter", "faces"))]
+    without = made([*words, *off(name)], typed, tmp_path / "off.zarr")
+    kept = [w for w in words if not w.startswith(("adapter", "faces", "control"))]
     none = made([*kept, "adapter=none"], typed, tmp_path / "none.zarr")
-    np.testing.assert_array_equal(off.final_latents, none.final_latents)
-    np.testing.assert_array_equal(off.image, none.image)
-    assert not off.contribution.values.any()
+    np.testing.assert_array_equal(without.final_latents, none.final_latents)
+    np.testing.assert_array_equal(without.image, none.image)
+    assert not without.contribution.values.any()
 
 
 @pytest.mark.parametrize("name", ALONE)
 def test_a_window_opens_in_its_steps_alone(name, tmp_path, typed):
-    words = [*words_of(name, tmp_path), "adapter.window_unit=step"]
-    late = made([*words, "adapter.window=[1,2]"], typed, tmp_path / "late.zarr")
-    kept = [w for w in words if not w.startswith(("adapter", "faces"))]
+    words = words_of(name, tmp_path)
+    late = made([*words, *only_in(name, 1)], typed, tmp_path / "late.zarr")
+    kept = [w for w in words if not w.startswith(("adapter", "faces", "control"))]
     none = made([*kept, "adapter=none"], typed, tmp_path / "none.zarr")
     np.testing.assert_array_equal(late.latents[:, :2], none.latents[:, :2])
     assert not late.contribution[:, [0, 2]].values.any()
@@ -123,8 +121,8 @@ def test_zeros_at_its_edge_are_the_adapter_off(name, tmp_path, typed):
     edited = made(
         [*words, "edits=[{sites: '*.adapter', do: zero}]"], typed, tmp_path / "edited.zarr"
     )
-    off = made([*words, "adapter.scale=0.0"], typed, tmp_path / "off.zarr")
-    np.testing.assert_allclose(edited.final_latents, off.final_latents, rtol=0, atol=2e-4)
+    none = made([*words, *off(name)], typed, tmp_path / "off.zarr")
+    np.testing.assert_allclose(edited.final_latents, none.final_latents, rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize("name", [name for name in MADE if "lora" not in name or "_and_" in name])

@@ -6,13 +6,19 @@ from typing import Any
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.probes.adapters.adapter import Adapter, Loaded, ModelPlace, RunFacts, Steps
 from stepscope.probes.adapters.infusenet import InfuseNetSettings
+from stepscope.probes.adapters.instantid import InstantIDSettings
 from stepscope.probes.adapters.ip_adapter import IPAdapterSettings
 from stepscope.probes.adapters.lora import LoraSettings
 from stepscope.probes.values import checked
 
 __all__ = ["ADAPTERS", "Adapter", "Loaded", "ModelPlace", "RunFacts", "Steps", "adapter_of"]
 
-ADAPTERS: tuple[type[Adapter], ...] = (InfuseNetSettings, IPAdapterSettings, LoraSettings)
+ADAPTERS: tuple[type[Adapter], ...] = (
+    InfuseNetSettings,
+    IPAdapterSettings,
+    LoraSettings,
+    InstantIDSettings,
+)
 
 
 def adapter_of(values: Mapping[str, Any], under: str = "adapter") -> Adapter:

@@ -145,6 +145,14 @@ class Adapter:
         if isinstance(self.scale, float | int) and not isfinite(self.scale):
             raise StepscopeError(f"adapter.scale={self.scale} is not finite")
 
+    def check(self, facts: RunFacts, faces: Sequence[str]) -> None:
+        """Raise StepscopeError for a run that it cannot be used in. faces: files, as they are named."""
+        if facts.family not in self.FAMILIES:
+            raise StepscopeError(
+                f"adapter={self.KIND} is made for {' and '.join(self.FAMILIES)}, and the backbone is of "
+                f"the family {facts.family}"
+            )
+
     @property
     def reads(self) -> Reads | None:
         """What it reads in a file of `faces`; None for nothing."""
@@ -203,12 +211,3 @@ class Adapter:
     def finder(self, device: str) -> Finder | None:
         """Who finds the face in a photo; None where none is looked for."""
         return None
-
-
-def check_family(adapter: Adapter, family: str) -> None:
-    """Raise StepscopeError for an adapter that is not made for the backbone's family."""
-    if family not in adapter.FAMILIES:
-        raise StepscopeError(
-            f"adapter={adapter.KIND} is made for {' and '.join(adapter.FAMILIES)}, and the backbone is "
-            f"of the family {family}"
-        )
