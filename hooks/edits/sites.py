@@ -49,7 +49,7 @@ class Sites:
 
     @property
     def aliases(self) -> dict[str, list[str]]:
-        """`<block>.adapter` where no ControlNet adds and other adapters do, and the names of their sites."""
+        """`<block>.adapter` where no ControlNet adds and other adapters do, and their sites' names."""
         taken = self.edges.names if self.edges is not None else ()
         prompts = [
             (block.name, f"{block.name}.{site.quantity}.{IMAGE_PROMPT}")

@@ -1,9 +1,9 @@
 """PuLID in a FLUX transformer: what its cross-attentions add to the image tokens between blocks.
 
-Follows the published code (github.com/ToTheBeginning/PuLID at 1aa2fc7, flux/model.py and flux/sampling.py): after
-double blocks 0, 2, 4, ... and single blocks 0, 4, 8, ..., image += id_weight * pulid_ca[k](id, image), with k
-counting on through both. It is added where the next block begins, so that the block's output stays what the block
-made, and a ControlNet's residual is added before.
+Follows the published code (github.com/ToTheBeginning/PuLID at 1aa2fc7, flux/model.py and flux/sampling.py):
+after double blocks 0, 2, 4, ... and single blocks 0, 4, 8 and so on, image += id_weight * pulid_ca[k](id, image);
+k counts on through both. It is added where the next block begins: the block's output stays what the
+block made, and a ControlNet's residual is added before.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -20,12 +20,8 @@ from stepscope.hooks.families import blocks_of
 from stepscope.hooks.injections import Declared, declare, returned
 from stepscope.hooks.patch import of_this
 from stepscope.hooks.sites import Block
-from stepscope.probes.adapters.pulid_network import (
-    DOUBLE_INTERVAL,
-    SINGLE_INTERVAL,
-    Pulid,
-    check_fits,
-)
+from stepscope.probes.adapters.pulid_network import Pulid
+from stepscope.probes.adapters.pulid_sizes import DOUBLE_INTERVAL, SINGLE_INTERVAL, check_fits
 
 NAME = "pulid"
 """The adapter's name along the axis `injection`."""
@@ -52,11 +48,10 @@ def injected(
 ) -> Iterator[None]:
     """Add the network's `identity` to each call of a pipeline, for as long as the `with` lasts.
 
-    scale: the published `id_weight`. steps: those of the call in which it is added, counted from 0; None for all
-    (the published `start_step` is `range(start_step, n)`). At scale 0, and in any other step, nothing is run.
-    With true CFG the negative pass is given the network's `unconditional`.
+    scale: the published `id_weight`. steps: those of the call in which it is added, from 0; None for all (the
+    published `start_step` is `range(start_step, n)`). At scale 0, and in any other step, nothing is run. With true CFG the negative pass is given the network's `unconditional`.
 
-    Raises WeightsError for a network of another backbone, and in a call StepscopeError where the tokens that it
+    Raises WeightsError for a network of another backbone, and in a call StepscopeError where tokens that it
     needs are not set, or are of other rows than the batch.
     """
     model = denoiser_of(pipe)
@@ -147,6 +142,7 @@ def _given(network: Pulid, nth: int, rows: int) -> Tensor:
         raise StepscopeError(f"PuLID has no face: set `{name}` before the call")
     if len(tokens) not in (1, rows):
         raise StepscopeError(
-            f"PuLID's `{name}` has {len(tokens)} rows, and the call has {rows}: name one for all, or one for each"
+            f"PuLID's `{name}` has {len(tokens)} rows, and the call has {rows}: name one for all, or one "
+            "for each"
         )
     return tokens
