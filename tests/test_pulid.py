@@ -20,8 +20,8 @@ from stepscope.hooks.families import blocks_of
 from stepscope.hooks.injections import injections_of
 from stepscope.probes.adapters import pulid_injection
 from stepscope.probes.adapters.pulid_injection import declared, injected
-from stepscope.probes.adapters.pulid_network import Pulid, load_pulid, sizes_of
-from stepscope.probes.adapters.pulid_sizes import PulidSizes, check_fits
+from stepscope.probes.adapters.pulid_network import Pulid, check_fits, load_pulid, sizes_of
+from stepscope.probes.adapters.pulid_sizes import PulidSizes
 from stepscope.probes.weights import WeightsError
 from tests.cases import wiring
 from tests.models import INFINITE_YOU, REFERENCE, plain_controlnet

@@ -23,8 +23,8 @@ from stepscope.hooks.families import blocks_of
 from stepscope.hooks.injections import Declared, declare, returned
 from stepscope.hooks.patch import of_this
 from stepscope.hooks.sites import Block
-from stepscope.probes.adapters.pulid_network import Pulid
-from stepscope.probes.adapters.pulid_sizes import DOUBLE_INTERVAL, SINGLE_INTERVAL, check_fits
+from stepscope.probes.adapters.pulid_network import Pulid, check_fits
+from stepscope.probes.adapters.pulid_sizes import DOUBLE_INTERVAL, SINGLE_INTERVAL
 
 NAME = "pulid"
 """The adapter's name along the axis `injection`."""

@@ -14,9 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from stepscope.probes.adapters.pulid_sizes import (
+    DOUBLE_INTERVAL,
     ENCODER_HEAD,
     IMAGE_HEAD,
     SCALES,
+    SINGLE_INTERVAL,
     PulidSizes,
     Shapes,
 )
@@ -172,6 +174,24 @@ def load_pulid(path: Path, dtype: torch.dtype) -> Pulid:
         weights = load_file(path)
     network.load_state_dict(weights, assign=True)
     return network.to(dtype).eval().requires_grad_(False)
+
+
+def check_fits(sizes: PulidSizes, path: str, *, doubles: int, singles: int, width: int) -> None:
+    """Raise WeightsError where a transformer of these blocks and this width is not what a file is for.
+
+    path: names the adapter in the message.
+    """
+    needed = -(-doubles // DOUBLE_INTERVAL) + -(-singles // SINGLE_INTERVAL)
+    if sizes.modules != needed:
+        raise WeightsError(
+            f"{path} has {sizes.modules} pulid_ca, and a transformer of {doubles} double and {singles} "
+            f"single blocks needs {needed}: it is the adapter of another backbone"
+        )
+    if sizes.image != width:
+        raise WeightsError(
+            f"{path} is for image tokens of {sizes.image} channels, and the transformer's have {width}: it "
+            "is the adapter of another backbone"
+        )
 
 
 def _shapes(path: Path) -> Shapes:

@@ -1,4 +1,4 @@
-"""Sizes of PuLID for FLUX, which follow from the shapes of its weights, and what they fit.
+"""Sizes of PuLID for FLUX, which follow from the shapes of its weights.
 
 A head is 64 wide in IDFormer and 128 in a cross-attention (github.com/ToTheBeginning/PuLID at 1aa2fc7,
 pulid/encoders_transformer.py and pulid/pipeline_flux.py).
@@ -8,8 +8,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-
-from stepscope.probes.weights import WeightsError
 
 FACE, CLIP = 512, 768
 """Numbers of a face: its recogniser's embedding, then the class output of EVA-CLIP."""
@@ -83,21 +81,3 @@ class PulidSizes:
 def _count(shapes: Shapes, pattern: str) -> int:
     """How many different numbers names have at a place."""
     return len({found[1] for found in (re.match(pattern, name) for name in shapes) if found})
-
-
-def check_fits(sizes: PulidSizes, path: str, *, doubles: int, singles: int, width: int) -> None:
-    """Raise WeightsError where a transformer of these blocks and this width is not what a file is for.
-
-    path: names the adapter in the message.
-    """
-    needed = -(-doubles // DOUBLE_INTERVAL) + -(-singles // SINGLE_INTERVAL)
-    if sizes.modules != needed:
-        raise WeightsError(
-            f"{path} has {sizes.modules} pulid_ca, and a transformer of {doubles} double and {singles} "
-            f"single blocks needs {needed}: it is the adapter of another backbone"
-        )
-    if sizes.image != width:
-        raise WeightsError(
-            f"{path} is for image tokens of {sizes.image} channels, and the transformer's have {width}: it "
-            "is the adapter of another backbone"
-        )
