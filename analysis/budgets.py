@@ -1,6 +1,6 @@
 """Identity against the number of steps of whole runs: a curve of another kind than those along one run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import xarray as xr
 
@@ -9,13 +9,18 @@ from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.lookup import setting
 
 
-def budgets(evidence: Evidence, runs: Sequence[xr.Dataset]) -> xr.DataArray:
+def budgets(
+    evidence: Evidence,
+    runs: Sequence[xr.Dataset],
+    read: Callable[[xr.Dataset], xr.DataArray] | None = None,
+) -> xr.DataArray:
     """Similarity (sample, budget) of the final images of runs with different step counts.
 
-    budget: number of steps; sigma: the last noise level of each run. Only cells that all runs have.
+    read: what gives it (sample) of a run; `evidence.endpoint` if none is named. budget: number of steps;
+    sigma: the last noise level of each run. Only cells that all runs have.
     """
     runs = sorted(runs, key=lambda run: setting(run, "steps"))
-    ends = [evidence.endpoint(run) for run in runs]
+    ends = [(read or evidence.endpoint)(run) for run in runs]
     keys = [cells.cell_keys(end) for end in ends]
     common = [key for key in keys[0] if all(key in others for others in keys[1:])]
     rows = [

@@ -9,7 +9,12 @@ from stepscope.probes.interventions.names import GROUP
 
 INTERVENTION = "intervention"
 """The attribute of a run of edited samples that says what was done to them."""
-JOINED = ("face_crop", "face_embedding", "donor_face_crop", "donor_face_embedding", "base_image")
+PICTURE = "image_prompt"
+"""The variable of a run with the pictures that its adapter was given; 0 where an embedding was given."""
+JOINED = (
+    "face_crop", "face_embedding", "donor_face_crop", "donor_face_embedding", "base_image",
+    "reference_image",
+)  # fmt: skip
 """Variables that such a run shows, and that the run holds which it continues."""
 
 
@@ -48,6 +53,8 @@ def join_base(path: Path, run: xr.Dataset) -> xr.Dataset:
         "donor_face_embedding": ("face_embedding", donor),
         "base_image": ("image", own),
     }
+    if PICTURE in recorded and any(one.values.any() for one in recorded[PICTURE]):
+        found["reference_image"] = (PICTURE, own)
     return run.assign(
         {
             name: recorded[source].variable.isel(sample=rows.variable)

@@ -11,7 +11,7 @@ from stepscope.probes.faces import face_files
 from stepscope.probes.needed import Need, needs
 from stepscope.probes.places import located
 from stepscope.probes.plan import spoken_bytes
-from stepscope.probes.preflight import look_at_faces, model_lines
+from stepscope.probes.preflight import look_at_files, model_lines
 
 Say = Callable[[str], None]
 
@@ -64,4 +64,8 @@ def faces(planned: Sequence[Planned], wanted: Sequence[Need], say: Say) -> list[
     if not names or not all(located(name).exists() for name in names):
         return ["no portraits are named: faces=[...]"] if with_faces else []
     study = replace(with_faces[0], faces=tuple(names))
-    return look_at_faces(study, face_files(names), wanted, say)
+    return [
+        line
+        for adapter in study.adapters.values()
+        for line in look_at_files(study, adapter, face_files(names), wanted, say)
+    ]

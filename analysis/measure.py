@@ -28,7 +28,7 @@ from stepscope.analysis.group import (
 from stepscope.analysis.interventions import INTERVENTION, JOINED
 from stepscope.analysis.metrics import METRICS, Metric
 from stepscope.analysis.metrics.metric import Quantity, fingerprint
-from stepscope.analysis.metrics.reference import check_people
+from stepscope.analysis.metrics.photos import check_people
 from stepscope.analysis.needs import (
     check_variables,
     resolve_settings,

@@ -24,11 +24,13 @@ def satisfied(
     """The metrics that have what they need.
 
     Says of each other metric what it lacks, and in one line which ones, or which parts of one, need what
-    those would have written. Raises StepscopeError where one of `firm`, by name, lacks something.
+    those would have written. Raises StepscopeError where some of `firm`, by name, lack something: one error
+    for all of them.
     """
     kept: list[Metric] = []
     lost: set[str] = set()
     behind: list[str] = []
+    refused: dict[str, StepscopeError] = {}
     for metric in metrics:
         if lost & (set(metric.reads) - set(metric.optional)):
             lost |= metric.quantities(recorded).keys()
@@ -38,12 +40,19 @@ def satisfied(
             require(path, recorded, [*kept, metric])
         except StepscopeError as error:
             if metric.name in firm:
-                raise
-            say(f"left out: {metric.name}: {error}")
+                refused.setdefault(str(error), error)
+            else:
+                say(f"left out: {metric.name}: {error}")
             lost |= metric.quantities(recorded).keys() - set(recorded)
         else:
             kept.append(metric)
             behind += [f"{metric.name} {metric.optional[n]}" for n in metric.optional if n in lost]
+    if refused:
+        raise (
+            next(iter(refused.values()))
+            if len(refused) == 1
+            else StepscopeError("; ".join(refused))
+        )
     if behind:
         say(f"left out with it: {', '.join(behind)}")
     return kept

@@ -20,9 +20,11 @@ def run_name(run: xr.Dataset) -> str:
 def short(estimator: Estimator) -> str:
     """An estimator's name on an axis, e.g. `90% of plateau`."""
     if isinstance(estimator, ShareOfPlateau):
-        return f"{estimator.share:.0%} of plateau"
+        whole = "plateau" if estimator.origin == "zero" else "rise"
+        return f"{estimator.share:.0%} of {whole}"
     if isinstance(estimator, ExponentialApproach):
-        return f"{estimator.share:.0%} of a saturating fit"
+        whole = "saturating fit" if estimator.origin == "zero" else "fit's rise"
+        return f"{estimator.share:.0%} of a {whole}"
     return f"broken line, {estimator.after} end"
 
 
@@ -34,6 +36,35 @@ def norm_ratio(run: xr.Dataset, stream: str = "text") -> xr.DataArray:
     norms = measured(run, "attention_norm").sel(branch="positive")
     ratio = norms.sel(stream=stream, drop=True) / norms.sel(stream="image", drop=True)
     return ratio.assign_attrs(units="1", long_name=f"{stream} over image attention-output norm")
+
+
+def adapters(run: xr.Dataset) -> list[str]:
+    """The adapters that add something somewhere, by `injection_adapter`.
+
+    Before schema version 4 it is one ControlNet. Raises MissingEvidenceError where `contribution` was not
+    recorded.
+    """
+    values = measured(run, "contribution")
+    if "injection" not in values.dims:
+        return ["controlnet"]
+    return list(dict.fromkeys(values["injection_adapter"].values.astype(str).tolist()))
+
+
+def whole_contribution(run: xr.Dataset, adapter: str) -> xr.DataArray:
+    """Root mean square (sample, step) of one adapter's |alpha r| / |h| over its places, without unit.
+
+    Of the positive branch. NaN where no place has a value. Raises MissingEvidenceError for an adapter that
+    the run does not have.
+    """
+    known = adapters(run)
+    if adapter not in known:
+        raise MissingEvidenceError(f"{adapter} is not in the run, which has {' and '.join(known)}")
+    values = measured(run, "contribution").sel(branch="positive", drop=True)
+    axis = "injection" if "injection" in values.dims else "block"
+    if axis == "injection":
+        values = values.isel(injection=values["injection_adapter"].values.astype(str) == adapter)
+    told = "contribution, root mean square over places"
+    return ((values.astype(float) ** 2).mean(axis) ** 0.5).assign_attrs(units="1", long_name=told)
 
 
 def contribution(run: xr.Dataset, adapter: str = "") -> xr.DataArray:

@@ -26,7 +26,7 @@ GROUP = MEASURED
 MARK = "measured_"
 """Prefix of the variables with each sample's fingerprint of a metric's inputs; 0 is not measured."""
 SHOWN = 3  # runs that a message names
-PICTURES = {"row", "y", "token_y", "crop_row"}
+PICTURES = {"row", "y", "token_y", "crop_row", "image_row"}
 """Axes of the variables that are loaded only when they are used."""
 
 

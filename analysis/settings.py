@@ -20,6 +20,8 @@ class Settings:
     lpips: str = "alex"
     dinov2: str = "facebook/dinov2-base"
     dinov2_size: int = 224
+    gram: str = "vgg19"
+    gram_size: int = 224
     many_step: str | None = None
     clip: str = "openai/clip-vit-large-patch14"
     readout: str = EditedPromptPocket.readout

@@ -27,7 +27,7 @@ from stepscope.hooks.errors import StepscopeError
 
 MODES = {"step": "trajectory", "budget": "budget", "adapter_steps": "committed"}
 """Dimension of the curve, and the mode that it stands for."""
-Against = Literal["step", "sigma"]
+Against = Literal["step", "sigma", "log_snr"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +55,7 @@ class Axis:
             ),
             ("budget", "step"): ("steps", "number of steps of a whole run"),
             ("trajectory", "sigma"): ("1", "noise level sigma at the start of the step"),
+            ("trajectory", "log_snr"): ("1", "log-SNR at the start of the step"),
             ("budget", "sigma"): ("1", "noise level sigma of the whole run's last step"),
             ("committed", "step"): ("steps", "number of steps that had the adapter"),
             ("committed", "sigma"): ("1", "noise level sigma from which the adapter is off"),
@@ -64,7 +65,7 @@ class Axis:
 
 
 def axis(curves: xr.DataArray, against: Against) -> Axis:
-    """The axis of curves (sample, a dimension of MODES), against its own coordinate or sigma.
+    """The axis of curves (sample, a dimension of MODES), against its own coordinate, sigma or log-SNR.
 
     Raises StepscopeError for a mixture of modes (both dimensions, or trajectories of runs with
     different numbers of steps, coordinate `steps`), further dimensions, and a coordinate that is
@@ -83,11 +84,13 @@ def axis(curves: xr.DataArray, against: Against) -> Axis:
             f"trajectories of runs with {', '.join(map(str, counts))} steps are mixed: select one, "
             "or put their endpoints on a dimension 'budget'"
         )
-    word = "sigma" if against == "sigma" else dim
+    word = dim if against == "step" else against
     if word not in curves.coords or curves[word].dims != (dim,):
         raise StepscopeError(f"the curve has no coordinate {word!r} on {dim!r} alone")
     values = curves[word].values.astype(float)
     progress = -values if against == "sigma" else values
+    if not np.isfinite(values).all():
+        raise StepscopeError(f"{word!r} must be finite at every point of the curve, got {values}")
     if not (np.diff(progress) > 0).all():
         way = "fall" if against == "sigma" else "rise"
         raise StepscopeError(f"{word!r} must {way} at every point of the curve, got {values}")

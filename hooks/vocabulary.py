@@ -21,11 +21,14 @@ AXES = {
     "column": "image column in pixels, from the left",
     "crop_row": "minus the row of the aligned face in pixels, from the top: 0, -1, ..., so that plots draw "
     "the top on top",
+    "image_row": "minus the row of the image prompt in pixels, from the top: 0, -1, ..., so that plots "
+    "draw the top on top",
+    "image_column": "column of the image prompt in pixels, from the left",
     "rgb": "colour channel",
 }
 """Axis words; the same in array dimensions, einops patterns and figures."""
 
-UPRIGHT = ("row", "y", "token_y", "crop_row")
+UPRIGHT = ("row", "y", "token_y", "crop_row", "image_row")
 """Axes that run down a picture. xarray and matplotlib draw upwards, so their values descend."""
 
 BLOCK_COORDINATES = {

@@ -5,8 +5,9 @@ Follows pipelines/pipeline_infu_flux.py of github.com/bytedance/InfiniteYou (`re
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -17,7 +18,6 @@ from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.faces import FaceError, Finder
 from stepscope.probes.pictures import read_picture
 from stepscope.probes.places import located
-from stepscope.probes.study import Study
 
 # Eyes, nose, corners of the mouth, the left of the picture first; limbs join each to the nose.
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255))
@@ -37,19 +37,21 @@ class Control:
     found: dict[str, Any] = field(default_factory=dict)
 
 
-def load_control(study: Study, finder: Finder) -> Control:
-    """The study's control image; a black one if none is named, as InfiniteYou does.
+def load_control(
+    path: str | None, kind: Literal["photo", "keypoints"], size: tuple[int, int], finder: Finder
+) -> Control:
+    """A run's control image, `size` (width, height); black if none is named, as InfiniteYou does.
 
+    kind: see `Study`.
     Raises PictureError for a file that is no picture, StepscopeError for a photo without a face.
     """
-    size = (study.width, study.height)
-    if study.control_image is None:
+    if path is None:
         return Control(Image.new("RGB", size))
-    picture = read_picture(located(study.control_image), "control_image")
-    if study.control_image_kind == "keypoints":
+    picture = read_picture(located(path), "control_image")
+    if kind == "keypoints":
         return Control(picture)
     photo = resized_and_padded(picture, size)
-    name = f"control_image {study.control_image!r}"
+    name = f"control_image {path!r}"
     try:
         keypoints, found = finder.find(np.asarray(photo)[:, :, ::-1].copy(), name)
     except FaceError as error:
@@ -64,17 +66,34 @@ def resized_and_padded(picture: Image.Image, size: tuple[int, int]) -> Image.Ima
 
     Centred; what is longer than the longer side is cut off, and what is shorter leaves white.
     """
-    width, height = size
-    if width <= height:
-        fitted = (width, int(width * (picture.height / picture.width)))
-    else:
-        fitted = (int(height * (picture.width / picture.height)), height)
-    # a strip that would lose its last pixel has no face, which is said later
-    fitted = (max(1, fitted[0]), max(1, fitted[1]))
+    fitted, place = fit(picture.size, size)
     found = Image.new("RGB", size, "white")
-    place = ((width - fitted[0]) // 2, (height - fitted[1]) // 2)
     found.paste(picture.resize(fitted, Image.Resampling.LANCZOS), place)
     return found
+
+
+def fit(picture: tuple[int, int], size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Width and height of a picture in a frame of `size`, and its upper left corner in it; as above."""
+    width, height = size
+    if width <= height:
+        fitted = (width, int(width * (picture[1] / picture[0])))
+    else:
+        fitted = (int(height * (picture[0] / picture[1])), height)
+    # a strip that would lose its last pixel has no face, which is said later
+    fitted = (max(1, fitted[0]), max(1, fitted[1]))
+    return fitted, ((width - fitted[0]) // 2, (height - fitted[1]) // 2)
+
+
+def keypoints_in(found: Mapping[str, Any], size: tuple[int, int]) -> Real[np.ndarray, "5 2"] | None:
+    """Keypoints of a face that was found in a photo, where the photo is fitted into `size`.
+
+    found: see `Finder.find`; None where it says no keypoints.
+    """
+    if "keypoints" not in found:
+        return None
+    fitted, place = fit(tuple(found["picture"]), size)
+    scale = np.array(fitted) / np.array(found["picture"])
+    return np.array(found["keypoints"]) * scale + np.array(place)
 
 
 def drawn(keypoints: Real[np.ndarray, "5 2"], size: tuple[int, int]) -> Image.Image:

@@ -64,7 +64,7 @@ def open_existing(
     if old is None:
         raise RunError(f"{out} was not made by `{says('probe')}`: choose another out=")
     changed = provenance.differences(old, provenance.configuration(study))
-    if changed.keys() - model_files.PLACES.keys() - GRID:
+    if any(model_files.role_of(key) is None for key in changed.keys() - GRID):
         refuse(out, "another configuration", lines(changed))
     standing = placed(run, cells)
     if study.initial_latents is not None and standing is not None and standing.left:
@@ -133,7 +133,9 @@ def check_same_models(run: Run, study: Study) -> None:
     seen = model_files.compare(about, study)
     changed = provenance.differences(about["configuration"], provenance.configuration(study))
     moved = {
-        k: v for k, v in changed.items() if k not in GRID and model_files.PLACES[k] not in seen.same
+        key: words
+        for key, words in changed.items()
+        if key not in GRID and model_files.role_of(key) not in seen.same
     }
     refuse(run.path, "another configuration", [*lines(moved), *seen.other] if moved else [])
     refuse(run.path, "other models", seen.other)

@@ -7,9 +7,9 @@ the largest face wins, aligned to 112 x 112 by its five keypoints, embedded and 
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -22,6 +22,8 @@ from stepscope.probes.recognisers import Encode, aligned, load_detector, load_en
 from stepscope.probes.weights import WeightsError
 
 DETECTION_SIZES = (640, 320, 160)
+RAW = "face_embedding_raw"
+"""In `Face.given`, the embedding (512,) as the encoder gave it, which is not of unit norm."""
 
 
 class FaceError(StepscopeError):
@@ -30,10 +32,11 @@ class FaceError(StepscopeError):
 
 @dataclass(frozen=True)
 class Face:
-    """One face: its name in the run, embedding, and where it was found.
+    """What adapters read of one file of `faces`: its name in the run, and where a face was found in it.
 
-    embedding: unit norm. crop: aligned RGB, None for a `.npy`. found: see `Finder.find`, for the
-    run's provenance. seconds: finding and embedding it.
+    embedding: unit norm; NaN where no face was looked for. crop: aligned RGB, None for an embedding. found:
+    see `Finder.find`, for the run's provenance. seconds: finding and embedding it. given: what an adapter
+    reads besides. picture: RGB as an image encoder sees it, None where it was not read.
     """
 
     name: str
@@ -41,6 +44,22 @@ class Face:
     crop: UInt8[np.ndarray, "112 112 3"] | None
     found: dict[str, Any]
     seconds: float
+    given: Mapping[str, np.ndarray] = field(default_factory=dict)
+    picture: UInt8[np.ndarray, "224 224 3"] | None = None
+
+
+def joined(first: Face | None, second: Face) -> Face:
+    """What two adapters read of one file."""
+    if first is None:
+        return second
+    known = np.isfinite(first.embedding).all()
+    return replace(
+        first if known else second,
+        found={**second.found, **first.found},
+        seconds=first.seconds + second.seconds,
+        given={**second.given, **first.given},
+        picture=first.picture if first.picture is not None else second.picture,
+    )
 
 
 def face_files(names: Sequence[str], word: str = "faces") -> dict[str, Path]:
@@ -80,6 +99,11 @@ def person(name: str) -> str:
 def _is_image(path: Path) -> bool:
     """By its name; macOS lays a hidden `._name.jpg`, which is no image, beside what it copies."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def is_embedding(file: str | Path) -> bool:
+    """Whether a file of `faces` holds numbers and no picture."""
+    return str(file).lower().endswith((".npy", ".npz"))
 
 
 def read_embedding(name: str, path: Path) -> Face:
@@ -136,30 +160,40 @@ class Finder:
 class FaceReader:
     """Finds and embeds faces; loads the encoder at the first image.
 
-    encoder: see `load_encoder`.
+    encoder: see `load_encoder`. raw: keep the embedding as the encoder gives it too, in `given[RAW]`.
     """
 
-    def __init__(self, finder: Finder, encoder: str, device: str) -> None:
-        self._finder, self._encoder, self._device = finder, encoder, device
+    def __init__(self, finder: Finder, encoder: str, device: str, *, raw: bool = False) -> None:
+        self._finder, self._encoder, self._device, self._raw = finder, encoder, device, raw
         self._encode: Encode | None = None
 
     def read(self, name: str, path: Path) -> Face:
         """The face in an image or a `.npy`. Raises FaceError, PictureError or WeightsError."""
         if path.suffix.lower() == ".npy":
-            return read_embedding(name, path)
+            face = read_embedding(name, path)
+            return replace(face, given={RAW: np.load(path).astype(np.float32)} if self._raw else {})
         image = np.asarray(read_picture(path, "face"))[:, :, ::-1].copy()
         self._finder.load()
         if self._encode is None:
-            self._encode = load_encoder(self._encoder, self._device)
+            self._encode = load_encoder(self._encoder, self._device, unit=not self._raw)
         start = time.perf_counter()
         keypoints, found = self._finder.find(image, str(path))
         crop = aligned(image, keypoints)
         embedding = self._encode(crop)
         seconds = time.perf_counter() - start
-        return Face(name, embedding, crop[:, :, ::-1].copy(), found, seconds)
+        given = {RAW: embedding} if self._raw else {}
+        embedding = embedding / np.linalg.norm(embedding) if self._raw else embedding
+        return Face(name, embedding, crop[:, :, ::-1].copy(), found, seconds, given)
 
 
-def read_all(reader: FaceReader, files: Mapping[str, Path]) -> dict[str, Face]:
+@runtime_checkable
+class Reads(Protocol):
+    """Who reads files of `faces`."""
+
+    def read(self, name: str, path: Path) -> Face: ...
+
+
+def read_all(reader: Reads, files: Mapping[str, Path]) -> dict[str, Face]:
     """Every face by its name. Raises one FaceError for all that cannot be read, and WeightsError."""
     found, wrong = {}, []
     for name, path in files.items():

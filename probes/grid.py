@@ -6,7 +6,6 @@ from itertools import product
 
 import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -119,8 +118,3 @@ def read_latents(
             f"{(samples, *shape)} for all"
         )
     return latents
-
-
-def pack(latents: Float[Tensor, "b c y x"]) -> Float[Tensor, "b token packed"]:
-    """FLUX's 2 x 2 packing, channel first (FluxPipeline._pack_latents)."""
-    return rearrange(latents, "b c (y p) (x q) -> b (y x) (c p q)", p=2, q=2)

@@ -58,7 +58,7 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     models do not have.
     """
     run = open_rereading(path, study.places)
-    if run.study.adapter is None or run.study.adapter.scale == 0:
+    if run.study.adapter is None or not run.study.adapter.is_on:
         raise StepscopeError(f"{path} was made without an adapter: no face is given to the model")
     plan = planned(run, study, sites_of(run.study))
     asked = learning(plan, sites_of(run.study))
@@ -135,8 +135,9 @@ def described(plan: Planned, left: Sequence[Job], asked: Learning | None = None)
 
 def sites_of(study: Study) -> Sites:
     """The sites of a study's models, from their configurations alone: no weights are read."""
-    _, transformer, network = skeletons(study)
-    return Sites.of(transformer, network)
+    bare = skeletons(study)
+    with bare.loaded():
+        return Sites.of(bare.outline.denoiser, bare.network)
 
 
 def run_intervene(config: Mapping[str, Any]) -> None:

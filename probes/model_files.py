@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepscope.probes.backbones import backbone_folder
-from stepscope.probes.infusenet import adapter_folder
+from stepscope.probes.adapters import ADAPTERS
 from stepscope.probes.places import located
 from stepscope.probes.study import Study
 from stepscope.probes.weights import (
@@ -18,19 +17,33 @@ from stepscope.probes.weights import (
     WEIGHT_FILES,
     WeightsError,
     digest,
-    pack_folder,
+    is_file,
     stamp,
     weight_files,
 )
 
-PLACES = {
-    "backbone.path": "backbone",
-    "adapter.path": "adapter",
-    "adapter.encoder": "encoder",
-    "adapter.detector": "detector",
-    "adapter.detector_root": "detector",
-}
-"""Settings that say where a model lies, each with the model's role."""
+
+def role_of(key: str) -> str | None:
+    """The role of the model whose place a setting such as `adapter.path` says; None for any other."""
+    under, _, word = key.rpartition(".")
+    if under == "backbone":
+        return "backbone" if word in ("path", "base", "weights") else None
+    if under != "adapter" and not under.startswith("beside."):
+        return None
+    role = next((kind.PLACES[word] for kind in ADAPTERS if word in kind.PLACES), None)
+    return role if under == "adapter" or role is None else f"{under}.{role}"
+
+
+def places_of(configuration: Mapping[str, Any], under: str = "") -> list[str]:
+    """The settings of a configuration that say where a model lies, by their full keys."""
+    found = []
+    for name, value in configuration.items():
+        key = f"{under}{name}"
+        if isinstance(value, Mapping):
+            found += places_of(value, f"{key}.")
+        elif role_of(key) is not None:
+            found.append(key)
+    return found
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,8 @@ def compare(about: Mapping[str, Any], study: Study) -> Comparison:
     differ = [name for name in then if now.get(name) != then[name]]
     found = {_role(name) for name in files}
     # What an older version did not write down may be other in another place.
-    known = set(PLACES.values()) if "model_settings" in about else set()
+    roles = {_role(name) for name in then} | found
+    known = roles if "model_settings" in about else set()
     return Comparison(
         [
             f"{name}: {then[name][:12]} -> {now[name][:12] if name in now else 'not there'}"
@@ -99,15 +113,17 @@ def _roots(study: Study) -> dict[str, Path]:
     """The folder or file of each model; those that this machine does not have are left out."""
     found = {}
     with suppress(WeightsError):
-        found["backbone"] = backbone_folder(study.backbone, download=False)
-    if study.adapter is None:
-        return found
-    with suppress(WeightsError):
-        found["adapter"] = adapter_folder(study.adapter, download=False)
-    encoder = located(study.adapter.encoder)
-    pack = pack_folder(study.adapter.detector, study.adapter.detector_root)
-    found |= {"encoder": encoder} if encoder.is_file() else {}
-    return found | ({"detector": pack} if pack is not None else {})
+        found["backbone"] = study.family.folder(study.backbone, download=False)
+    for setting in ("path", "weights"):
+        place = getattr(study.backbone, setting)
+        if place is not None and is_file(place) and located(place).is_file():
+            found[f"backbone.{setting}"] = located(place)
+    for key, adapter in study.adapters.items():
+        for model in adapter.models():
+            role = model.role if key == "adapter" else f"{key}.{model.role}"
+            with suppress(WeightsError):
+                found[role] = model.find()
+    return found
 
 
 def _role(name: str) -> str:

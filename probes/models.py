@@ -3,39 +3,56 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from stepscope.hooks.errors import StepscopeError
-from stepscope.probes import backbones, grid, infusenet
-from stepscope.probes.control import Control, load_control
-from stepscope.probes.faces import Face, FaceReader, Finder, read_all
+from stepscope.probes import grid
+from stepscope.probes.adapters import Loaded, Steps
+from stepscope.probes.backbones.family import denoiser_dtype
+from stepscope.probes.devices import pick_device
+from stepscope.probes.faces import Face, joined, read_all
 from stepscope.probes.found import doubts
 from stepscope.probes.study import Study
 
 
 @dataclass(frozen=True)
 class Models:
-    """A study's pipeline, adapter and faces, on their device.
+    """A study's pipeline, adapters and faces, on their device.
 
-    control: what the adapter's network sees, None without one. latents: given initial latents (sample,
-    channel, y, x), None to draw them from the seeds.
+    adapters: by the key of their settings. latents: given initial latents (sample, channel, y, x), None to
+    draw them from the seeds.
     """
 
     study: Study
     pipe: Any
-    network: infusenet.InfuseNet | None
-    projection: nn.Module | None
+    adapters: Mapping[str, Loaded]
     faces: Mapping[str, Face]
-    control: Control | None
     latent_shape: tuple[int, int, int]
     latents: Float[np.ndarray, "n c y x"] | None
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """Where the face of the control image was found; {} without one."""
+        return {k: v for one in self.adapters.values() for k, v in one.found.items()}
+
+    def steps(self, first: int = 0) -> Steps:
+        """The steps of a call that begins at the run's step `first`."""
+        return Steps(self.study.family.sigmas(self.study, self.pipe).tolist(), first)
+
+    def arguments(self, first: int = 0) -> dict[str, Any]:
+        """The pipeline's arguments that are the same for every batch. first: see `ready`."""
+        call = self.study.family.arguments(self.study, self.pipe)
+        steps = self.steps(first)
+        for key, settings in self.study.adapters.items():
+            call |= self.adapters[key].arguments(settings, self.pipe, steps)
+        return call
 
     @contextmanager
     def ready(self, first: int = 0) -> Iterator[dict[str, Any]]:
@@ -43,26 +60,26 @@ class Models:
 
         first: the run's step at which the calls begin.
         """
+        steps = self.steps(first)
         with ExitStack() as stack:
-            if self.network is not None:
-                stack.enter_context(infusenet.positive_only(self.pipe))
-            yield call_arguments(self.study, self.pipe, self.control, first)
+            for key, settings in self.study.adapters.items():
+                stack.enter_context(self.adapters[key].hooked(settings, self.pipe, steps))
+            yield self.arguments(first)
 
     def sample(
         self,
         batch: Sequence[grid.Cell],
         call: Mapping[str, Any],
         on_step: Callable[[], None] = lambda: None,
-    ) -> Float[np.ndarray, "sample row column 3"] | Float[Tensor, "sample token packed"]:
+    ) -> Float[np.ndarray, "sample row column 3"] | Float[Tensor, "sample ..."]:
         """Images in [0, 1] of a batch; `call` is what `ready` yielded. Runs `on_step` after steps.
 
-        Packed latents where `call` names the output type `latent`.
+        Latents as the scheduler steps them where `call` names the output type `latent`.
         """
-        if self.network is not None and self.projection is not None:
-            embeddings = np.stack([self.faces[cell.face].embedding for cell in batch])
-            self.network.identity = infusenet.identity_tokens(
-                self.projection, torch.from_numpy(embeddings).to(self.pipe.device)
-            )
+        study, given = self.study, {}
+        for key, settings in study.adapters.items():
+            faces = [self.faces[cell.face] for cell in batch] if settings.reads else []
+            given |= self.adapters[key].given(settings, self.pipe, faces, study.branches)
 
         def after_step(
             pipe: Any, step: int, timestep: Any, values: dict[str, Any]
@@ -70,16 +87,16 @@ class Models:
             on_step()
             return {}
 
-        latents = grid.pack(grid.noise(batch, self.latent_shape, self.latents))
-        negative = [self.study.negative_prompt or ""] * len(batch)
+        latents = study.family.packed(grid.noise(batch, self.latent_shape, self.latents))
         return self.pipe(
             prompt=[cell.prompt for cell in batch],
-            negative_prompt=negative if self.study.branches == 2 else None,
-            latents=latents.to(self.pipe.device, self.pipe.transformer.dtype),
-            # Only the control image's VAE sampling draws from these.
+            negative_prompt=study.family.negative(study, len(batch)),
+            latents=latents.to(self.pipe.device, denoiser_dtype(self.pipe)),
+            # Only what a scheduler or the control image's VAE draws is drawn from these.
             generator=[torch.Generator().manual_seed(cell.seed) for cell in batch],
             callback_on_step_end=after_step,
             **call,
+            **given,
         ).images
 
 
@@ -91,51 +108,40 @@ def load(
     files: of the faces, by name; samples: cells in the grid.
     Raises StepscopeError for weights, faces, pictures and latents that are missing.
     """
-    device = backbones.pick_device(study.device)
+    device = pick_device(study.device)
     given = study.initial_latents
     latents = None if given is None else grid.read_latents(given, latent_shape, samples)
     if given is None and (equal := grid.equal_noise(study.seeds)):
         told = f"warning: seeds {equal[0]} and {equal[1]} make the same noise: their low 32 bits are equal"
         print(told, file=sys.stderr)
-    if study.adapter is None:
-        pipe = backbones.load(study.backbone, device)
-        return Models(study, pipe, None, None, {}, None, latent_shape, latents)
-    a = study.adapter
-    finder = Finder(a.detector, a.detector_root, device)
-    control = load_control(study, finder)
-    reader = FaceReader(finder, a.encoder, device)
-    faces = read_all(reader, files)
+    faces = faces_of(study, files, device)
     for line in doubts(study, faces):
         print(f"warning: {line}", file=sys.stderr)
-    network, projection = infusenet.load_infusenet(a, getattr(torch, study.backbone.dtype))
-    pipe = backbones.load(study.backbone, device, network)
-    return Models(
-        study, pipe, network, projection.to(device), faces, control, latent_shape, latents
-    )
+    loaded = {key: one.load(study.facts(device)) for key, one in study.adapters.items()}
+    components: dict[str, Any] = {}
+    for key, one in loaded.items():
+        if twice := components.keys() & one.components.keys():
+            raise StepscopeError(f"{key}: another adapter brings a {min(twice)} already")
+        components |= one.components
+    pipe = study.family.load(study.backbone, device, components)
+    for one in loaded.values():
+        one.attach(pipe)
+    return Models(study, pipe, loaded, faces, latent_shape, latents)
 
 
-def call_arguments(
-    study: Study, pipe: Any, control: Control | None, first: int = 0
-) -> dict[str, Any]:
-    """The pipeline's arguments that are the same for every batch. first: see `Models.ready`."""
-    guided = pipe.transformer.config.guidance_embeds
-    if guided and study.guidance is None:
-        raise StepscopeError(f"{study.backbone.name} has a guidance embedding: name guidance=3.5")
-    call: dict[str, Any] = {
-        "num_inference_steps": study.steps,
-        "guidance_scale": study.guidance if guided else 0.0,  # schnell has no embedding to read it
-        "true_cfg_scale": study.true_cfg,
-        "height": study.height,
-        "width": study.width,
-        "max_sequence_length": study.max_sequence_length,
-        "output_type": "np",
-    }
-    if study.adapter is None or control is None:
-        return call
-    sigmas = backbones.schedule(pipe, study.steps, study.height, study.width)
-    window = infusenet.window_fractions(study.adapter, sigmas, first)
-    call["control_image"] = control.image
-    call["controlnet_conditioning_scale"] = study.adapter.scale if window is not None else 0.0
-    if window is not None:
-        call["control_guidance_start"], call["control_guidance_end"] = window
-    return call
+def faces_of(study: Study, files: Mapping[str, Path], device: str) -> dict[str, Face]:
+    """Every face by its name, with what each adapter reads of it. Raises FaceError and WeightsError."""
+    found: dict[str, Face] = {}
+    for one in study.adapters.values():
+        reader = one.reader(device)
+        if reader is not None:
+            read = read_all(reader, files)
+            found = {name: joined(found.get(name), face) for name, face in read.items()}
+    return found
+
+
+def switched_off(loaded: Models) -> Models:
+    """The same models with the adapter that is studied switched off."""
+    adapter = loaded.study.adapter
+    assert adapter is not None
+    return replace(loaded, study=replace(loaded.study, adapter=adapter.off()))

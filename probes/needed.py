@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stepscope.probes.backbones import backbone_folder
-from stepscope.probes.infusenet import PROJECTION, adapter_folder
-from stepscope.probes.places import located
-from stepscope.probes.study import Adapter, Study
-from stepscope.probes.weights import WeightsError, local_folder, pack_folder, weight_files
+from stepscope.probes.adapters import ModelPlace
+from stepscope.probes.faces import is_embedding
+from stepscope.probes.study import Study
+from stepscope.probes.weights import WeightsError, download_words, on_hub
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 HUB = "https://huggingface.co/"
@@ -62,73 +61,45 @@ class Need:
 def needs(study: Study) -> list[Need]:
     """Every model that the study loads; of faces given as embeddings, no recogniser."""
     width = BYTES[study.backbone.dtype]
-    backbone = study.backbone.path
-    found = [
-        _need(
-            "backbone",
-            backbone,
-            lambda: _components(backbone_folder(study.backbone, download=False)),
-            width,
-        )
-    ]
-    a = study.adapter
-    if a is None:
-        return found
-    found.append(_need("adapter", a.path, lambda: _of_adapter(a), width, variant=a.variant))
-    if all(face.lower().endswith(".npy") for face in study.faces) and study.control_image is None:
-        return found
-    encoder = located(a.encoder)
-    pack = pack_folder(a.detector, a.detector_root)
-    for role, place, file in (("encoder", a.encoder, encoder), ("detector", a.detector, pack)):
-        here = file is not None and file.exists()
-        size = sum(f.stat().st_size for f in weight_files(file).values()) if here and file else None
-        name = Path(place).name
-        cure = (
-            ""
-            if here
-            else _cure(
-                name,
-                f"no {'file' if role == 'encoder' else 'pack'} {place!r}",
-                root=a.detector_root,
-            )
-        )
-        known = DOWNLOADS.get(name, (None, ""))[0]
-        found.append(Need(role, place, size if here else known, cure, held=role == "encoder"))
+    files = study.family.files
+    found = [_need("backbone", study.backbone.path, lambda: files(study.backbone).values(), width)]
+    posed = study.control_image is not None and study.control_image_kind == "photo"
+    pictures = posed or not all(map(is_embedding, study.faces))
+    for key, adapter in study.adapters.items():
+        for model in adapter.models():
+            if pictures or not model.faces:
+                role = model.role if key == "adapter" else f"{key.partition('.')[2]}.{model.role}"
+                found.append(_of_adapter(role, model, width))
     return found
 
 
+def _of_adapter(role: str, model: ModelPlace, width: int) -> Need:
+    if model.cast:
+        found = _need(role, model.place, lambda: model.files(model.find()), width, **model.words)
+        return replace(found, held=model.held)
+    name = Path(model.place).name
+    try:
+        size = float(sum(file.stat().st_size for file in model.files(model.find())))
+        return Need(role, model.place, size, held=model.held)
+    except WeightsError as error:
+        known = DOWNLOADS.get(name, (None, ""))[0]
+        return Need(role, model.place, known, _cure(name, str(error), **model.words), model.held)
+
+
 def _need(
-    role: str, place: str, files: Callable[[], Iterable[Path]], width: int, variant: str = ""
+    role: str, place: str, files: Callable[[], Iterable[Path]], width: int, **words: str
 ) -> Need:
     try:
         return Need(role, place, float(sum(parameters(file) for file in files()) * width))
     except WeightsError as error:
         known, cure = DOWNLOADS.get(place, (None, ""))[0], str(error)
-        if _is_hub_id(place, role):
-            cure = _cure(place, f"`hf download {place}`", variant=variant)
+        if on_hub(place):
+            cure = _cure(place, download_words(place), **words)
         return Need(role, place, None if known is None else known * width / 2, cure)
-
-
-def _is_hub_id(place: str, role: str) -> bool:
-    try:
-        return local_folder(place, role) is None
-    except WeightsError:
-        return False
 
 
 def _cure(name: str, otherwise: str, **words: str) -> str:
     return DOWNLOADS[name][1].format(**words) if name in DOWNLOADS else otherwise
-
-
-def _components(folder: Path) -> list[Path]:
-    """What a pipeline loads: the files of its parts, and not those beside them."""
-    return [file for name, file in weight_files(folder).items() if "/" in name]
-
-
-def _of_adapter(adapter: Adapter) -> list[Path]:
-    folder = adapter_folder(adapter, download=False)
-    network = list(weight_files(folder / "InfuseNetModel").values())
-    return [*network, *([folder / PROJECTION] if (folder / PROJECTION).exists() else [])]
 
 
 def parameters(file: Path) -> int:

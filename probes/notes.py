@@ -2,35 +2,33 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-from diffusers import FluxTransformer2DModel
 
 from stepscope.hooks.layout import Layout
 from stepscope.probes import grid
-from stepscope.probes.backbones import planned_sigmas
-from stepscope.probes.infusenet import steps_inside
+from stepscope.probes.adapters import Adapter
+from stepscope.probes.adapters.window import steps_inside
 from stepscope.probes.plan import counted
-from stepscope.probes.study import Adapter, Study
-from stepscope.probes.weights import folder
-
-FEW_STEPS = 8  # a distilled model is made for 1 to 4
+from stepscope.probes.study import Study
 
 
 def notes(study: Study, found: Layout, cells: Sequence[grid.Cell]) -> list[str]:
     """What is worth knowing of a study before it is made, in a user's words."""
-    path = folder(study.backbone.path, f"backbone {study.backbone.name}", ["*.json", "**/*.json"])
-    transformer: Any = FluxTransformer2DModel.load_config(path / "transformer")
+    path = study.family.folder(study.backbone, settings=True)
     return [
-        *_of_adapter(study, path),
-        *_of_backbone(study, guided=bool(transformer["guidance_embeds"])),
+        *_without_adapter(study),
+        *(
+            line
+            for key, one in study.adapters.items()
+            for line in _of_adapter(study, key, one, path)
+        ),
+        *study.family.notes(study, path),
+        *_of_backbone(study),
         *_of_grid(study, found, cells),
     ]
 
 
-def _of_adapter(study: Study, path: Path) -> Iterator[str]:
-    adapter = study.adapter
-    if adapter is None:
+def _without_adapter(study: Study) -> Iterator[str]:
+    if study.adapter is None:
         if study.faces:
             same = (
                 ""
@@ -40,15 +38,18 @@ def _of_adapter(study: Study, path: Path) -> Iterator[str]:
             yield f"faces are named and adapter=none reads none{same}; adapter=infusenet reads them"
         if study.control_image is not None:
             yield "control_image is named and adapter=none reads none"
-        return
-    if adapter.scale == 0:
-        yield "adapter.scale=0.0: the adapter never runs"
-    if adapter.scale < 0:
-        yield f"adapter.scale={adapter.scale} is negative: it leads away from the face"
-    inside = steps_inside(adapter, _sigmas(study, adapter, path))
+
+
+def _of_adapter(study: Study, key: str, adapter: Adapter, path: Path) -> Iterator[str]:
+    if not adapter.is_on:
+        yield f"{key}.scale=0.0: the adapter never runs"
+    if isinstance(adapter.scale, float | int) and adapter.scale < 0:
+        yield f"{key}.scale={adapter.scale} is negative: it leads away from the {adapter.reads or 'style'}"
+    sigmas = _sigmas(study, adapter, path)
+    inside = steps_inside(adapter.window, adapter.window_unit, sigmas)
     if not inside:
         yield (
-            f"adapter.window={list(adapter.window)} in {adapter.window_unit} holds none of the "
+            f"{key}.window={list(adapter.window)} in {adapter.window_unit} holds none of the "
             f"{counted(study.steps, 'step')}: the adapter never runs"
         )
     elif len(inside) < study.steps:
@@ -60,14 +61,10 @@ def _sigmas(study: Study, adapter: Adapter, path: Path) -> list[float]:
     """Noise levels of the run's steps; their number alone where the window does not read them."""
     if adapter.window_unit != "sigma":
         return [0.0] * study.steps
-    return planned_sigmas(study, path)
+    return study.family.planned_sigmas(study, path)
 
 
-def _of_backbone(study: Study, *, guided: bool) -> Iterator[str]:
-    if not guided and study.guidance is not None:
-        yield f"guidance={study.guidance} is not read: {study.backbone.name} has no guidance embedding"
-    if not guided and study.steps > FEW_STEPS:
-        yield f"steps={study.steps}: {study.backbone.name} is distilled for 1 to 4 steps"
+def _of_backbone(study: Study) -> Iterator[str]:
     if study.negative_prompt is not None and study.branches == 1:
         yield "negative_prompt is not read: only true_cfg above 1 runs a negative pass"
 

@@ -2,30 +2,28 @@
 
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from diffusers import AutoencoderKL, FluxControlNetModel, FluxTransformer2DModel
 
 from stepscope.hooks.edits.sites import Sites
 from stepscope.hooks.errors import StepscopeError
-from stepscope.hooks.families import blocks_of
+from stepscope.hooks.families import blocks_of, family_of
+from stepscope.hooks.injections import injections_of
 from stepscope.hooks.layout import Layout, layout
 from stepscope.hooks.sites import select
-from stepscope.hooks.vocabulary import BRANCHES
+from stepscope.hooks.vocabulary import STREAMS
 from stepscope.hooks.writer import WAITING
 from stepscope.probes import grid
-from stepscope.probes.backbones import PARTS, planned_sigmas
-from stepscope.probes.face_variables import FACE_VARIABLES, SHAPES
-from stepscope.probes.infusenet import adapter_folder
+from stepscope.probes.backbones import Outline
+from stepscope.probes.face_variables import extras_of
 from stepscope.probes.study import Study
 from stepscope.probes.unfit import check_fit
-from stepscope.probes.weights import check_same_layout, explained, folder
 
 SHOWN = 12  # faces, prompts or seeds that the plan names
 
@@ -39,70 +37,62 @@ def outline(study: Study) -> Layout:
 
     Raises WeightsError if one is unavailable.
     """
-    path, transformer, network = skeletons(study)
-    with explained(study.backbone.path, f"backbone {study.backbone.name}"):
-        vae: Any = AutoencoderKL.load_config(path / "vae")
-    adapter_blocks = [] if network is None else blocks_of(network)
-    y, x = latent_sides(study, len(vae["block_out_channels"]))
-    tokens = {"image": (y // 2) * (x // 2), "text": study.max_sequence_length}
-
-    def shape(site: str) -> tuple[int, int]:
-        return tokens[site.rsplit(".", 1)[1]], transformer.inner_dim
-
-    if study.edits:
-        sites, sigmas = Sites.of(transformer, network), planned_sigmas(study, path)
-        check_fit(study, sites, sigmas, shape, (y // 2, x // 2))
-    blocks = blocks_of(transformer)
+    bare = skeletons(study)
+    made, network = bare.outline, bare.network
+    with bare.loaded():
+        blocks, places = blocks_of(made.denoiser), injections_of(made.denoiser, network)
+        sites = Sites.of(made.denoiser, network)
+        if study.edits:
+            sigmas = study.family.planned_sigmas(study, bare.folder)
+            check_fit(study, sites, sigmas, made.shape, made.grid)
+        full = {site: made.shape(site) for site in select(study.capture.sites, blocks)}
+    own = set(made.streams) | ({"image_prompt"} if sites.image_prompt else set())
+    own |= {family_of(network).context} if network is not None else set()
     found = layout(
         blocks,
-        adapter_blocks,
+        [] if network is None else blocks_of(network),
         study.capture,
-        streams=("image", "text", "padding") + (("identity",) if adapter_blocks else ()),
+        streams=tuple(stream for stream in STREAMS if stream in own),
         steps=study.steps,
-        branches=BRANCHES[: study.branches],
-        latent=(transformer.config.in_channels // 4, y, x),
-        image=tuple(side * 2 ** (len(vae["block_out_channels"]) - 1) for side in (y, x)),
-        grid=(y // 2, x // 2),
-        full={site: shape(site) for site in select(study.capture.sites, blocks)},
+        branches=study.family.branches(study),
+        latent=made.latent,
+        image=made.image,
+        grid=made.grid,
+        full=full,
+        injections=places,
     )
-    if study.adapter is None:  # nothing was conditioned on a face
-        return found
-    extras = {name: (declared, SHAPES[name]) for name, declared in FACE_VARIABLES.items()}
-    return replace(found, variables=found.variables | extras)
+    extras = extras_of(study.reads)
+    return replace(found, variables=found.variables | extras) if extras else found
 
 
-def skeletons(study: Study) -> tuple[Path, Any, Any]:
-    """The backbone's folder, its transformer and the adapter's network (or None), without weights.
+@dataclass(frozen=True)
+class Skeletons:
+    """A study's models without weights. folder: the backbone's. network: an adapter's ControlNet."""
 
-    From configurations alone. Raises WeightsError if one is unavailable.
+    study: Study
+    folder: Path
+    outline: Outline
+    network: Any
+
+    @contextmanager
+    def loaded(self) -> Iterator[None]:
+        """While it lasts, the denoiser holds the adapters as a run's does."""
+        with ExitStack() as stack:
+            for adapter in self.study.adapters.values():
+                stack.enter_context(adapter.on_skeleton(self.outline.denoiser))
+            yield
+
+
+def skeletons(study: Study) -> Skeletons:
+    """The backbone and the adapters' networks from configurations alone.
+
+    Raises WeightsError if one is unavailable.
     """
-    what = f"backbone {study.backbone.name}"
-    path = folder(study.backbone.path, what, ["*.json", "**/*.json"])
-    check_same_layout(path, what, PARTS)
-    with explained(study.backbone.path, what):
-        transformer = _meta(FluxTransformer2DModel, path / "transformer")
-    if study.adapter is None:
-        return path, transformer, None
-    with explained(study.adapter.path, "adapter"):
-        adapter = adapter_folder(study.adapter, settings_only=True)
-        return path, transformer, _meta(FluxControlNetModel, adapter / "InfuseNetModel")
-
-
-def _meta(kind: Any, path: Path) -> Any:
-    """A network of that class without weights."""
-    with torch.device("meta"):
-        return kind.from_config(kind.load_config(path))
-
-
-def latent_sides(study: Study, vae_levels: int) -> tuple[int, int]:
-    """(y, x) of the unpacked latents: FLUX rounds down to whole 2 x 2 patches."""
-    factor = 2 ** (vae_levels - 1)
-    y, x = (2 * (side // (2 * factor)) for side in (study.height, study.width))
-    if not y or not x:
-        raise StepscopeError(
-            f"height={study.height}, width={study.width}: a token is {2 * factor} x {2 * factor} pixels"
-        )
-    return y, x
+    folder = study.family.folder(study.backbone, settings=True)
+    outline = study.family.outline(study, folder)
+    facts = study.facts()
+    networks = [adapter.skeleton(facts) for adapter in study.adapters.values()]
+    return Skeletons(study, folder, outline, next((n for n in networks if n is not None), None))
 
 
 def latent_shape(found: Layout) -> tuple[int, int, int]:
@@ -115,7 +105,12 @@ def describe(study: Study, found: Layout, cells: Sequence[grid.Cell], left: int,
     """The plan as text: the grid, steps, bytes of each variable, total and free disk."""
     sizes, samples = found.bytes_per_sample(), len(cells)
     edits = [f"edit: {json.dumps(wanted.edit().told())}" for wanted in study.edits]
-    lines = [headline(study, found, cells, left), *grid_lines(cells), *edits, f"into {out}"]
+    lines = [
+        headline(study, found, cells, left),
+        *grid_lines(cells, word_of(study.reads)),
+        *edits,
+        f"into {out}",
+    ]
     for name, (declared, shape) in found.variables.items():
         if name in sizes:
             dims = " x ".join(f"{d} {n}" for d, n in zip(declared.dims[1:], shape, strict=True))
@@ -138,11 +133,11 @@ def describe(study: Study, found: Layout, cells: Sequence[grid.Cell], left: int,
 
 def headline(study: Study, found: Layout, cells: Sequence[grid.Cell], left: int) -> str:
     """Models, the product of the grid, and how a sample is made, in one line."""
-    adapter = study.adapter.name if study.adapter is not None else "no adapter"
+    adapter = " and ".join(one.name for one in study.adapters.values()) or "no adapter"
     faces, prompts, seeds = axes_of(cells)
     product = " x ".join(
         [
-            *([counted(len(faces), "face")] if faces else []),
+            *([counted(len(faces), word_of(study.reads))] if faces else []),
             counted(len(prompts), "prompt"),
             counted(len(seeds), "seed"),
         ]
@@ -157,6 +152,11 @@ def headline(study: Study, found: Layout, cells: Sequence[grid.Cell], left: int)
     )
 
 
+def word_of(reads: Collection[str]) -> str:
+    """What the files of `faces` are called: faces, unless adapters read them as pictures alone."""
+    return "picture" if {*reads} == {"picture"} else "face"
+
+
 def axes_of(cells: Sequence[grid.Cell]) -> tuple[list[str], list[str], list[int]]:
     """Faces, prompts and seeds of a grid, each once; no face where none is named."""
     faces = list(dict.fromkeys(cell.face for cell in cells if cell.face))
@@ -164,12 +164,12 @@ def axes_of(cells: Sequence[grid.Cell]) -> tuple[list[str], list[str], list[int]
     return faces, prompts, list(dict.fromkeys(cell.seed for cell in cells))
 
 
-def grid_lines(cells: Sequence[grid.Cell]) -> list[str]:
-    """What is in the grid, so that a prompt with a comma is seen to be two."""
+def grid_lines(cells: Sequence[grid.Cell], word: str = "face") -> list[str]:
+    """What is in the grid, so that a prompt with a comma is seen to be two. word: see `word_of`."""
     faces, prompts, seeds = axes_of(cells)
     lines = [f"  prompts  {_some([json.dumps(p, ensure_ascii=False) for p in prompts], ' | ')}"]
     lines += [f"  seeds    {_some(list(map(str, seeds)), ', ')}"]
-    return [f"  faces    {_some(faces, ', ')}", *lines] if faces else lines
+    return [f"  {f'{word}s':<9}{_some(faces, ', ')}", *lines] if faces else lines
 
 
 def _some(words: Sequence[str], between: str) -> str:

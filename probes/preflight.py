@@ -10,9 +10,10 @@ import torch
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.layout import Layout
 from stepscope.probes import grid
-from stepscope.probes.backbones import pick_device
+from stepscope.probes.adapters import Adapter
 from stepscope.probes.control import load_control
-from stepscope.probes.faces import Finder, read_embedding
+from stepscope.probes.devices import pick_device
+from stepscope.probes.faces import is_embedding
 from stepscope.probes.found import described, doubt
 from stepscope.probes.needed import Need, needs
 from stepscope.probes.pictures import read_picture
@@ -51,8 +52,8 @@ def preflight(
         line, fits = memory_line(wanted, device)
         say(line)
         wrong += [] if fits else ["the weights do not fit into memory"]
-    if study.adapter is not None:
-        wrong += look_at_faces(study, files, wanted, say)
+    for adapter in study.adapters.values():
+        wrong += look_at_files(study, adapter, files, wanted, say)
     if study.initial_latents is not None:
         try:
             grid.read_latents(study.initial_latents, latent_shape(found), samples)
@@ -63,34 +64,42 @@ def preflight(
     say("ready: the same command without --dry makes it")
 
 
-def look_at_faces(
-    study: Study, files: Mapping[str, Path], wanted: Sequence[Need], say: Say
+def look_at_files(
+    study: Study, adapter: Adapter, files: Mapping[str, Path], wanted: Sequence[Need], say: Say
 ) -> list[str]:
-    """Say how each face is found; what is wrong. Photos are not looked at where the detector is missing."""
-    assert study.adapter is not None
+    """Say how each face is found, or that a picture is there; what is wrong.
+
+    Faces are not looked for where the detector is missing.
+    """
+    reader, finder = adapter.reader("cpu"), adapter.finder("cpu")
+    if reader is None:
+        return []
     wrong, width = [], max(map(len, files), default=0)
-    detector = not any(need.role == "detector" and need.cure for need in wanted)
-    finder = Finder(study.adapter.detector, study.adapter.detector_root, "cpu")
-    say("faces")
+    detector = not any(need.role.endswith("detector") and need.cure for need in wanted)
+    say("faces" if adapter.reads == "face" else "pictures")
     for name, path in files.items():
         try:
-            if path.suffix.lower() == ".npy":
-                where = read_embedding(name, path).found
+            if is_embedding(path):
+                where = reader.read(name, path).found
             else:
-                image = np.asarray(read_picture(path, "face"))[:, :, ::-1].copy()
+                picture = read_picture(path, adapter.reads or "face")
+                if finder is None:
+                    say(f"  {name:<{width}}  {picture.width} x {picture.height} pixels")
+                    continue
                 if not detector:
                     say(f"  {name:<{width}}  a picture; not looked at, there is no detector")
                     continue
-                where = finder.find(image, str(path))[1]
+                where = finder.find(np.asarray(picture)[:, :, ::-1].copy(), str(path))[1]
         except StepscopeError as error:
             say(f"  {name:<{width}}  {error}")
-            wrong.append(f"face {name}")
+            wrong.append(f"{adapter.reads} {name}")
             continue
         doubtful = doubt(study, where)
         say(f"  {name:<{width}}  {described(where)}" + (f"  <- {doubtful}" if doubtful else ""))
-    if study.control_image is not None and detector:
+    if study.control_image is not None and finder is not None and detector:
+        size = study.width, study.height
         try:
-            load_control(study, finder)
+            load_control(study.control_image, study.control_image_kind, size, finder)
         except StepscopeError as error:
             wrong.append(str(error))
     return wrong

@@ -3,12 +3,13 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
 from stepscope.hooks.fingerprint import of_models
 from stepscope.hooks.provenance import provenance
+from stepscope.probes.backbones import Backbone
 from stepscope.probes.faces import Face
 from stepscope.probes.model_files import file_hashes
 from stepscope.probes.places import located
@@ -17,6 +18,8 @@ from stepscope.probes.weights import digest
 
 # Settings that do not decide what is recorded.
 _ELSEWHERE = ("out", "dry")
+# Settings of a backbone that runs of older versions do not name: left out where they say nothing.
+_SINCE = {field.name for field in fields(Backbone) if field.default is not MISSING}
 
 
 def configuration(study: Study) -> dict[str, Any]:
@@ -28,6 +31,13 @@ def configuration(study: Study) -> dict[str, Any]:
     for name in _ELSEWHERE:
         values.pop(name)
     values["device"] = values["device"].partition(":")[0]
+    for name in _SINCE & values["backbone"].keys():
+        if values["backbone"][name] == getattr(Backbone, name):
+            values["backbone"].pop(name)
+    if study.adapter is not None and study.adapter.KIND == "infusenet":
+        values["adapter"].pop("kind")
+    if not study.beside:
+        values.pop("beside")
     edits = [wanted.told() for wanted in study.edits]
     values.pop("edits")
     if edits:  # a run without is the same run as before there were any
@@ -38,7 +48,7 @@ def configuration(study: Study) -> dict[str, Any]:
 def default_out(study: Study) -> Path:
     """`runs/<backbone>-<adapter>-<steps>-<hash of the configuration>.zarr`."""
     text = json.dumps(configuration(study), sort_keys=True)
-    adapter = study.adapter.name if study.adapter is not None else "none"
+    adapter = adapters_name(study)
     tail = hashlib.sha256(text.encode()).hexdigest()[:8]
     return Path("runs") / f"{study.backbone.name}-{adapter}-{study.steps}-{tail}.zarr"
 
@@ -72,15 +82,22 @@ def attributes(
         "configuration": configuration(study),
         **({"edits": [wanted.edit().told() for wanted in study.edits]} if study.edits else {}),
         "backbone": study.backbone.name,
-        "adapter": study.adapter.name if study.adapter is not None else "none",
+        "adapter": adapters_name(study),
         **file_hashes(study, [*(face.found for face in faces), control]),
         "faces": {
             face.name: {"file_sha256": digest(files[face.name]), **face.found} for face in faces
         },
         "control_image": dict(control),
         "inputs": inputs(study),
-        "conditioning_encoder": study.adapter.encoder if study.adapter is not None else "",
+        "conditioning_encoder": next(
+            (e for one in study.adapters.values() if (e := getattr(one, "encoder", ""))), ""
+        ),
     }
+
+
+def adapters_name(study: Study) -> str:
+    """The adapters in one word: `infusenet`, `infusenet+lora`, `none`."""
+    return "+".join(one.name for one in study.adapters.values()) or "none"
 
 
 def inputs(study: Study) -> dict[str, str]:

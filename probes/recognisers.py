@@ -18,7 +18,7 @@ from stepscope.probes.places import located
 from stepscope.probes.weights import WeightsError, explained, first_line, pack_folder
 
 Encode = Callable[[np.ndarray], np.ndarray]
-"""From an aligned BGR crop (112, 112, 3) uint8 to a unit-norm embedding (512,) float32."""
+"""From an aligned BGR crop (112, 112, 3) uint8 to an embedding (512,) float32."""
 EncodeMany = Callable[[Sequence[np.ndarray]], np.ndarray]
 """From aligned BGR crops, (112, 112, 3) uint8 each, to unit-norm embeddings (crop, 512) float32."""
 
@@ -48,15 +48,16 @@ def _load_pack(name: str, root: str, device: str, modules: list[str], what: str)
         ) from error
 
 
-def load_encoder(path: str, device: str) -> Encode:
+def load_encoder(path: str, device: str, *, unit: bool = True) -> Encode:
     """The conditioning recogniser. Raises WeightsError as `load_encoder_of_many` does."""
-    encode = load_encoder_of_many(path, device, "adapter.encoder")
+    encode = load_encoder_of_many(path, device, "adapter.encoder", unit=unit)
     return lambda crop: encode([crop])[0]
 
 
-def load_encoder_of_many(path: str, device: str, what: str) -> EncodeMany:
+def load_encoder_of_many(path: str, device: str, what: str, *, unit: bool = True) -> EncodeMany:
     """A recogniser from IR-SE50's published `.pth` or an ArcFace-form `.onnx`.
 
+    unit: embeddings of unit norm; else as the `.onnx` gives them, which IR-SE50 never does.
     Raises WeightsError, which begins with `what`, if the file is missing, of another kind, or does
     not load strictly.
     """
@@ -68,9 +69,11 @@ def load_encoder_of_many(path: str, device: str, what: str) -> EncodeMany:
             model: Any = get_model(str(file), providers=_providers(device))
         if model is None or model.taskname != "recognition":
             raise WeightsError(f"{what}={path!r} is not a recogniser in ArcFace's form")
-        return _encoder_of(model)
+        return _encoder_of(model, unit=unit)
     if file.suffix != ".pth":
         raise WeightsError(f"{what}={path!r} is neither a .pth (IR-SE50) nor an .onnx")
+    if not unit:
+        raise WeightsError(f"{what}={path!r} gives embeddings of unit norm alone: name an .onnx")
     network = IRSE50()
     try:
         network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
@@ -111,14 +114,14 @@ def aligned(image: np.ndarray, keypoints: np.ndarray) -> UInt8[np.ndarray, "112 
     return norm_crop(image, keypoints)
 
 
-def _encoder_of(model: Any) -> EncodeMany:
+def _encoder_of(model: Any, *, unit: bool = True) -> EncodeMany:
     """insightface's ArcFaceONNX on many crops; one by one where the file has a batch of one."""
     one_by_one = model.input_shape[0] == 1
 
     def encode(crops: Sequence[np.ndarray]) -> np.ndarray:
         batches = [[crop] for crop in crops] if one_by_one else [list(crops)]
         found = np.concatenate([model.get_feat(batch) for batch in batches])
-        return np.stack([vector / np.linalg.norm(vector) for vector in found])
+        return np.stack([vector / np.linalg.norm(vector) if unit else vector for vector in found])
 
     return encode
 

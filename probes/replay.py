@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
-from einops import rearrange
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,13 +24,15 @@ from stepscope.probes.encoded_once import encoded_once
 from stepscope.probes.models import Models
 
 OnStep = Callable[[], None]
+MEMORYLESS = (FlowMatchEulerDiscreteScheduler, EulerDiscreteScheduler, DDIMScheduler)
+"""Schedulers of which a step follows from x_t and the output alone, as the pipelines call them."""
 
 
 @dataclass
 class SchedulerTrace:
     """The scheduler's packed inputs at each step, and the latents after the last step."""
 
-    index: list[int] = field(default_factory=list)
+    index: list[int | None] = field(default_factory=list)
     timestep: list[Tensor] = field(default_factory=list)
     output: list[Tensor] = field(default_factory=list)
     before: list[Tensor] = field(default_factory=list)
@@ -53,28 +54,30 @@ def evaluate_latents(
     Raises UnsupportedPipelineError for a scheduler whose steps depend on earlier ones.
     """
     scheduler = require_memoryless(loaded.pipe.scheduler)
-    packed = [grid.pack(torch.from_numpy(x)) for x in np.moveaxis(stored, 1, 0)]
+    family = loaded.study.family
+    packed = [family.packed(torch.from_numpy(x)) for x in np.moveaxis(stored, 1, 0)]
     trace = SchedulerTrace()
 
     def redirect(
         original: Callable[..., Any], output: Any, timestep: Any, sample: Any, **more: Any
     ):
-        (after,) = original(output, timestep, sample, **more)
-        at = scheduler.step_index  # moved on by the step just taken
-        trace.index.append(at - 1)
+        index = index_of(scheduler, timestep)
+        after, *rest = original(output, timestep, sample, **more)
+        trace.index.append(index)
+        at = len(trace.index)
         trace.timestep.append(torch.as_tensor(timestep).float().cpu())
         trace.output.append(output)
         trace.before.append(sample)
         trace.after = after
-        return (packed[at].to(sample) if at < len(packed) else after,)
+        return (packed[at].to(sample) if at < len(packed) else after, *rest)
 
     with replaced(scheduler, "step", redirect):
         run_pipeline(loaded, batch, stored[:, 0], on_step)
     level = levels(scheduler, trace.index, torch.stack(trace.timestep))
     x0 = clean_estimate(scheduler, level, torch.stack(trace.before), torch.stack(trace.output))
     assert trace.after is not None
-    both = rearrange(x0, "step sample t c -> sample step t c"), trace.after
-    return tuple(unpack(x, stored.shape[-2:]) for x in both)  # pyright: ignore[reportReturnType]
+    sides = stored.shape[-2:]
+    return unpack(loaded, x0.transpose(0, 1), sides), unpack(loaded, trace.after, sides)
 
 
 @dataclass(frozen=True)
@@ -103,20 +106,20 @@ def continue_rows(
     Raises UnsupportedPipelineError for a scheduler whose steps depend on earlier ones, EditError for an
     edit that touches nothing.
     """
-    scheduler = require_memoryless(loaded.pipe.scheduler)
+    scheduler: Any = require_memoryless(loaded.pipe.scheduler)
     first: list[Tensor] = []
 
     def cut(original: Callable[..., None], *args: Any, **more: Any) -> None:
         original(*args, **more)
         if sigmas is not None:
+            require_flow(scheduler)
             scheduler.sigmas = torch.tensor([*sigmas, 0.0]).to(scheduler.sigmas)
             times = scheduler.sigmas[:-1] * scheduler.config.num_train_timesteps
             scheduler.timesteps = times.to(scheduler.timesteps)
         end = None if steps is None else start + steps
-        scheduler.timesteps, scheduler.sigmas = (
-            scheduler.timesteps[start:end],
-            scheduler.sigmas[start : None if end is None else end + 1],
-        )
+        scheduler.timesteps = scheduler.timesteps[start:end]
+        if hasattr(scheduler, "sigmas"):
+            scheduler.sigmas = scheduler.sigmas[start : None if end is None else end + 1]
 
     def keep(original: Callable[..., Any], output: Any, timestep: Any, sample: Any, **more: Any):
         if not first:
@@ -127,7 +130,7 @@ def continue_rows(
     with replaced(scheduler, "set_timesteps", cut), replaced(scheduler, "step", keep):
         final = run_pipeline(loaded, rows, latents, on_step, start, edits)
     sides = latents.shape[-2:]
-    return Continued(unpack(final, sides), unpack(first[0], sides))
+    return Continued(unpack(loaded, final, sides), unpack(loaded, first[0], sides))
 
 
 def run_pipeline(
@@ -144,23 +147,42 @@ def run_pipeline(
     """
     cells = [replace(cell, index=i) for i, cell in enumerate(batch)]
     edited = edit(loaded.pipe, edits) if edits else nullcontext()
-    with loaded.ready(first) as call, encoded_once(loaded.pipe.vae), edited:
+    starting = loaded.study.family.starting(loaded.pipe)
+    with loaded.ready(first) as call, encoded_once(loaded.pipe.vae), starting, edited:
         latents = {"output_type": "latent"}
         return replace(loaded, latents=start).sample(cells, {**call, **latents}, on_step)  # pyright: ignore[reportReturnType]
 
 
 def require_memoryless(scheduler: Any) -> Any:
     """The scheduler. Raises UnsupportedPipelineError where its steps depend on earlier ones."""
-    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+    if isinstance(scheduler, MEMORYLESS):
         return scheduler
+    known = ", ".join(kind.__name__ for kind in MEMORYLESS)
     raise UnsupportedPipelineError(
         f"a run with {type(scheduler).__name__} cannot continue from stored latents: its steps may depend "
-        "on earlier ones; known: FlowMatchEulerDiscreteScheduler"
+        f"on earlier ones, or draw noise; known: {known}"
     )
 
 
-def unpack(latents: Tensor, sides: Sequence[int]) -> Float[np.ndarray, "*batch channel y x"]:
-    """The inverse of `grid.pack`, in float32."""
-    y, x = sides
-    pattern = "... (y x) (c p q) -> ... c (y p) (x q)"
-    return rearrange(latents.float().cpu(), pattern, y=y // 2, x=x // 2, p=2, q=2).numpy()
+def require_flow(scheduler: Any) -> None:
+    """Raise UnsupportedPipelineError for a scheduler that cannot take over another's sigmas."""
+    if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        raise UnsupportedPipelineError(
+            f"{type(scheduler).__name__} cannot take over another backbone's steps"
+        )
+
+
+def index_of(scheduler: Any, timestep: Any) -> int | None:
+    """The place of a step that is about to be taken; None for a scheduler that does not count."""
+    if not hasattr(scheduler, "step_index"):
+        return None
+    if scheduler.step_index is None:
+        return int(scheduler.index_for_timestep(timestep))
+    return int(scheduler.step_index)
+
+
+def unpack(
+    loaded: Models, latents: Tensor, sides: Sequence[int]
+) -> Float[np.ndarray, "*batch channel y x"]:
+    """Latents as a run stores them, in float32, from those that the scheduler steps. sides: (y, x)."""
+    return loaded.study.family.unpacked(latents, sides).float().cpu().numpy()

@@ -35,6 +35,7 @@ from stepscope.probes.needed import needs
 from stepscope.probes.preflight import model_lines
 from stepscope.probes.progress import progress
 from stepscope.probes.readings import READINGS
+from stepscope.probes.recorded_files import same_files
 from stepscope.probes.replay import continue_rows, evaluate_latents
 from stepscope.probes.rereading import Rereading, open_rereading, steps_off
 from stepscope.probes.study import Study
@@ -85,7 +86,7 @@ def reread(path: str | Path, settings: Settings, say: Say = print) -> list[Path]
     or step that it does not have.
     """
     run = open_rereading(path, settings.places)
-    if run.study.adapter is None or run.study.adapter.scale == 0:
+    if run.study.adapter is None or not run.study.adapter.is_on:
         raise StepscopeError(f"{path} was made without an adapter: there is nothing to switch off")
     cells = select_cells(run, settings)
     off = steps_off(run, settings.off_from)
@@ -157,12 +158,20 @@ def select_cells(run: Rereading, settings: Settings) -> list[grid.Cell]:
 
 
 def load(run: Rereading, settings: Settings) -> models.Models:
-    """The run's models, with its recorded face embeddings."""
+    """The run's models, with what its adapters were given.
+
+    That is in the run where it is a face's embedding, and else in the run's files of faces and pictures.
+    Raises RunError for one of them that is gone or changed.
+    """
     study = replace(run.study, initial_latents=None)
     if settings.device is not None:
         study = replace(study, device=settings.device)
+    if not all(one.from_embedding for one in study.adapters.values()):
+        return models.load(study, same_files(run, study), run.latent_shape, len(run.cells))
     loaded = models.load(study, {}, run.latent_shape, len(run.cells))
-    embeddings = run.read("face_embedding", [cell.index for cell in run.cells])
+    if not study.reads:
+        return loaded
+    embeddings = run.face("face_embedding", [cell.index for cell in run.cells])
     faces = {
         cell.face: Face(cell.face, embedding, None, {"source": "the run"}, 0.0)
         for cell, embedding in zip(run.cells, embeddings, strict=True)
@@ -201,13 +210,6 @@ def check_reproduces(run: Rereading, loaded: models.Models) -> dict[str, float]:
     return deviation
 
 
-def adapter_off(loaded: models.Models) -> models.Models:
-    """The same models with the adapter off."""
-    adapter = loaded.study.adapter
-    assert adapter is not None
-    return replace(loaded, study=replace(loaded.study, adapter=replace(adapter, scale=0.0)))
-
-
 Read = Callable[
     [Rereading, models.Models, Sequence[grid.Cell], Sequence[int], Callable[[], None]],
     dict[str, np.ndarray],
@@ -217,7 +219,7 @@ Read = Callable[
 def carried(run, loaded, batch, off, on_step) -> dict[str, np.ndarray]:
     """x0 (sample, step, channel, y, x) at each stored x_t, with the adapter off."""
     stored = run.read("latents", [cell.index for cell in batch])
-    return {"carried_x0": evaluate_latents(adapter_off(loaded), batch, stored, on_step)[0]}
+    return {"carried_x0": evaluate_latents(models.switched_off(loaded), batch, stored, on_step)[0]}
 
 
 def swapped(run, loaded, batch, off, on_step) -> dict[str, np.ndarray]:
@@ -228,8 +230,8 @@ def swapped(run, loaded, batch, off, on_step) -> dict[str, np.ndarray]:
     given = [first[cell.face] for cell in others]
     return {
         "swapped_x0": evaluate_latents(loaded, others, stored, on_step)[0],
-        "swapped_face_embedding": run.read("face_embedding", given),
-        "swapped_face_crop": run.read("face_crop", given),
+        "swapped_face_embedding": run.face("face_embedding", given),
+        "swapped_face_crop": run.face("face_crop", given),
     }
 
 
@@ -237,7 +239,7 @@ def committed(run, loaded, batch, off, on_step) -> dict[str, np.ndarray]:
     """Final latents (sample, off_from, channel, y, x); the last ones are the run's own."""
     rows = [cell.index for cell in batch]
     stored, last = run.read("latents", rows), run.read("final_latents", rows)
-    off_models = adapter_off(loaded)
+    off_models = models.switched_off(loaded)
     ends = [continue_rows(off_models, batch, stored[:, k], k, on_step=on_step).final for k in off]
     return {"committed_latents": np.stack([*ends, last], 1)}
 

@@ -16,8 +16,8 @@ from stepscope.hooks.layout import Layout
 from stepscope.hooks.store import Run
 from stepscope.hooks.vocabulary import SAMPLE_COORDINATES, VARIABLES, Variable
 from stepscope.probes import grid
-from stepscope.probes.face_variables import SHAPES
-from stepscope.probes.model_files import PLACES
+from stepscope.probes.face_variables import SHAPES, values_of
+from stepscope.probes.model_files import places_of, role_of
 from stepscope.probes.provenance import configuration
 from stepscope.probes.readings import DECLARED, GROUP, READING_VARIABLES, default_steps_off
 from stepscope.probes.study import Study
@@ -61,6 +61,12 @@ class Rereading:
         """Values (sample, ...) of some samples of a variable; only these are read from disk."""
         values = xr.open_zarr(self.path, chunks=None)[name]
         return np.stack([values[i].values for i in samples])
+
+    def face(self, name: str, samples: Sequence[int]) -> np.ndarray:
+        """A variable of `face_variables`; NaN or 0 in a run whose adapters read no face."""
+        if self.store.has(name):
+            return self.read(name, samples)
+        return np.stack([values_of(None, {"face"})[name]] * len(samples))
 
     def seconds_an_evaluation(self) -> float:
         """Median seconds of a step of the run for one sample, including both branches and the adapter."""
@@ -214,10 +220,14 @@ def study_of(config: Mapping[str, Any], places: Mapping[str, str]) -> Study:
     if values.get("adapter") is None:
         values["adapter"] = {"name": "none"}
     for key, path in places.items():
-        if key not in PLACES:
-            raise StepscopeError(f"places: no {key!r}; known: {', '.join(PLACES)}")
-        part, _, word = key.partition(".")
-        values[part] = {**values[part], word: path}
+        if role_of(key) is None:
+            raise StepscopeError(f"places: no {key!r}; known: {', '.join(places_of(values))}")
+        *parts, word = key.split(".")
+        within = values
+        for part in parts:
+            within[part] = dict(within.get(part) or {})
+            within = within[part]
+        within[word] = path
     return Study.from_config({**values, "out": None, "dry": False})
 
 

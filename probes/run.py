@@ -23,6 +23,7 @@ from stepscope.probes.existing import (
     growing,
     open_existing,
 )
+from stepscope.probes.face_variables import values_of
 from stepscope.probes.faces import Face, face_files
 from stepscope.probes.needed import needs
 from stepscope.probes.notes import notes
@@ -102,8 +103,9 @@ def next_words(out: Path) -> str:
 
 def about(loaded: models.Models, files: Mapping[str, Path]) -> dict[str, Any]:
     """The run's attributes."""
-    seen = loaded.control.found if loaded.control is not None else {}
-    return provenance.attributes(loaded.study, loaded.pipe, loaded.faces.values(), files, seen)
+    return provenance.attributes(
+        loaded.study, loaded.pipe, loaded.faces.values(), files, loaded.found
+    )
 
 
 def add_places(standing: Standing, loaded: models.Models, files: Mapping[str, Path]) -> bool:
@@ -136,6 +138,7 @@ def denoise(loaded: models.Models, cells: Sequence[grid.Cell], out: Run) -> str:
         return list(grid.recorded_batches(cells, study.batch_size, calls, done))
 
     work, places_of = open_batches(before), [cell.index for cell in cells]
+    reads = study.reads
     with (
         loaded.ready() as call,
         closing(Claims(out)) as claims,
@@ -150,7 +153,7 @@ def denoise(loaded: models.Models, cells: Sequence[grid.Cell], out: Run) -> str:
             recording.place(
                 places,
                 face_seconds=face_seconds(faces),
-                extras=None if study.adapter is None else [extras(face) for face in faces],
+                extras=[values_of(face, reads) for face in faces] if reads else None,
             )
             where = spoken(batch, out.size)
             loaded.sample(batch, call, on_step=lambda: advance(where))  # noqa: B023
@@ -188,7 +191,7 @@ def labels(loaded: models.Models, cells: Sequence[grid.Cell]) -> list[dict[str, 
     study = loaded.study
     scalars = {
         name: value
-        for name, value in models.call_arguments(study, loaded.pipe, loaded.control).items()
+        for name, value in loaded.arguments().items()
         if value is None or isinstance(value, str | int | float)
     }
     same = {
@@ -227,18 +230,9 @@ def edits_of(study: Study, row: int) -> dict[str, str]:
 def text_tokens(loaded: models.Models, prompts: Sequence[str]) -> dict[str, int]:
     """Tokens of each prompt without padding, as the pipeline's text encoder is given them."""
     texts = list(dict.fromkeys(prompts))
-    longest = loaded.study.max_sequence_length
-    made = loaded.pipe.tokenizer_2(texts, padding="max_length", max_length=longest, truncation=True)
-    return {text: sum(mask) for text, mask in zip(texts, made["attention_mask"], strict=True)}
-
-
-def extras(face: Face | None) -> dict[str, np.ndarray]:
-    """What probes add to a sample: see `probes.face_variables`."""
-    embedding, crop = (face.embedding, face.crop) if face is not None else (None, None)
-    return {
-        "face_embedding": np.full(512, np.nan, np.float32) if embedding is None else embedding,
-        "face_crop": np.zeros((112, 112, 3), np.uint8) if crop is None else crop,
-    }
+    study = loaded.study
+    counts = study.family.text_tokens(loaded.pipe, texts, study.max_sequence_length)
+    return dict(zip(texts, counts, strict=True))
 
 
 def face_seconds(faces: Sequence[Face | None]) -> float:

@@ -2,89 +2,28 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import isfinite
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from pydantic import ConfigDict
+import torch
 
 from stepscope.hooks.capture import Capture
-from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.labels import stored_seed
 from stepscope.hooks.paths import beside
+from stepscope.probes.adapters import Adapter, RunFacts, adapter_of
+from stepscope.probes.backbones import Backbone, BackboneFamily, family_of
+from stepscope.probes.backbones.family import ONLY, one_of
 from stepscope.probes.edits import Wanted, listed
 from stepscope.probes.places import located, placed
 from stepscope.probes.values import checked
 
-TEXT_TOKENS = 512  # diffusers' FluxPipeline.check_inputs
-# a key that is none of ours is a mistake, also after a plus
-_ONLY: ConfigDict = {"extra": "forbid"}
-
-WindowUnit = Literal["fraction", "step", "sigma"]
 ControlKind = Literal["photo", "keypoints"]
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A FLUX model: its name in figures, a hub id or a local folder in diffusers' layout, its dtype."""
-
-    name: str
-    path: str
-    dtype: Literal["float32", "bfloat16", "float16"]
-
-    __pydantic_config__ = _ONLY
-
-    def __post_init__(self) -> None:
-        _one_of("backbone.dtype", self.dtype, ("float32", "bfloat16", "float16"))
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """InfuseNet, and what finds and embeds the face that it reads.
-
-    path: hub id or local folder in the published layout; variant: subfolder of the published
-        repository (`aes_stage2`, `sim_stage1`), used if `path` does not hold `InfuseNetModel/` itself.
-    scale: alpha, the factor of every residual. window: where it is active, (start, end) in
-        `window_unit`: `fraction` of the run as InfiniteYou counts it, `step` with start <= step < end,
-        or `sigma` with start >= sigma > end.
-    guidance: InfuseNet's own guidance embedding (published: 1.0).
-    heads: attention heads of the projection (published: 20).
-    encoder: the conditioning recogniser, IR-SE50's `.pth` or an ArcFace-form `.onnx` file.
-    detector: an insightface pack, by name under `detector_root` or by folder.
-    """
-
-    name: str
-    path: str
-    scale: float
-    window: tuple[float, float]
-    encoder: str
-    detector: str
-    detector_root: str = "~/.insightface"
-    variant: str = "aes_stage2"
-    window_unit: WindowUnit = "fraction"
-    guidance: float = 1.0
-    heads: int = 20
-
-    __pydantic_config__ = _ONLY
-
-    def __post_init__(self) -> None:
-        _one_of("adapter.window_unit", self.window_unit, get_args(WindowUnit))
-        if len(self.window) != 2:
-            raise StepscopeError(f"adapter.window is a start and an end, got {list(self.window)}")
-        start, end = self.window
-        object.__setattr__(self, "window", (start, end))
-        if not isfinite(self.scale):
-            raise StepscopeError(f"adapter.scale={self.scale} is not finite")
-        if self.window_unit == "fraction" and not (0 <= start <= 1 and 0 <= end <= 1):
-            raise StepscopeError(
-                f"adapter.window={[start, end]} in fractions of the run goes from 0 to 1; steps are "
-                "counted with adapter.window_unit=step"
-            )
-        if (start < end) if self.window_unit == "sigma" else (start > end):
-            raise StepscopeError(
-                f"adapter.window={[start, end]} is empty in {self.window_unit}: sigma falls along a run, "
-                "steps and fractions rise"
-            )
+NEEDED = {
+    "face": "a face: faces=[portrait.jpg], a folder or a .npy",
+    "picture": "a picture: faces=[style.jpg], a folder or a .npz of embeddings",
+}
+"""What an adapter needs in `faces`, by what it reads there."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +38,8 @@ class Study:
     control_image_kind: `photo`, of which the keypoints of the largest face are drawn as InfiniteYou
     does, or `keypoints`, a drawing of them. initial_latents: `.npy`, unpacked, (channel, y, x) or
     (sample, channel, y, x) in grid order; None draws them from the seeds. out: the run's path, None
-    for one named after the configuration. edits: what is changed while the model runs.
+    for one named after the configuration. edits: what is changed while the model runs. beside: adapters by
+    name that are loaded together with `adapter`, which alone is studied.
     """
 
     backbone: Backbone
@@ -123,8 +63,9 @@ class Study:
     out: str | None
     dry: bool
     edits: tuple[Wanted, ...] = ()
+    beside: Mapping[str, Adapter] = field(default_factory=dict)
 
-    __pydantic_config__ = _ONLY
+    __pydantic_config__ = ONLY
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "height", "width", "max_sequence_length"):
@@ -134,11 +75,14 @@ class Study:
             if not getattr(self, name):
                 raise StepscopeError(f"{name} is empty: name at least one")
         kinds = get_args(ControlKind)
-        _one_of("control_image_kind", self.control_image_kind, kinds)
-        if self.adapter is not None and not self.faces:
-            raise StepscopeError(
-                f"adapter={self.adapter.name} needs a face: faces=[portrait.jpg], a folder or a .npy"
-            )
+        one_of("control_image_kind", self.control_image_kind, kinds)
+        names = [one.name for one in self.adapters.values()]
+        for key, adapter in self.adapters.items():
+            if names.count(adapter.name) > 1 and key != "adapter":
+                raise StepscopeError(f"two adapters are named {adapter.name!r}: {key}.name=...")
+            adapter.check(self.facts(), self.faces)
+            if adapter.reads is not None and not self.faces:
+                raise StepscopeError(f"adapter={adapter.name} needs {NEEDED[adapter.reads]}")
         if not all(-(2**63) <= seed < 2**64 for seed in self.seeds):
             raise StepscopeError(
                 f"seeds={list(self.seeds)}: torch takes 64 bits, from -2^63 to 2^64 - 1"
@@ -147,15 +91,44 @@ class Study:
             raise StepscopeError(
                 f"seeds={list(self.seeds)} names one twice (-1 and 2^64 - 1 are the same)"
             )
-        if self.max_sequence_length > TEXT_TOKENS:
+        if self.max_sequence_length > self.family.longest_text:
             raise StepscopeError(
-                f"max_sequence_length={self.max_sequence_length}: FLUX reads {TEXT_TOKENS} at most"
+                f"max_sequence_length={self.max_sequence_length}: {self.family.title} reads "
+                f"{self.family.longest_text} at most"
             )
+
+    @property
+    def family(self) -> BackboneFamily:
+        """Of the backbone."""
+        return family_of(self.backbone)
+
+    @property
+    def adapters(self) -> dict[str, Adapter]:
+        """Every adapter by the key that holds its settings: the one that is studied first."""
+        first = {"adapter": self.adapter} if self.adapter is not None else {}
+        return first | {f"beside.{name}": one for name, one in self.beside.items()}
+
+    @property
+    def reads(self) -> set[str]:
+        """What the adapters read in the files of `faces`: `face`, `picture`."""
+        return {one.reads for one in self.adapters.values() if one.reads is not None}
+
+    def facts(self, device: str = "cpu") -> RunFacts:
+        """What an adapter must know of the run."""
+        return RunFacts(
+            self.backbone.family,
+            getattr(torch, self.backbone.dtype),
+            device,
+            self.width,
+            self.height,
+            self.control_image,
+            self.control_image_kind,
+        )
 
     @property
     def branches(self) -> int:
         """2 with classifier-free guidance, else 1."""
-        return 2 if self.true_cfg > 1 else 1
+        return len(self.family.branches(self))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Study":
@@ -166,14 +139,19 @@ class Study:
         values = dict(config)
         values.pop("complexity", None)  # an experiment's word on its prompts, for tables alone
         values["capture"] = values.pop("record", None)
-        if values.get("adapter", {}).get("name") == "none":
-            values["adapter"] = None
         if "edits" in values:
             values["edits"] = listed(values["edits"])
         for name in {"faces", "prompts", "seeds"} & values.keys():
             if not isinstance(values[name], list):
                 values[name] = [values[name]]
-        return checked(cls, placed(values))
+        values = placed(values)
+        adapter = values.get("adapter")
+        if isinstance(adapter, Mapping):
+            named = adapter.get("name") != "none"
+            values["adapter"] = adapter_of(adapter) if named else None
+        more = values.get("beside") or {}
+        values["beside"] = {n: adapter_of(one, f"beside.{n}") for n, one in more.items()}
+        return checked(cls, values)
 
 
 def prompts_of(study: Study) -> list[str]:
@@ -202,8 +180,3 @@ def _each_once(prompts: Sequence[str], what: str) -> list[str]:
         if count > 1:
             raise StepscopeError(f"{what} has {text!r} {count} times: a sample is made once")
     return list(prompts)
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise StepscopeError(f"{name}={value!r}; {nearest(value, known)}")

@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Sweep
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.probes.keys import check_key
 from stepscope.probes.quoted import LISTS, TEXTS, listed, parsed, quoted, read_texts, readable
-from stepscope.probes.usage import VERBS, configs, flow, named_config, says, settings
+from stepscope.probes.usage import VERBS, configs, flow, named_config, options, says, settings
 
 SWEEP = ("-m", "--multirun")
 BARE = (
@@ -47,6 +47,7 @@ class _Sorted:
 def hydra_words(words: Sequence[str], config_name: str) -> list[str]:
     """The words as Hydra takes them. Raises StepscopeError, in one line, for what cannot be meant."""
     _check_config_name(words, config_name)
+    words = [one for word in words for one in each_adapter(word)]
     known = settings(config_name, words)
     found = _sort(words, config_name, {*known.keys, *known.groups})
     sweep = bool({*SWEEP} & {*found.options})
@@ -62,6 +63,24 @@ def hydra_words(words: Sequence[str], config_name: str) -> list[str]:
     return found.options + [
         _override(word, config_name, words, sweep=sweep, check=not free) for word in found.overrides
     ]
+
+
+def each_adapter(word: str) -> list[str]:
+    """`adapter=[a,b]` as words of Hydra: `adapter=a`, and `b` beside it below the key `beside.b`.
+
+    Raises StepscopeError for an adapter that is not there.
+    """
+    found = re.fullmatch(r"adapter=\[(.*)\]", word)
+    names = [name.strip(" '\"") for name in found[1].split(",")] if found else []
+    if not names:
+        return [word]
+    for name in names:
+        if name not in options("adapter"):
+            raise StepscopeError(f"no adapter={name!r}; {nearest(name, options('adapter'))}")
+    keys: dict[str, str] = {}
+    for name in names[1:]:
+        keys[name if name not in keys else f"{name}{len(keys) + 1}"] = name
+    return [f"adapter={names[0]}", *(f"+adapter@beside.{key}={n}" for key, n in keys.items())]
 
 
 def _check_config_name(words: Sequence[str], config_name: str) -> None:

@@ -7,9 +7,9 @@ from stepscope.hooks.edits.course import Course
 from stepscope.hooks.edits.donor import Donor
 from stepscope.hooks.edits.sites import ADAPTER, Sites
 from stepscope.hooks.errors import EditError
+from stepscope.probes.adapters import Adapter
 from stepscope.probes.edits import Wanted
-from stepscope.probes.infusenet import steps_inside
-from stepscope.probes.study import Adapter, Study
+from stepscope.probes.study import Study
 
 
 def check_fit(
@@ -36,8 +36,7 @@ def check_fit(
                 f"{which}: the run has no branch {one.branch!r}, it has {', '.join(branches)}{told}"
             )
         if study.adapter is not None and any(site.endswith(f".{ADAPTER}") for site in chosen):
-            on = steps_inside(study.adapter, sigmas) if study.adapter.scale else []
-            _check_adapter_on(study.adapter, which, one, inside, on)
+            _check_adapter_on(study.adapter, which, one, inside, study.adapter.steps_on(sigmas))
         run = one.operation.run
         if run is not None:
             donor = Donor(run, one.operation.samples)
@@ -50,7 +49,7 @@ def check_fit(
 def _check_adapter_on(
     adapter: Adapter, which: str, one: Edit, inside: frozenset[int], on: Sequence[int]
 ) -> None:
-    if one.branch == "negative":
+    if one.branch == "negative" and not adapter.IN_NEGATIVE:
         raise EditError(
             f"{which} would touch nothing: {adapter.name} does not run in the negative pass, as in "
             "InfiniteYou"

@@ -162,6 +162,10 @@ def settings(config_name: str, words: Sequence[str] = ()) -> Settings:
             text = _read(group, str(option))
             under = "" if text.startswith("# @package _global_") else group
             _add_keys(found, text, under, f"{group}={option}")
+    for key, option in chosen.items():
+        group, at, under = key.partition("@")
+        if at and group in found.groups and option in found.groups[group]:
+            _add_keys(found, _read(group, option), under, f"{group}={option}")
     return found
 
 

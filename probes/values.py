@@ -26,17 +26,20 @@ EXAMPLES = {
 }
 
 
-def checked(kind: type[Made], values: Mapping[str, Any]) -> Made:
-    """The dataclass of these values. Raises StepscopeError for one that is wrong, missing or unknown."""
+def checked(kind: type[Made], values: Mapping[str, Any], under: str = "") -> Made:
+    """The dataclass of these values. Raises StepscopeError for one that is wrong, missing or unknown.
+
+    under: the key that holds them, which errors begin with.
+    """
     try:
         return TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
-        raise StepscopeError(message_of(error.errors()[0])) from error
+        raise StepscopeError(message_of(error.errors()[0], under)) from error
 
 
-def message_of(error: ErrorDetails) -> str:
+def message_of(error: ErrorDetails, under: str = "") -> str:
     """One of pydantic's errors in one line, which begins with the key and what it was given."""
-    parts = [str(part) for part in error["loc"]]
+    parts = [*([under] if under else []), *(str(part) for part in error["loc"])]
     key = ".".join(part for part in parts if not part.startswith(("function-", "constrained-")))
     key = key.replace("capture", "record", 1) if key.startswith("capture") else key
     kind, given = error["type"], error["input"]

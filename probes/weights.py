@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import torch
 from huggingface_hub import errors as hub
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from torch import nn
 
 from stepscope.hooks.errors import StepscopeError
@@ -55,9 +57,19 @@ def _by_the_hub(error: BaseException | None, path: str) -> str | None:
     if isinstance(error, (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled)):
         return (
             "is not on this machine and the hub was not reached: download it with "
-            f"`hf download {path}` where there is a network, or name a local folder"
+            f"{download_words(path)} where there is a network, or name a local one"
         )
     return None
+
+
+def download_words(place: str) -> str:
+    """The command that downloads `OWNER/NAME`, or a file or folder of it."""
+    parts = Path(place).parts
+    repository, inside = "/".join(parts[:2]), "/".join(parts[2:])
+    if not inside:
+        return f"`hf download {repository}`"
+    inside = inside if Path(inside).suffix in WEIGHT_FILES else f"--include '{inside}/*'"
+    return f"`hf download {repository} {inside}`"
 
 
 def check_complete(model: nn.Module) -> None:
@@ -66,6 +78,12 @@ def check_complete(model: nn.Module) -> None:
     if lost:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         raise ValueError(f"{type(model).__name__} lacks {lost[0]}{more}")
+
+
+def meta(kind: Any, path: Path) -> Any:
+    """A network of a diffusers class from the configuration in a folder, without weights."""
+    with torch.device("meta"):
+        return kind.from_config(kind.load_config(path))
 
 
 def first_line(error: BaseException) -> str:
@@ -83,6 +101,18 @@ def local_folder(path: str, what: str) -> Path | None:
     return None
 
 
+def on_hub(place: str) -> bool:
+    """Whether a place reads as a hub id, `OWNER/NAME`, or as what lies in one."""
+    local = located(place)
+    away = not local.exists() and not local.is_absolute()
+    return away and not place.startswith(".") and len(local.parts) >= 2
+
+
+def is_file(path: str) -> bool:
+    """Whether a place is a single file of weights."""
+    return path.endswith((".safetensors", ".ckpt", ".pt")) or located(path).is_file()
+
+
 def folder(path: str, what: str, patterns: list[str], *, download: bool = True) -> Path:
     """A local folder as it is, or the snapshot of a hub repository with the files of these patterns.
 
@@ -95,12 +125,43 @@ def folder(path: str, what: str, patterns: list[str], *, download: bool = True) 
         return Path(snapshot_download(path, allow_patterns=patterns, local_files_only=not download))
 
 
-def check_same_layout(path: Path, what: str, parts: Sequence[str]) -> None:
+def file(place: str, what: str, *, download: bool = True) -> Path:
+    """A local file, or one of a hub repository: `OWNER/NAME/FOLDER/FILE`. Raises WeightsError."""
+    local = located(place)
+    if local.is_file():
+        return local
+    parts = Path(place).parts
+    if local.is_absolute() or place.startswith(".") or len(parts) < 3:
+        raise WeightsError(f"{what}: no file {place!r}")
+    with explained(place, what):
+        return Path(
+            hf_hub_download("/".join(parts[:2]), "/".join(parts[2:]), local_files_only=not download)
+        )
+
+
+def subfolder(place: str, what: str, *, download: bool = True) -> Path:
+    """A local folder, or `OWNER/NAME` or `OWNER/NAME/FOLDER` of the hub. Raises WeightsError."""
+    local = located(place)
+    if local.is_dir():
+        return local
+    parts = Path(place).parts
+    if local.is_absolute() or place.startswith(".") or len(parts) < 2:
+        raise WeightsError(f"{what}: no folder {place!r}")
+    inside = "/".join(parts[2:])
+    patterns = [f"{inside}/*"] if inside else None
+    with explained(place, what):
+        root = snapshot_download(
+            "/".join(parts[:2]), allow_patterns=patterns, local_files_only=not download
+        )
+    return Path(root) / inside
+
+
+def check_same_layout(path: Path, what: str, parts: Sequence[str], kind: str = "FLUX") -> None:
     """Raise WeightsError for a folder that lacks one of the folders which a pipeline has in it."""
     lost = [part for part in parts if not (path / part).is_dir()]
     if lost:
         raise WeightsError(
-            f"{what}: no {lost[0]}/ in {str(path)!r}: name a FLUX folder in diffusers' layout"
+            f"{what}: no {lost[0]}/ in {str(path)!r}: name a {kind} folder in diffusers' layout"
         )
 
 

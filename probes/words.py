@@ -20,7 +20,8 @@ def unknown_words(tokenizers: Sequence[Any], texts: Iterable[str]) -> list[str]:
 
 def warn_of_unknown(pipe: Any, backbone: str, texts: Iterable[str]) -> None:
     """Name the words that the pipeline's tokenizers do not know, in one line on standard error."""
-    tokenizers = [t for t in (pipe.tokenizer, pipe.tokenizer_2) if t is not None]
+    named = (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2"))
+    tokenizers = [tokenizer for tokenizer in named if tokenizer is not None]
     words = unknown_words(tokenizers, texts)
     if words:
         named = ", ".join(map(repr, words))

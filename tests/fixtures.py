@@ -209,3 +209,44 @@ def clip(tmp_path_factory) -> Path:
     (path / "merges.txt").write_text("#version: 0.2\n")
     CLIPTokenizer.from_pretrained(path).save_pretrained(path)
     return path
+
+
+VGG_WIDTHS = (4, 6, 8, 10, 12)
+
+
+def save_vgg(file: Path, network: str = "vgg19") -> Path:
+    """Weights of a fixed seed under torchvision's names, of few channels; no classifier."""
+    from stepscope.analysis.metrics.style_gram import CONVOLUTIONS
+
+    generator, state, given = torch.Generator().manual_seed(0), {}, 3
+    widths, before = iter(VGG_WIDTHS), -3
+    for place in CONVOLUTIONS[network]:
+        width = next(widths) if place - before == 3 else given
+        size = (width, given, 3, 3)
+        # He et al. 2015: no layer fades
+        state[f"features.{place}.weight"] = (
+            torch.randn(size, generator=generator) * (2 / given / 9) ** 0.5
+        )
+        state[f"features.{place}.bias"] = torch.randn(width, generator=generator) / 10
+        given, before = width, place
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def vgg(tmp_path_factory) -> Path:
+    """A tiny VGG-19 with random weights, as torchvision saves it."""
+    return save_vgg(tmp_path_factory.mktemp("vgg") / "vgg19.pth")
+
+
+def give_image_prompts(path: Path, pictures: Any) -> None:
+    """Let a run hold the pictures (sample, image_row, image_column, rgb) that its adapter was given."""
+    dims = ("sample", "image_row", "image_column", "rgb")
+    document, before = path / "zarr.json", json.loads((path / "zarr.json").read_text())
+    chunks = {"image_prompt": {"chunks": (1, *pictures.shape[1:])}}
+    xr.Dataset({"image_prompt": (dims, pictures)}).to_zarr(
+        path, mode="a", consolidated=True, encoding=chunks, write_empty_chunks=True
+    )
+    after = json.loads(document.read_text())  # xarray replaces the attributes of the run
+    document.write_text(json.dumps(after | {"attributes": before["attributes"]}))

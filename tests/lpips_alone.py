@@ -10,6 +10,7 @@ diffusers do.
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from importlib.util import find_spec
 from io import StringIO
@@ -54,7 +55,7 @@ from insightface.utils.face_align import norm_crop  # noqa: E402
 
 from stepscope.analysis.__main__ import main as analysis  # noqa: E402
 from stepscope.analysis.measure import preflight  # noqa: E402
-from stepscope.analysis.metrics import lpips  # noqa: E402
+from stepscope.analysis.metrics import lpips, style_gram  # noqa: E402
 from stepscope.analysis.runs import open_measured  # noqa: E402
 from tests.shell import run_command  # noqa: E402
 
@@ -72,11 +73,11 @@ def unreached(*args: object, **words: object) -> None:
     raise URLError("no network")
 
 
-def seeded(network: str) -> Any:
+def seeded(build: Callable[[], Any]) -> Any:
     """torchvision's model with features of a fixed seed, and no classifier to speak of."""
     generator = torch.Generator().manual_seed(0)
     with torch.device("meta"):
-        model = getattr(torchvision.models, lpips.NETWORKS[network])()
+        model = build()
     state: dict[str, torch.Tensor] = {}
     for name, value in model.state_dict().items():
         if name.startswith("features."):
@@ -122,6 +123,28 @@ def three_ways(network: str, model: Any) -> dict[str, list[float]]:
     }
 
 
+def gram_two_ways(network: str) -> dict[str, list[float]]:
+    """Gram distances of three images to the first: by the product, and on torchvision's own module."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    model = seeded(getattr(torchvision.models, network))
+    torch.save(model.state_dict(), file := Path(torch.hub.get_dir(), f"{network}.pth"))
+    ours = style_gram.GramDistance(gram=str(file), gram_size=64, device="cpu")
+    normal = torchvision.models.get_model_weights(network)["IMAGENET1K_V1"].transforms()
+    mean, deviation = (torch.tensor(v)[:, None, None] for v in (normal.mean, normal.std))
+    x = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / deviation
+    total, convolutions = torch.zeros(3, dtype=torch.float64), 0
+    for layer in model.features:
+        x = layer(x)
+        convolutions += isinstance(layer, torch.nn.Conv2d)
+        if isinstance(layer, torch.nn.MaxPool2d):
+            convolutions = 0
+        elif isinstance(layer, torch.nn.ReLU) and convolutions == 1:
+            f = x.flatten(2).double()
+            g, (n, m) = f @ f.mT, f.shape[1:]
+            total += ((g - g[:1]) ** 2).sum((1, 2)) / (4 * n**2 * m**2) / 5
+    return {"ours": ours.compare(images, images[:1]).tolist(), "torchvision": total.tolist()}
+
+
 def expected(path: str, model: Any) -> dict[str, list]:
     """A run's `lpips` of reference pairs and `lpips_step`, by the definition; no face is missing."""
     run = open_measured(path)
@@ -156,12 +179,17 @@ def main() -> None:
     said: dict[str, Any] = {"missing": answered(run, other)}
     files["alex"].write_bytes(b"half a file")
     said["damaged"] = answered(run, other)
-    models = {name: seeded(name) for name in lpips.NETWORKS}
+    models = {name: seeded(getattr(torchvision.models, of)) for name, of in lpips.NETWORKS.items()}
     for name, model in models.items():
         torch.save(model.state_dict(), files[name])
     preflight(["lpips", "lpips_step"])
     said["measured"] = answered(run, other)
     said["networks"] = {name: three_ways(name, model) for name, model in models.items()}
+    said["gram"] = {name: gram_two_ways(name) for name in style_gram.PUBLISHED}
+    said["addresses"] = {
+        name: torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
+        for name in style_gram.PUBLISHED
+    }
     said["run"] = expected(run, models["alex"])
     Path(folder, "said.json").write_text(json.dumps(said))
 

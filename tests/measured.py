@@ -116,6 +116,7 @@ def measured_run(
             "sample": np.arange(n),
             "step": np.arange(steps),
             "sigma": ("step", sigma),
+            "log_snr": ("step", flow_log_snr(sigma)),
             "branch": ["positive"],
             "block": names_of_blocks(),
             "stream": list(STREAMS),
@@ -136,6 +137,89 @@ def measured_run(
         },
         attrs=attributes(backbone, steps, scale, guidance, true_cfg, seeds, window),
     )
+
+
+def flow_log_snr(sigma: np.ndarray) -> np.ndarray:
+    """Minus infinity of noise alone, as `open_run` has it."""
+    with np.errstate(divide="ignore"):
+        return 2 * (np.log(1 - sigma) - np.log(sigma))
+
+
+def pictured_run(
+    backbone: str = "sdxl",
+    steps: int = 20,
+    *,
+    adapter: str = "style",
+    gram: bool = True,
+    missing: float = 0.1,
+    faces: Sequence[str] = FACES,
+    early: float = 4.0,
+) -> xr.Dataset:
+    """A run of an IP-Adapter that was given pictures, in which likeness rises and contributions fall.
+
+    early: what share of a run, inverse, likeness rises in. Contributions at the places are in proportion to
+    `falling`, so that their root mean square is too.
+    """
+    rng = np.random.default_rng(zlib.crc32(repr((backbone, steps, adapter)).encode()))
+    cells = [(f, p, s) for f in faces for p in PROMPTS[:2] for s in (0, 1)]
+    n, way = len(cells), 1 - np.exp(-early * np.arange(1, steps + 1) / steps)
+    names: dict[str, Any] = {}
+    for k, name in enumerate(("reference_clip", "reference_dinov2")):
+        values = (
+            0.5
+            - 0.2 * k
+            + 0.3 * way
+            + rng.normal(0, 0.03, (n, 1))
+            + rng.normal(0, 0.01, (n, steps))
+        )
+        lost = rng.random(values.shape) < missing
+        names[name] = (("sample",), values[:, -1])
+        names[f"{name}_step"] = (("sample", "step"), np.where(lost, np.nan, values))
+    if gram:
+        values = 100 * np.exp(-4 * way) * rng.uniform(0.9, 1.1, (n, 1))
+        names["style_gram"] = (("sample",), values[:, -1])
+        names["style_gram_step"] = (("sample", "step"), values)
+    places = np.array([0.1, 0.2, 0.3])
+    sizes = falling(steps) * rng.uniform(0.9, 1.1, (n, 1))
+    names["contribution"] = (
+        ("sample", "step", "branch", "injection"), sizes[:, :, None, None] * places
+    )  # fmt: skip
+    sigma = np.geomspace(14.6, 0.03, steps)  # variance exploding
+    face, prompt, seed = zip(*cells, strict=True)
+    blocks = [f"up.00.00.{i:02d}" for i in range(len(places))]
+    return xr.Dataset(
+        names,
+        coords={
+            "face": ("sample", list(face)),
+            "prompt": ("sample", list(prompt)),
+            "seed": ("sample", list(seed)),
+            "sample": np.arange(n),
+            "step": np.arange(steps),
+            "sigma": ("step", sigma),
+            "log_snr": ("step", -2 * np.log(sigma)),
+            "branch": ["positive"],
+            "injection": [f"{block}.text.ip_adapter:0" for block in blocks],
+            "injection_adapter": ("injection", ["ip_adapter:0"] * len(blocks)),
+            "injection_block": ("injection", blocks),
+            "injection_stream": ("injection", ["text"] * len(blocks)),
+        },
+        attrs={
+            "configuration": {
+                "backbone": {"name": backbone, "path": f"models/{backbone}"},
+                "adapter": {"name": adapter, "scale": 1.0},
+                "steps": steps,
+                "seeds": [0, 1],
+            },
+            "backbone": backbone,
+            "adapter": adapter,
+        },
+    )
+
+
+def falling(steps: int) -> np.ndarray:
+    """A contribution that is largest at the fourth part of a run."""
+    place = np.arange(steps) / steps
+    return np.exp(-(((place - 0.25) / 0.2) ** 2))
 
 
 def names_of_blocks() -> list[str]:
@@ -212,6 +296,11 @@ def evidence(**more: Any) -> Evidence:
             measured_run(**one, window=(0, end), loses=0.02 * (steps - end) / steps)
             for end in (steps // 4, steps // 2, steps)
         )
+    few = {name: more[name] for name in ("faces", "missing") if name in more}
+    runs["style_adapter"] = [pictured_run(steps=n, **few) for n in (5, 10, 20)]
+    runs["object_adapter"] = [
+        pictured_run("sd15", n, adapter="object", gram=False, **few) for n in (10, 30)
+    ]
     return Evidence(
         runs,
         baseline="pocket_dev",

@@ -28,7 +28,7 @@ from transformers import (
     CLIPTextModelWithProjection,
 )
 
-from stepscope.probes.infusenet import InfuseNet
+from stepscope.probes.adapters.infusenet_network import InfuseNet
 
 REFERENCE = Path(__file__).parent / "reference"
 INFINITE_YOU = REFERENCE / "infinite-you"

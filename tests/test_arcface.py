@@ -170,3 +170,21 @@ def test_a_panel_that_cannot_judge(given: list[str] | None, message: str, tmp_pa
 def test_the_detection_size_follows_the_image(image: tuple[int, int], size: int) -> None:
     assert pinned(None, image) == size
     assert pinned(320, image) == 320
+
+
+@pytest.mark.parametrize(
+    ("encoder", "found"),
+    [
+        ("pocket/models/infinite-you/identity.onnx", ["pocket", "identity"]),
+        ("h94/IP-Adapter/sdxl_models/image_encoder", ["buffalo_l"]),
+        ("", ["buffalo_l"]),
+    ],
+)
+def test_an_encoder_of_pictures_is_no_recogniser(encoder, found, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "buffalo_l").symlink_to(Path(PACK).absolute())
+    adapter = {"detector": PACK, "encoder": encoder}
+    names = [
+        one.name for one in panel({"configuration": {"adapter": adapter}}, None, str(tmp_path))
+    ]
+    assert names == found

@@ -69,6 +69,45 @@ def test_the_interval_holds_the_share_and_narrows_with_less_noise():
     assert narrow < wide / 2
 
 
+def pictured(found: xr.Dataset, name: str, sign: float = 1.0, direction: str = "higher is better"):
+    """The same study, measured by likeness to a picture in place of a face."""
+    own = found["edited_similarity"][:, 0, 0, 0].drop_vars(["recogniser", "edited_image", "toward"])
+    mine = [n for n in found if str(n).startswith("edited_")]
+    values = (sign * own.drop_vars("conditioning", errors="ignore")).assign_attrs(
+        direction=direction
+    )
+    return (
+        found.drop_dims(["recogniser", "edited_image"])
+        .drop_vars(mine, errors="ignore")
+        .assign({name: values})
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "sign", "direction"),
+    [
+        ("edited_reference_dinov2", 1, "higher is better"),
+        ("edited_reference_clip", 1, "higher is better"),
+        ("edited_style_gram", -40, "lower is better"),
+    ],
+)
+def test_shares_of_likeness_to_a_picture_are_those_that_were_put_in(name, sign, direction):
+    made = pictured(study([0.2, 0.9], [0.5, 0.5], noise=1e-4), name, sign, direction)
+    assert judge_of(whole(), made) == name
+    found = Moved(name)(made, "part")
+    np.testing.assert_allclose(found["kept"], [0.2, 0.9], atol=2e-3)
+    assert (found["kept_low"] < found["kept"]).all()
+    assert found["gained"].isnull().all()
+    with pytest.raises(StepscopeError, match="has no clamped images"):
+        Moved(name, image="clamped")(made, "part")
+
+
+def test_a_study_that_nobody_judged_says_what_could():
+    made = pictured(study([0.2], [0.5]), "something_else")
+    with pytest.raises(StepscopeError, match="measured by none of edited_reference_dinov2, "):
+        judge_of(whole(), made)
+
+
 def test_where_both_runs_are_alike_the_share_is_blank():
     same = study([0.4], [0.5])
     anchor = (same["part"] == ANCHOR) & (same["donor"] == "other")

@@ -48,7 +48,9 @@ def finder() -> Finder:
 
 
 def control(finder: Finder, **changed: Any) -> Any:
-    return load_control(study_of(infused(faces="[a.npy]", **changed)), finder)
+    study = study_of(infused(faces="[a.npy]", **changed))
+    size = study.width, study.height
+    return load_control(study.control_image, study.control_image_kind, size, finder)
 
 
 def test_a_photo_becomes_the_drawing_of_its_face_at_the_runs_size(finder):

@@ -11,7 +11,7 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from stepscope.analysis.metrics import kept_pictures
 from stepscope.analysis.metrics.decode import Decode, pictures
-from stepscope.analysis.metrics.prompt_clip import EditedPromptClip
+from stepscope.analysis.metrics.prompt_clip import EditedPromptClip, PromptClip
 from stepscope.analysis.metrics.prompt_pocket import EditedPromptPocket, load, named
 from stepscope.hooks.errors import StepscopeError
 from stepscope.pocket import shipped
@@ -89,6 +89,19 @@ def test_clip_sees_what_transformers_prepares(clip, images):
     metric = EditedPromptClip(clip=str(clip), device="cpu")
     np.testing.assert_allclose(metric.score(cut, prompts), wanted, atol=1e-5)
     assert len(metric.score(images, ["a b c d " * 9, "a"])) == 2  # a long prompt is cut
+
+
+def test_a_run_that_is_no_edit_has_the_same_score_and_nan_without_a_prompt(clip, images):
+    prompts = ["a b c", "", "a b c"]
+    shown = images[[0, 0, 1]]
+    run = xr.Dataset(
+        {"image": (("sample", "row", "column", "rgb"), shown)},
+        coords={"prompt": ("sample", prompts)},
+    )
+    found = PromptClip(clip=str(clip), device="cpu")(run)["prompt_clip"]
+    wanted = EditedPromptClip(clip=str(clip), device="cpu").score(images, ["a b c"] * 2)
+    np.testing.assert_allclose(found[[0, 2]], wanted, atol=1e-6)
+    assert np.isnan(found[1])
 
 
 def test_before_is_the_image_that_was_recorded(images):

@@ -8,10 +8,10 @@ from huggingface_hub import errors
 
 from stepscope.analysis.metrics.decode import vae_folder
 from stepscope.analysis.runs import open_recorded
-from stepscope.probes.backbones import backbone_folder
-from stepscope.probes.infusenet import adapter_folder
+from stepscope.probes.adapters.infusenet_network import adapter_folder
 from stepscope.probes.model_files import file_hashes
 from stepscope.probes.plan import outline
+from stepscope.probes.study import Study
 from stepscope.probes.weights import WeightsError
 from tests.hub import Hub
 from tests.models import INFINITE_YOU
@@ -78,6 +78,10 @@ OTHER_FORMS = {
 DEV, YOU = "black-forest-labs/FLUX.1-dev", "ByteDance/InfiniteYou"
 
 
+def folder_of(study: Study) -> Path:
+    return study.family.folder(study.backbone)
+
+
 def listing(folder: Path) -> dict[str, int]:
     files = [file for file in folder.rglob("*") if file.is_file()]
     return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
@@ -94,7 +98,7 @@ def hub(tmp_path, monkeypatch) -> Hub:
 
 def test_of_flux_dev_the_third_that_diffusers_does_not_read_is_left(hub):
     study = study_of(["backbone=flux_dev", "prompts=[a]"])
-    backbone_folder(study.backbone)
+    folder_of(study)
     assert set(hub.names(DEV)) == FLUX_DEV.keys() - BESIDE
     assert hub.gigabytes(DEV) == pytest.approx(33.7, abs=0.1)
     assert sum(FLUX_DEV.values()) / 1e9 == pytest.approx(57.9, abs=0.1)
@@ -103,7 +107,7 @@ def test_of_flux_dev_the_third_that_diffusers_does_not_read_is_left(hub):
 def test_of_infinite_you_one_variant_and_no_support_is_taken(hub):
     study = study_of(["backbone=flux_dev", "prompts=[a]", "adapter=infusenet", "faces=[a.npy]"])
     assert study.adapter is not None
-    folder = adapter_folder(study.adapter)
+    folder = adapter_folder(study.adapter.path, "aes_stage2")
     assert set(hub.names(YOU)) == {
         n for n in INFINITE if n.startswith("infu_flux_v1.0/aes_stage2/")
     }
@@ -154,7 +158,7 @@ def test_weights_that_are_not_here_and_not_to_be_reached(hub, typed):
     outline(study_of(tiny(backbone__path=DEV)))  # configurations alone are here
     hub.offline = True
     with pytest.raises(WeightsError, match="is not on this machine and the hub was not reached"):
-        backbone_folder(study_of(tiny(backbone__path=DEV)).backbone)
+        folder_of(study_of(tiny(backbone__path=DEV)))
 
 
 def test_a_gate_behind_diffusers_own_error_is_told(hub, monkeypatch):
@@ -167,4 +171,4 @@ def test_a_gate_behind_diffusers_own_error_is_told(hub, monkeypatch):
 
     monkeypatch.setattr("diffusers.pipelines.pipeline_utils.model_info", refuse)
     with pytest.raises(WeightsError, match=r"is gated: accept its licence .*hf auth login"):
-        backbone_folder(study_of(tiny(backbone__path=DEV)).backbone)
+        folder_of(study_of(tiny(backbone__path=DEV)))

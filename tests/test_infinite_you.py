@@ -11,9 +11,9 @@ import xarray as xr
 from diffusers import FluxPipeline
 from PIL import Image
 
+from stepscope.probes.adapters.infusenet_network import InfuseNet
 from stepscope.probes.control import drawn
 from stepscope.probes.faces import Finder
-from stepscope.probes.infusenet import InfuseNet
 from tests.models import INFINITE_YOU
 from tests.shell import PUBLISHED, infused, listed, run_command, tiny
 from tests.test_faces import PACK, PORTRAITS

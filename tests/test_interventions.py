@@ -17,8 +17,9 @@ from stepscope.probes.interventions.part import Part
 from stepscope.probes.interventions.planned import planned
 from stepscope.probes.interventions.study import CausalStudy
 from stepscope.probes.interventions.windows import windows
+from stepscope.probes.models import switched_off
 from stepscope.probes.replay import continue_rows
-from stepscope.probes.reread import Settings, adapter_off, load
+from stepscope.probes.reread import Settings, load
 from stepscope.probes.rereading import open_rereading
 from stepscope.probes.run import run
 from tests.shell import infused, listed, run_command, study_of
@@ -109,7 +110,7 @@ def test_the_control_image_is_encoded_once_for_calls_of_one_size(made, monkeypat
 
 def test_zeros_from_a_step_on_are_the_adapter_off_from_there(made, everything):
     opened = open_rereading(made)
-    off = adapter_off(load(opened, Settings()))
+    off = switched_off(load(opened, Settings()))
     rows = [cell.index for cell in opened.cells]
     for step in (1, 2):
         stored = opened.read("latents", rows)[:, step]
@@ -204,7 +205,7 @@ def test_anchors_are_the_runs_that_effects_are_counted_between(made, everything)
     assert np.array_equal(other["final_latents"].values, recorded[[2, 3, 0, 1]])
     off = anchors.isel(sample=anchors["donor"] == "off")
     noise = opened.read("latents", range(4))[:, 0]
-    without = resume_from(adapter_off(load(opened, Settings())), list(opened.cells), noise, 0)
+    without = resume_from(switched_off(load(opened, Settings())), list(opened.cells), noise, 0)
     assert close(off["final_latents"].values, without, recorded)
     assert {"", "other", "off", "same"} == set(anchors["donor"].values.tolist())
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stepscope.analysis.measure import measure_all
-from stepscope.analysis.metrics import lpips
+from stepscope.analysis.metrics import lpips, style_gram
 from stepscope.analysis.runs import open_measured, open_recorded
 from stepscope.hooks.errors import StepscopeError
 
@@ -51,6 +51,16 @@ def test_lpips_is_the_librarys(name: str, said: dict[str, Any]) -> None:
 def test_lpips_is_its_papers(name: str, said: dict[str, Any]) -> None:
     found = said["networks"][name]
     np.testing.assert_allclose(found["ours"], found["definition"], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", style_gram.PUBLISHED)
+def test_gram_distances_are_those_of_torchvisions_own_network(
+    name: str, said: dict[str, Any]
+) -> None:
+    assert style_gram.PUBLISHED[name] == said["addresses"][name]
+    found = said["gram"][name]
+    np.testing.assert_allclose(found["ours"][1:], found["torchvision"][1:], rtol=1e-3)
+    assert found["ours"][0] < 1e-6 * found["ours"][1]
 
 
 def test_a_runs_pairs_and_steps_are_measured(folder: Path, said: dict[str, Any]) -> None:

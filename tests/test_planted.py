@@ -265,7 +265,8 @@ def test_the_conditioning_recogniser_is_no_judge(tmp_path):
     settings, study = from_config(composed([], "planted"))
     assert study.adapter is not None
     pocket = Path(settings.judge)
-    (tmp_path / "recognition.onnx").symlink_to(Path(study.adapter.encoder).resolve())
+    (encoder,) = (one.find() for one in study.adapter.models() if one.role == "encoder")
+    (tmp_path / "recognition.onnx").symlink_to(encoder.resolve())
     (tmp_path / "det.onnx").symlink_to((pocket / "det.onnx").resolve())
     with pytest.raises(StepscopeError, match="circular"):
         load(replace(settings, judge=str(tmp_path)), study)

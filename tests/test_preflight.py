@@ -30,10 +30,11 @@ def lacking(metrics: list[str], settings: Settings) -> str:
     return line
 
 
-def test_nothing_is_said_where_nothing_is_missing(dinov2: Path, clip: Path) -> None:
+def test_nothing_is_said_where_nothing_is_missing(dinov2: Path, clip: Path, vgg: Path) -> None:
     here = Settings(
         dinov2=str(dinov2),
         clip=str(clip),
+        gram=str(vgg),
         dinov2_size=DINOV2_SIZE,
         photos=["pocket/portraits"],
         recognisers=[PACK, f"{PACK}/recognition.onnx"],
@@ -58,6 +59,11 @@ def test_a_metric_whose_models_are_the_runs_own_lacks_nothing_before_there_is_on
         (["arcface"], {"recognisers": ["gone.pth"]}, "recognisers: no file 'gone.pth'"),
         (["decode"], {"vae": "gone"}, "vae: no folder with a config.json at 'gone'"),
         (["lpips", "lpips_step"], {"lpips": "alexnet"}, "known: alex, vgg, squeeze"),
+        (["style_gram"], {"gram": "vgg18"}, "did you mean 'vgg1[69]'"),
+        (["prompt_clip"], {}, "`hf download openai/clip-vit-large-patch14`"),
+        (["reference_clip", "reference_clip_step"], {"clip": "./gone"}, r"clip: no folder '\./gone'"),
+        (["reference_dinov2"], {}, "`hf download facebook/dinov2-base`"),
+        (["reference_image"], {"references": ["gone.png"]}, "references: no file or folder 'gone.png'"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_named(metrics, settings, cure, monkeypatch, tmp_path) -> None:

@@ -18,8 +18,9 @@ from stepscope.probes.interventions.directions import read_directions
 from stepscope.probes.interventions.part import Part
 from stepscope.probes.interventions.pooled import Regions
 from stepscope.probes.interventions.study import CausalStudy
+from stepscope.probes.models import switched_off
 from stepscope.probes.replay import continue_rows
-from stepscope.probes.reread import Settings, adapter_off, load
+from stepscope.probes.reread import Settings, load
 from stepscope.probes.rereading import open_rereading
 from stepscope.probes.run import run
 from tests.shell import infused, listed, study_of
@@ -90,7 +91,7 @@ def test_means_are_what_plain_hooks_see_with_the_adapter_and_without_it(made, st
     handle = block.register_forward_hook(lambda module, args, output: seen.append(output[1]))
     for step in range(STEPS):
         latents = opened.read("latents", range(6))[:, step]
-        for state, models in (("on", loaded), ("off", adapter_off(loaded))):
+        for state, models in (("on", loaded), ("off", switched_off(loaded))):
             seen.clear()
             once = continue_rows(models, cells, latents, step, steps=1)
             here = stored.sel(adapter_state=state, site=SITE).isel(learned_step=step)

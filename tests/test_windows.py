@@ -51,6 +51,24 @@ def test_bounds_are_in_order_on_both_axes(estimator) -> None:
         assert found["low"] <= found["position"] <= found["high"]
 
 
+def test_on_log_snr_a_window_ends_at_that_of_its_step_and_noise_alone_has_no_place() -> None:
+    curves = record()
+    sigma = curves["sigma"].values
+    with np.errstate(divide="ignore"):
+        place = 2 * (np.log(1 - sigma) - np.log(sigma))
+    curves = curves.assign_coords(log_snr=("step", place))
+    assert place[0] == -np.inf
+    with pytest.raises(StepscopeError, match="'log_snr' must be finite at every point"):
+        window(curves, SHARE, INTERVAL, against="log_snr")
+    step, found = (
+        window(curves.isel(step=slice(1, None)), SHARE, INTERVAL, against=against)
+        for against in ("step", "log_snr")
+    )
+    wanted = np.interp(step["position"].item(), np.arange(1, len(place)), place[1:])
+    assert found["position"].item() == pytest.approx(wanted)
+    assert found["low"] <= found["position"] <= found["high"]
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_the_order_of_samples_does_not_matter(seed: int) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from stepscope.analysis.causal.moved import Moved
+from stepscope.analysis.causal.moved import LIKENESSES, Moved
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.lookup import MissingEvidenceError
 from stepscope.hooks.errors import StepscopeError
@@ -24,7 +24,15 @@ def study_of(evidence: Evidence, name: str, backbone: str) -> xr.Dataset:
 
 
 def judge_of(evidence: Evidence, study: xr.Dataset) -> str:
-    """The recogniser that judges: the evidence's, or the first that does not condition the adapter."""
+    """Who judges: the evidence's recogniser, or the first that does not condition the adapter.
+
+    Of a study that was measured by likeness to a picture, and not to a face, the first such likeness.
+    """
+    if "edited_similarity" not in study:
+        pictures = [name for name in LIKENESSES if name in study]
+        if not pictures:
+            raise MissingEvidenceError(f"the study was measured by none of {', '.join(LIKENESSES)}")
+        return pictures[0]
     names = study["recogniser"].values.tolist()
     free = [n for n, c in zip(names, study["conditioning"].values, strict=True) if not c]
     judge = evidence.judge or next(iter(free), None)

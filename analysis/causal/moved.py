@@ -1,4 +1,4 @@
-"""Identity moved by an edit, as a share of the way between two runs with the same noise.
+"""Identity (or likeness to a picture) moved by an edit: a share of the way between runs of the same noise.
 
 kept: (m_edited - m_B) / (m_A - m_B) with m the similarity to the sample's own face, A the sample itself and
 B its donor's run: 1 where the edit changes nothing, 0 where it undoes the face as B does (necessity).
@@ -26,6 +26,9 @@ from stepscope.probes.interventions.names import ANCHOR, BEFORE, CLIP, OBEYED
 CELL = ("part", "donor", "do", "steps", "at", "at_sigma", "blocks", "at_block")
 """Coordinates that say which intervention a sample had."""
 TOWARD = ("own", "donor")
+LIKENESSES = ("edited_reference_dinov2", "edited_reference_clip", "edited_style_gram")
+"""Likenesses to a picture by which effects can be counted; the first that was measured is the judge."""
+NOTHING = xr.Dataset({"ratio": np.nan, "low": np.nan, "high": np.nan})
 ANCHOR_OF = {"": "off", "random": "other", "same": "other"}
 """The donor whose run an intervention's effect is counted to, where it is not its own donor's.
 
@@ -38,6 +41,8 @@ person, and `gained` is NaN.
 class Moved:
     """How effects are counted. judge: recogniser; lost_face: cosine of an image without a face.
 
+    judge may also name a variable (sample) of likeness to the reference image, one of LIKENESSES: no image
+    lacks it, and it knows no donor, so that `gained` is NaN.
     level: nominal coverage of each interval, 0 to 1. image: `final`, or `clamped`, x0 at the edited step.
     """
 
@@ -93,17 +98,28 @@ class Moved:
 
     def _values(self, study: xr.Dataset) -> xr.Dataset:
         """Similarity to the own and the donor's face of every sample, `outside` and `found`."""
+        if self.judge in LIKENESSES:
+            return self._likeness(study)
         chosen = study.sel(recogniser=self.judge).sel(edited_image=self.image, drop=True)
         there, found = chosen["edited_found"].values != 0, {}
         for toward in TOWARD:
             some = chosen["edited_similarity"].sel(toward=toward, drop=True)
             found[f"to_{toward}"] = some.fillna(self.lost_face).where(there)
         flags = chosen["edited_face_found"]
-        keep = [*CELL, "face", "prompt", "seed"]
-        return xr.Dataset(
-            {**found, "outside": study["edited_outside"], "obeyed": _obeyed(study), "found": flags},
-            coords={name: study[name] for name in keep},
-        ).drop_vars([n for n in study.coords if n not in (*keep, "sample")], errors="ignore")
+        return _labelled(study, {**found, "outside": study["edited_outside"], "found": flags})
+
+    def _likeness(self, study: xr.Dataset) -> xr.Dataset:
+        """The same of likeness to the reference image, of the final images; of a distance, minus it."""
+        values = study[self.judge].astype(float)
+        values = (
+            -values if study[self.judge].attrs.get("direction") == "lower is better" else values
+        )
+        nothing, there = xr.full_like(values, np.nan), xr.ones_like(values)
+        final = values if self.image == "final" else nothing
+        outside = study.get("edited_outside", nothing)
+        return _labelled(
+            study, {"to_own": final, "to_donor": nothing, "outside": outside, "found": there}
+        )
 
     def _anchor(self, anchors: xr.Dataset, donor: str, cell: tuple[Any, ...]) -> xr.Dataset:
         """The samples of a donor that an effect is counted from or to; of a clamped one, at its step."""
@@ -125,7 +141,8 @@ class Moved:
             tuple(_of_faces(anchor[f"to_{word}"], faces) for anchor in (a, b)) for word in TOWARD
         )
         kept = ratio(own - b_own, a_own - b_own, level=self.level)
-        gained = ratio(donor - a_donor, b_donor - a_donor, level=self.level)
+        known = np.isfinite(donor - a_donor).any()
+        gained = ratio(donor - a_donor, b_donor - a_donor, level=self.level) if known else NOTHING
         return {
             **_said("kept", kept),
             **_said("gained", gained),
@@ -140,12 +157,21 @@ class Moved:
         }
 
 
+def _labelled(study: xr.Dataset, values: Mapping[str, xr.DataArray]) -> xr.Dataset:
+    """Values (sample) with what says which intervention each sample had, and how it obeys its prompt."""
+    keep = [*CELL, "face", "prompt", "seed"]
+    made = xr.Dataset(
+        {**values, "obeyed": _obeyed(study)}, coords={name: study[name] for name in keep}
+    )
+    return made.drop_vars([n for n in study.coords if n not in (*keep, "sample")], errors="ignore")
+
+
 def _obeyed(study: xr.Dataset) -> xr.DataArray:
     """Change of the score of prompt and image, by the first that was measured; else NaN (sample,)."""
     for name in (OBEYED, CLIP):
         if name in study:
             return (study[name] - study[name + BEFORE]).astype(float)
-    return xr.full_like(study["edited_outside"], np.nan, float)
+    return xr.zeros_like(study["sample"], float) * np.nan
 
 
 def _said(name: str, share: xr.Dataset) -> dict[str, float]:

@@ -5,13 +5,15 @@ receives from the adapter. *Carried by the latents*: x0 from one evaluation with
 same recorded x_t. *Committed*: the final image, with the adapter off from that step to the end. *Blur
 null*: the run's final image, whose identity is constant, blurred to the sharpness of x0. (a) Final images
 of whole runs with different step counts: a different question. (b, c) The baseline and (d, e) the swapped
-backbone along one run; x0 is aligned by the final image's keypoints. Shaded: pointwise interval;
-outlined: simultaneous band. Horizontal lines: another person's reference, and other photos of the same
-person. (f to h) The end of the early effective window, our definition, by each estimator and for each
-curve: an arrow marks an interval that extends beyond the run, a cross an estimator without a position.
+backbone along one run; x0 is aligned by the final image's keypoints. Shaded: pointwise interval; outlined:
+simultaneous band. Horizontal lines: another person's reference, and other photos of the same person. Of an
+adapter that is given a picture and no face, the curves are likeness of x0 to that picture, by DINOv2 and
+CLIP, against step and log-SNR, and windows count from the first value. (f to h) The end of the early
+effective window, our definition, by each estimator and for each curve: an arrow marks an interval that
+extends beyond the run, a cross an estimator without a position.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -20,18 +22,18 @@ from matplotlib.figure import Figure
 
 from stepscope.analysis.budgets import budgets
 from stepscope.analysis.evidence import Evidence
-from stepscope.analysis.figures.marks import bars, curve, look, steps
+from stepscope.analysis.figures.likeness import LOOK_OF, estimators, final, has_no_face
+from stepscope.analysis.figures.marks import curve, look, steps
 from stepscope.analysis.figures.readings import (
-    NULL,
     READINGS,
     draw_readings,
     reference_lines,
     share_axis,
 )
-from stepscope.analysis.figures.style import QUIET, Look, canvas, gap, panel
-from stepscope.analysis.quantities import name, run_name, short
-from stepscope.analysis.saturation import panel as estimators
-from stepscope.analysis.windows import Against, window
+from stepscope.analysis.figures.style import canvas, gap, panel
+from stepscope.analysis.figures.window_ends import window_ends
+from stepscope.analysis.quantities import name, run_name
+from stepscope.analysis.windows import Against
 from stepscope.hooks.errors import StepscopeError
 
 EXPERIMENTS = ("step_budget", "trajectory")
@@ -45,9 +47,8 @@ def draw(evidence: Evidence) -> Figure:
     axes = figure.subplots(3, 3, height_ratios=[1.5, 1.5, 1.25])
     budget(evidence, axes[0, 0], axes[2, 0])
     axes[1, 0].axis("off")
-    against: tuple[Against, Against] = ("step", "sigma")
     for row, backbone in enumerate(evidence.backbones):
-        for column, x in enumerate(against):
+        for column in range(2):
             one = axes[row, column + 1]
             letter = "bcde"[2 * row + column]
             panel(one, letter, "")
@@ -57,6 +58,7 @@ def draw(evidence: Evidence) -> Figure:
                 gap(one, str(error))
                 continue
             panel(one, letter, run_name(run))
+            x: Against = ("step", "log_snr" if has_no_face(run) else "sigma")[column]
             curves = draw_readings(evidence, one, run, x)
             ends = reference_lines(evidence, one, run, words=column == 0)
             trajectory_axis(one, run.sizes["step"], x)
@@ -67,7 +69,8 @@ def draw(evidence: Evidence) -> Figure:
                 positions(evidence, axes[2, column + 1], one, curves, x)
                 panel(axes[2, column + 1], "gh"[column], f"window ends, {name(backbone)}")
     handles, labels = axes[0, 1].get_legend_handles_labels()
-    axes[1, 0].legend(handles, labels, loc="center", title="identity, (b) to (e)")
+    what = "likeness" if labels and LOOK_OF.keys() >= {*labels} else "identity"
+    axes[1, 0].legend(handles, labels, loc="center", title=f"{what}, (b) to (e)")
     axes[0, 1].set_ylabel("cosine to the reference")
     axes[1, 1].set_ylabel("cosine to the reference")
     axes[2, 2].tick_params(labelleft=False)
@@ -77,7 +80,9 @@ def draw(evidence: Evidence) -> Figure:
 def trajectory_axis(axes: Axes, count: int, against: Against) -> None:
     """Limits and label of the x axis of one run, from noise to image."""
     axes.set_ylim(LOWEST, HIGHEST)
-    if against == "sigma":
+    if against == "log_snr":
+        axes.set_xlabel("log-SNR")
+    elif against == "sigma":
         axes.set_xlim(1.03, -0.03)
         axes.set_xlabel("noise level σ")
     else:
@@ -92,7 +97,7 @@ def budget(evidence: Evidence, above: Axes, below: Axes) -> None:
     panel(below, "f", "window ends, whole runs")
     try:
         every = {b: evidence.some("step_budget", backbone=b) for b in evidence.backbones}
-        curves = {name(b): budgets(evidence, runs) for b, runs in every.items()}
+        curves = {name(b): budgets(evidence, runs, reader(runs)) for b, runs in every.items()}
     except StepscopeError as error:
         gap(above, str(error))
         gap(below, "")
@@ -111,7 +116,9 @@ def budget(evidence: Evidence, above: Axes, below: Axes) -> None:
     above.set_ylabel("cosine to the reference")
     above.legend(loc="lower right")
     drawn = {label: (v, look(3 + k)) for k, (label, v) in enumerate(curves.items())}
-    window_ends(evidence, below, drawn, "step")
+    of_pictures = any(reader(runs) for runs in every.values())
+    rows = estimators(evidence.share) if of_pictures else ()
+    window_ends(evidence, below, drawn, "step", rows)
 
 
 def positions(
@@ -124,54 +131,14 @@ def positions(
     """The windows of one run's curves, on the same x axis."""
     axes.set_xlim(above.get_xlim())
     axes.set_xlabel(above.get_xlabel())
+    if curves.keys() <= LOOK_OF.keys():  # of a picture
+        of_pictures = {label: (v, LOOK_OF[label]) for label, v in curves.items()}
+        window_ends(evidence, axes, of_pictures, against, estimators(evidence.share))
+        return
     drawn = {label: (v, READINGS[label][1]) for label, v in curves.items()}
     window_ends(evidence, axes, drawn, against)
 
 
-def window_ends(
-    evidence: Evidence,
-    axes: Axes,
-    curves: Mapping[str, tuple[xr.DataArray, Look]],
-    against: Against,
-) -> None:
-    """The window's end of every curve, one row for each estimator."""
-    rows = estimators(evidence.share)
-    for k, (label, (values, drawn)) in enumerate(curves.items()):
-        offset = (k - (len(curves) - 1) / 2) * 0.8 / max(len(curves), 2)
-        for row, estimator in enumerate(rows):
-            try:
-                where = window(values, estimator, evidence.window_interval, against=against)
-            except StepscopeError:  # too few faces: a position without interval is not drawn
-                where = None
-            shown = Look(drawn.colour, drawn.line, "|") if label == NULL else drawn
-            position_mark(axes, where, row + offset, shown)
-    axes.set_yticks(range(len(rows)), [two_lines(short(e)) for e in rows], fontsize=6)
-    axes.set_ylim(len(rows) - 0.45, -0.55)
-    axes.grid(visible=False)
-    for row in range(1, len(rows)):
-        axes.axhline(row - 0.5, color="#dddddd", lw=0.4)
-
-
-def two_lines(text: str) -> str:
-    """An estimator's name, split into two lines."""
-    for sign in (", ", " of a ", " of "):
-        if sign in text:
-            first, last = text.split(sign)
-            return f"{first}{sign.rstrip()}\n{last}"
-    return text
-
-
-def position_mark(axes: Axes, found: xr.Dataset | None, y: float, drawn: Look) -> None:
-    """A position and its interval, clipped to the panel; a cross where there is no position."""
-    left, right = axes.get_xlim()
-    if found is None or not np.isfinite(found["position"]):
-        axes.plot(
-            [0.985], [y], "x", color=drawn.colour if found is not None else QUIET, ms=2.5,
-            transform=axes.get_yaxis_transform(),
-        )  # fmt: skip
-        return
-    ends = np.clip([float(found["low"]), float(found["high"])], min(left, right), max(left, right))
-    bars(axes, y, [found["position"].item(), *ends], drawn, across=True, capsize=1.2, ms=2.8)
-    for end, bound in zip(ends, (found["low"], found["high"]), strict=True):
-        if np.isinf(bound):
-            axes.plot([end], [y], ">", color=drawn.colour, ms=3, clip_on=False)
+def reader(runs: Sequence[xr.Dataset]) -> Callable[[xr.Dataset], xr.DataArray] | None:
+    """What is read of final images: likeness to a picture of runs without a face, else None."""
+    return final if all("final_similarity" not in run for run in runs) else None

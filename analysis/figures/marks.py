@@ -15,6 +15,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import FigureBase
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from stepscope.analysis.bootstrap import WITHOUT
 from stepscope.analysis.figures.style import INK, LOOKS, QUIET, Look
 
 
@@ -36,7 +37,8 @@ def curve(
                 axes.plot(x, mean[end].values, color=look.colour, lw=0.35, alpha=0.7)
     axes.plot(x, middle, color=look.colour, ls=look.line, marker=look.marker, ms=2.4, label=label)
     if np.isnan(mean["low"].values).all() and np.isfinite(middle).any():
-        axes.plot([], [], " ", label="  (one face: no interval)")
+        why = mean.attrs.get(WITHOUT, "one face: no interval")
+        axes.plot([], [], " ", label=f"  ({why})")
 
 
 def bars(

@@ -7,6 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from stepscope.analysis.evidence import IDENTITY, Evidence
+from stepscope.analysis.figures.likeness import draw_along, has_no_face
 from stepscope.analysis.figures.marks import curve
 from stepscope.analysis.figures.style import LOOKS, QUIET, Look
 from stepscope.analysis.lookup import MissingEvidenceError
@@ -28,8 +29,11 @@ def draw_readings(
 ) -> dict[str, xr.DataArray]:
     """Draw the run's identity curves against step or sigma; returns them, (sample, point), by name.
 
-    The legend names the curves that were not measured.
+    The legend names the curves that were not measured. Of a run that was measured by likeness to a picture
+    and has no face, those curves are drawn instead.
     """
+    if has_no_face(run):
+        return draw_along(evidence, axes, run, against)
     curves = {}
     for label, (read, look) in READINGS.items():
         try:

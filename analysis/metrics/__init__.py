@@ -14,9 +14,20 @@ from stepscope.analysis.metrics.perceptual_pocket import (
     PerceptualDistancePocket,
     PerceptualDistancePocketStep,
 )
-from stepscope.analysis.metrics.prompt_clip import EditedPromptClip
+from stepscope.analysis.metrics.prompt_clip import EditedPromptClip, PromptClip
 from stepscope.analysis.metrics.prompt_pocket import EditedPromptPocket
 from stepscope.analysis.metrics.reference import Reference
+from stepscope.analysis.metrics.reference_clip import (
+    EditedReferenceClip,
+    ReferenceClip,
+    ReferenceClipStep,
+)
+from stepscope.analysis.metrics.reference_dinov2 import (
+    EditedReferenceDinov2,
+    ReferenceDinov2,
+    ReferenceDinov2Step,
+)
+from stepscope.analysis.metrics.reference_image import ReferenceImage
 from stepscope.analysis.metrics.rereads import (
     ArcfaceCarried,
     ArcfaceCommitted,
@@ -26,6 +37,7 @@ from stepscope.analysis.metrics.rereads import (
     DecodeSwapped,
 )
 from stepscope.analysis.metrics.sharpness import Sharpness
+from stepscope.analysis.metrics.style_gram import EditedStyleGram, StyleGram, StyleGramStep
 
 METRICS: dict[str, type[Metric]] = {
     kind.name: kind
@@ -46,6 +58,7 @@ METRICS: dict[str, type[Metric]] = {
         ArcfaceCommitted,
         EditedIdentity,
         EditedPromptPocket,
+        PromptClip,
         EditedPromptClip,
         Lpips,
         LpipsStep,
@@ -53,6 +66,16 @@ METRICS: dict[str, type[Metric]] = {
         PerceptualDistancePocketStep,
         Dinov2,
         Dinov2Step,
+        ReferenceImage,
+        ReferenceClip,
+        ReferenceClipStep,
+        ReferenceDinov2,
+        ReferenceDinov2Step,
+        StyleGram,
+        StyleGramStep,
+        EditedReferenceClip,
+        EditedReferenceDinov2,
+        EditedStyleGram,
         Latency,
     )
 }

@@ -48,12 +48,13 @@ def panel(
 
     given: insightface packs, by name under `root` or by folder, and recogniser files (IR-SE50's
     `.pth`, an ArcFace-form `.onnx`); None is the pack that found the run's faces and, flagged, the
-    encoder that conditioned it; of a run without an adapter `DEFAULT`. Raises StepscopeError where no
-    pack is given that finds faces, WeightsError if one is missing.
+    encoder that conditioned it; of a run without an adapter of faces `DEFAULT`. Raises StepscopeError where
+    no pack is given that finds faces, WeightsError if one is missing.
     """
     adapter = about.get("configuration", {}).get("adapter")
     if given is None:
-        given = [adapter["detector"], adapter["encoder"]] if adapter else [DEFAULT]
+        own = adapter if adapter is not None and reads_faces(adapter, root) else None
+        given = [DEFAULT] if own is None else [own["detector"], own["encoder"]]
     packs = [one for one in given if Path(one).suffix not in RECOGNISER_FILES]
     detector = packs[0] if packs else (adapter or {}).get("detector")
     if detector is None:
@@ -72,6 +73,15 @@ def panel(
             Recogniser(name, source, source if source in packs else detector, circular, files)
         )
     return tuple(found)
+
+
+def reads_faces(adapter: Mapping[str, Any], root: str) -> bool:
+    """Whether an adapter's settings name a detector and a recogniser: an image encoder is none."""
+    named = str(adapter.get("encoder") or "")
+    if not named or not adapter.get("detector"):
+        return False
+    a_pack = "/" not in named or pack_folder(named, root) is not None
+    return Path(named).suffix in RECOGNISER_FILES or a_pack
 
 
 def place(source: str, root: str) -> Path:

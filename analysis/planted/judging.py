@@ -10,7 +10,7 @@ from jaxtyping import Float
 from stepscope.analysis.metrics.arcface import bgr, cosines, find
 from stepscope.analysis.metrics.decode import load_vae, pictures, vae_folder
 from stepscope.analysis.metrics.metric import digests
-from stepscope.analysis.metrics.panel import existing, load_pack, pack, pinned
+from stepscope.analysis.metrics.panel import load_pack, pack, pinned
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.backbones import pick_device
 from stepscope.probes.models import Models
@@ -44,7 +44,9 @@ def load_judge(loaded: Models, judge: str) -> Judge:
     study, root = loaded.study, "~/.insightface"
     assert study.adapter is not None
     folder, device = pack(judge, root), pick_device(study.device)
-    if {*digests(folder).values()} & {*digests(existing(study.adapter.encoder)).values()}:
+    encoders = [one for one in study.adapter.models() if one.role == "encoder"]
+    circular = {hash_ for one in encoders for hash_ in digests(one.find()).values()}
+    if {*digests(folder).values()} & circular:
         raise StepscopeError(
             f"judge={judge!r} is the recogniser that conditions the adapter: its similarity is circular"
         )

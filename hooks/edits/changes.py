@@ -14,6 +14,7 @@ from stepscope.hooks.edits.target import Target
 from stepscope.hooks.errors import EditError
 from stepscope.hooks.families.edges import Edges
 from stepscope.hooks.injections.declared import Declared
+from stepscope.hooks.injections.lora import Layers
 from stepscope.hooks.sites import Block, Site, edited_streams, with_streams
 
 
@@ -120,6 +121,22 @@ class Changes:
                 raise EditError(f"{name} is no (row, token, channel): {type(output).__name__}")
             copy = copied(output)
             return copy if self._make(name, one.stream, copy) else None
+
+        return made if mine else None
+
+    def low_rank(self, layers: Layers, path: str, name: str) -> Callable[..., Any] | None:
+        """The forward hook of a LoRA's second matrix in a layer; None where no edit is made."""
+        names = {place.name for place in layers.places(path, name)}
+        mine = [target for target in self.targets if names & {*target.sites}]
+        matrix = layers.layers[path].lora_B[name]
+
+        def made(module: nn.Module, args: Any, output: Any) -> Any:
+            if module is not matrix or self._pass is None or not self._due(mine):
+                return None
+            copy = copied(output)
+            parts = layers.parts(path, name, copy, self._pass[0].tokens.context)
+            changed = [self._make(place.name, place.stream, part) for place, part in parts]
+            return copy if any(changed) else None
 
         return made if mine else None
 

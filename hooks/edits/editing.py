@@ -167,6 +167,11 @@ class Editing:
             hook = self._changes.declared(one)
             if hook is not None:
                 handles.append(one.module.register_forward_hook(hook, with_kwargs=True))
+        if (layers := self._sites.layers) is not None:
+            for path, name in layers.matrices:
+                hook = self._changes.low_rank(layers, path, name)
+                if hook is not None:
+                    handles.append(layers.layers[path].lora_B[name].register_forward_hook(hook))
         for handle in handles:
             stack.callback(before_readers(handle).remove)
         if hasattr(self.pipe, "prepare_latents"):

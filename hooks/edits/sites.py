@@ -12,6 +12,8 @@ from stepscope.hooks.errors import EditError, StepscopeError
 from stepscope.hooks.families import blocks_of, family_of
 from stepscope.hooks.families.edges import Edges
 from stepscope.hooks.injections.declared import Declared, declared_of
+from stepscope.hooks.injections.injection import Injection
+from stepscope.hooks.injections.lora import Layers, in_layers
 from stepscope.hooks.sites import Block, matching
 
 ADAPTER, IMAGE_PROMPT = "adapter", "image_prompt"
@@ -22,14 +24,15 @@ class Sites:
     """Every place of a denoiser that an edit can be made at.
 
     blocks: with the sites whose outputs they are. edges: what an adapter's network adds, None without.
-    image_prompt: whether an IP-Adapter is loaded. declared: what other adapters declare, where it can be
-    edited.
+    image_prompt: whether an IP-Adapter is loaded. layers: those that hold LoRAs, None without. declared:
+    what other adapters declare, where it can be edited.
     """
 
     blocks: Sequence[Block]
     edges: Edges | None
     image_prompt: bool
     declared: Sequence[Declared] = ()
+    layers: Layers | None = None
 
     @classmethod
     def of(cls, denoiser: nn.Module, network: nn.Module | None) -> "Sites":
@@ -41,6 +44,7 @@ class Sites:
             None if edges is None or network is None else edges(denoiser, network),
             any(hasattr(processor, "to_k_ip") for processor in processors),
             [one for one in declared_of(denoiser) if one.editable],
+            in_layers(denoiser, None),
         )
 
     @classmethod
@@ -49,7 +53,7 @@ class Sites:
 
     @property
     def aliases(self) -> dict[str, list[str]]:
-        """`<block>.adapter` where no ControlNet adds and other adapters do, and their sites' names."""
+        """`<block>.adapter` where adapters add and no ControlNet does, and the names of their sites."""
         taken = self.edges.names if self.edges is not None else ()
         prompts = [
             (block.name, f"{block.name}.{site.quantity}.{IMAGE_PROMPT}")
@@ -58,7 +62,7 @@ class Sites:
             if IMAGE_PROMPT in site.streams and self.image_prompt
         ]
         named: dict[str, list[str]] = {}
-        for block, site in [*prompts, *((one.block, one.place.name) for one in self.declared)]:
+        for block, site in [*prompts, *((place.block, place.name) for place in self._places)]:
             if (alias := f"{block}.{ADAPTER}") not in taken:
                 named.setdefault(alias, []).append(site)
         return named
@@ -67,7 +71,13 @@ class Sites:
     def handed(self) -> list[str]:
         """Those at which an adapter hands something over, or nothing while it is off."""
         edges = self.edges.names if self.edges is not None else ()
-        return [*edges, *(one.place.name for one in self.declared)]
+        return [*edges, *(place.name for place in self._places)]
+
+    @property
+    def _places(self) -> list[Injection]:
+        """Of LoRAs, and of adapters that declare theirs."""
+        low_rank = self.layers.injections if self.layers is not None else []
+        return [*low_rank, *(one.place for one in self.declared)]
 
     @property
     def names(self) -> list[str]:
@@ -90,7 +100,8 @@ class Sites:
             if pattern.endswith(f".{ADAPTER}") and self.edges is None and not self.aliases:
                 raise EditError(
                     f"no site matches {pattern!r}: the pipeline has no ControlNet (or InfuseNet) that "
-                    "adds anything between blocks, no IP-Adapter, and none that declares what it adds"
+                    "adds anything between blocks, no IP-Adapter, no LoRA, and none that declares what it "
+                    "adds"
                 )
             if pattern.endswith(f".{IMAGE_PROMPT}") and not self.image_prompt:
                 raise EditError(

@@ -7,7 +7,7 @@ LoRA that was fused into the weights are not measured.
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,28 @@ class Layers:
         within = next((p for p in self._blocks if path.startswith(f"{p}.")), "")
         streams = ("image", "text") if within in self._joint else (stream_of(path),)
         return [Injection(f"lora:{name}", self._blocks.get(within, OUTSIDE), s) for s in streams]
+
+    @property
+    def matrices(self) -> list[tuple[str, str]]:
+        """The path of each layer and the name of each LoRA in it."""
+        return [(path, name) for path, layer in self.layers.items() for name in layer.lora_B]
+
+    def parts(
+        self, path: str, name: str, output: torch.Tensor, text: int
+    ) -> Iterator[tuple[Injection, torch.Tensor]]:
+        """What a LoRA makes in a layer, before its scaling, as views (row, token, channel) for each place.
+
+        text: tokens of the text, which stand first where a layer reads both.
+        """
+        places = self.places(path, name)
+        tokens = output[:, None] if output.ndim == 2 else output
+        for place in places:
+            if len(places) == 1:
+                yield place, tokens
+            elif output.ndim > 2:
+                yield place, tokens[:, text:] if place.stream == "image" else tokens[:, :text]
+            elif place.stream == "image":
+                yield place, tokens
 
     def _slot(self, path: str, name: str, stream: str) -> int:
         return self._slots.setdefault((path, name, stream), len(self._slots))

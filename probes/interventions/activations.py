@@ -190,8 +190,7 @@ def always_on(loaded: models.Models) -> models.Models:
     """The same models with the adapter on in every step, so that each step has a direction."""
     adapter = loaded.study.adapter
     assert adapter is not None
-    on = replace(adapter, window=(0.0, 1.0), window_unit="fraction")
-    return replace(loaded, study=replace(loaded.study, adapter=on))
+    return replace(loaded, study=replace(loaded.study, adapter=adapter.always_on()))
 
 
 def folder(study: Path) -> Path:

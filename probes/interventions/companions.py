@@ -10,9 +10,10 @@ from jaxtyping import Float
 
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.patch import replaced
-from stepscope.probes import backbones, grid
-from stepscope.probes.faces import Face, FaceReader, Finder, face_files, person, read_all
-from stepscope.probes.models import Models
+from stepscope.probes import grid
+from stepscope.probes.devices import pick_device
+from stepscope.probes.faces import Face, face_files, person
+from stepscope.probes.models import Models, faces_of
 from stepscope.probes.replay import continue_rows, unpack
 
 SAME = "same person: "
@@ -35,10 +36,8 @@ def with_other_photos(loaded: Models, photos: Sequence[str]) -> Models:
     adapter = loaded.study.adapter
     if not photos or adapter is None:
         return loaded
-    device = backbones.pick_device(loaded.study.device)
-    finder = Finder(adapter.detector, adapter.detector_root, device)
     chosen = other_photos(list(loaded.faces), photos)
-    read = read_all(FaceReader(finder, adapter.encoder, device), chosen)
+    read = faces_of(loaded.study, chosen, pick_device(loaded.study.device))
     more = {SAME + name: replace(face, name=SAME + name) for name, face in read.items()}
     return replace(loaded, faces={**loaded.faces, **more})
 
@@ -68,7 +67,7 @@ def trajectories(
     kept: list[np.ndarray] = []
 
     def keep(original: Callable[..., Any], output: Any, timestep: Any, sample: Any, **more: Any):
-        kept.append(unpack(sample, noise.shape[-2:]))
+        kept.append(unpack(loaded, sample, noise.shape[-2:]))
         return original(output, timestep, sample, **more)
 
     with replaced(loaded.pipe.scheduler, "step", keep):

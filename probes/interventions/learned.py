@@ -4,8 +4,11 @@ from pathlib import Path
 
 from stepscope.hooks.edits import Edit, Scale
 from stepscope.hooks.edits.sites import Sites
-from stepscope.hooks.errors import RunError
+from stepscope.hooks.errors import RunError, StepscopeError
+from stepscope.hooks.families import blocks_of
+from stepscope.hooks.sites import select
 from stepscope.probes import models
+from stepscope.probes.backbones import Outline
 from stepscope.probes.interventions import activations, store
 from stepscope.probes.interventions.activations import Learning
 from stepscope.probes.interventions.directions import read_directions
@@ -33,7 +36,7 @@ def learning(plan: Planned, sites: Sites) -> Learning | None:
         of_another_run(plan)
     faces = {anchor.base.face for anchor in plan.anchors}
     faces |= {run.others[face] for face in faces} if "other" in needed_people(plan) else set()
-    _, y, x = run.latent_shape
+    outline = skeletons(run.study).outline
     return Learning(
         run,
         activations.folder(store.folder(plan)),
@@ -41,10 +44,20 @@ def learning(plan: Planned, sites: Sites) -> Learning | None:
         tuple(range(0, run.steps, study.every)),
         tuple(sites.chosen(Edit((*study.learn, *steered), Scale(0.0)))),
         tuple(sites.chosen(Edit(steered, Scale(0.0)))),
-        Regions((y // 2, x // 2), study.regions),
-        int(skeletons(run.study)[1].inner_dim),
+        Regions(outline.grid, study.regions),
+        width_of(outline),
         study.rows,
     )
+
+
+def width_of(outline: Outline) -> int:
+    """Channels of the residual stream. Raises StepscopeError where blocks differ in them."""
+    names = select(["*.residual.image"], blocks_of(outline.denoiser))
+    widths = {outline.shape(name)[1] for name in names}
+    if len(widths) > 1:
+        told = ", ".join(map(str, sorted(widths)))
+        raise StepscopeError(f"directions need blocks of one width, and these have {told} channels")
+    return widths.pop()
 
 
 def needed_people(plan: Planned) -> set[str]:

@@ -14,8 +14,8 @@ from stepscope.probes.interventions import companions, store
 from stepscope.probes.interventions.batch import Batch, Job, batches
 from stepscope.probes.interventions.planned import Planned
 from stepscope.probes.interventions.steering import Steering
+from stepscope.probes.models import switched_off
 from stepscope.probes.replay import continue_rows
-from stepscope.probes.reread import adapter_off
 
 Advance = Callable[[str], None]
 """Counts an evaluation for one sample, and says what it is for."""
@@ -107,7 +107,7 @@ def given(
                 for cell in some:
                     companions.needed_face(loaded.faces, cell.face, plan.study.photos)
                 rows = [replace(cell, face=companions.SAME + cell.face) for cell in some]
-            with_it = loaded if donor == "same" else adapter_off(loaded)
+            with_it = loaded if donor == "same" else switched_off(loaded)
             made = companions.trajectories(with_it, rows, noise, lambda: None)
             found |= {(cell, donor): one for cell, one in zip(some, made, strict=True)}
     return found
@@ -116,7 +116,7 @@ def given(
 def make(making: Making, out: Run, advance: Advance) -> None:
     """Make every anchor, and every batch in which a sample is not done and which no other process makes."""
     plan, adapter = making.plan, making.loaded.study.adapter
-    scale = 1.0 if adapter is None else adapter.scale
+    scale = 1.0 if adapter is None else adapter.strength
     for anchor in plan.anchors:
         if not out.is_done(anchor.cell.index):
             x0 = None if anchor.step is None else making.x0(anchor.base, anchor.donor, anchor.step)

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 
 from stepscope.hooks.patch import replaced
-from stepscope.probes.grid import pack
 from stepscope.probes.planting.grown import Grown
 from stepscope.probes.replay import continue_rows
 
@@ -25,7 +24,9 @@ def gradient_times_activation(grown: Grown) -> Float[np.ndarray, "target group s
     bench, targets = grown.bench, list(grown.targets)
     others = [bench.other(target) for target in targets]
     away = torch.from_numpy(grown.base.final[targets] - grown.base.final[others])
-    toward = pack(away / away.flatten(1).norm(dim=1)[:, None, None, None])
+    toward = bench.loaded.study.family.packed(
+        away / away.flatten(1).norm(dim=1)[:, None, None, None]
+    )
     sigmas, found = [], []
 
     def differentiated(original: Callable[..., Any], *args: Any, **more: Any) -> Any:

@@ -6,7 +6,7 @@
 
 /** The lines of each of the two plots. @type {Line[][]} */
 const drawn = [[], []];
-const USUAL = ["similarity", "sharpness"];
+const USUAL = [["similarity", "reference_dinov2_step", "reference_clip_step"], ["sharpness"]];
 /** Axes whose words have units of their own, so that one is chosen and the others are not drawn. */
 const CHOSEN = "measure";
 
@@ -36,7 +36,8 @@ function buildCurves() {
 /** Draw both plots for the chosen samples. */
 async function showCurves() {
   const names = named("curve").filter((name) => runs.some((run) => name in run.arrays));
-  const lacking = runs.filter((run) => run.view && run.view.done && !("similarity" in run.arrays));
+  const lacking = runs.filter((run) => run.view && run.view.done &&
+    !USUAL[0].some((name) => name in run.arrays));
   element("unmeasured").hidden = lacking.length === 0;
   element("unmeasured").replaceChildren(
     ...lacking.flatMap((run) => [
@@ -46,7 +47,7 @@ async function showCurves() {
   );
   for (const place of [0, 1]) {
     const box = element(`curves${place}`);
-    const usual = names.includes(USUAL[place]) ? USUAL[place] : names[place] || "";
+    const usual = USUAL[place].find((name) => names.includes(name)) || names[place] || "";
     const wanted = names.includes(state.curves[place]) ? state.curves[place] : usual;
     box.hidden = !wanted;
     if (!wanted) continue;

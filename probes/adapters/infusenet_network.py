@@ -6,11 +6,11 @@ with true CFG the negative pass gets no residuals.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from diffusers import FluxControlNetModel
@@ -22,7 +22,6 @@ from stepscope.hooks import families
 from stepscope.hooks.clock import Listener, listening
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.families.flux import FLUX_CONTROLNET
-from stepscope.probes.study import Adapter
 from stepscope.probes.weights import WeightsError, check_complete, explained, folder
 
 PROJECTION = "image_proj_model.bin"
@@ -62,12 +61,26 @@ INFUSENET = replace(
 families.register(INFUSENET)
 
 
-def load_infusenet(adapter: Adapter, dtype: torch.dtype) -> tuple[InfuseNet, nn.Module]:
+@runtime_checkable
+class Published(Protocol):
+    """Where InfuseNet lies, and what its files do not say; see `InfuseNetSettings`."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def variant(self) -> str: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def guidance(self) -> float: ...
+
+
+def load_infusenet(adapter: Published, dtype: torch.dtype) -> tuple[InfuseNet, nn.Module]:
     """InfuseNet and its projection from the published layout.
 
     Raises WeightsError if `InfuseNetModel/` or `image_proj_model.bin` is missing or damaged.
     """
-    path = adapter_folder(adapter)
+    path = adapter_folder(adapter.path, adapter.variant)
     with explained(adapter.path, "adapter"):
         network = InfuseNet.from_pretrained(path / "InfuseNetModel", dtype=dtype)
         check_complete(network)
@@ -76,19 +89,21 @@ def load_infusenet(adapter: Adapter, dtype: torch.dtype) -> tuple[InfuseNet, nn.
     return network, projection
 
 
-def adapter_folder(adapter: Adapter, *, download: bool = True, settings_only: bool = False) -> Path:
+def adapter_folder(
+    path: str, variant: str, *, download: bool = True, settings_only: bool = False
+) -> Path:
     """The folder that holds `InfuseNetModel/`: `path` itself, or its `infu_flux_v1.0/<variant>`.
 
     settings_only: of a hub repository, without weights. Raises WeightsError.
     """
     files = ("InfuseNetModel/*.json",) if settings_only else ("InfuseNetModel/*", PROJECTION)
-    published = f"infu_flux_v1.0/{adapter.variant}/"
+    published = f"infu_flux_v1.0/{variant}/"
     wanted = [under + file for under in ("", published) for file in files]
-    path = folder(adapter.path, "adapter", wanted, download=download)
-    for candidate in (path, path / published):
+    root = folder(path, "adapter", wanted, download=download)
+    for candidate in (root, root / published):
         if (candidate / "InfuseNetModel").is_dir():
             return candidate
-    raise WeightsError(f"adapter {adapter.path!r} has no InfuseNetModel/ (nor {published})")
+    raise WeightsError(f"adapter {path!r} has no InfuseNetModel/ (nor {published})")
 
 
 def load_projection(path: Path, heads: int) -> nn.Module:
@@ -173,28 +188,3 @@ def positive_only(pipe: Any) -> Iterator[None]:
             yield
         finally:
             handle.remove()
-
-
-def window_fractions(
-    adapter: Adapter, sigmas: Float[Tensor, " step"], first: int = 0
-) -> tuple[float, float] | None:
-    """The adapter's window as diffusers' control_guidance_start and _end; None if no step is inside.
-
-    diffusers keeps step i of n if start <= i / n and (i + 1) / n <= end, so a run of whole steps
-    is expressed exactly. first: the run's step at which the call begins, which counts n from there.
-    """
-    if adapter.window_unit == "fraction" and not first:
-        return adapter.window
-    n = len(sigmas) - first
-    inside = [i - first for i in steps_inside(adapter, sigmas.tolist()) if i >= first]
-    return (inside[0] / n, (inside[-1] + 1) / n) if inside else None
-
-
-def steps_inside(adapter: Adapter, sigmas: Sequence[float]) -> list[int]:
-    """The steps, counted from 0, in which the adapter is active: those that diffusers keeps."""
-    (start, end), n = adapter.window, len(sigmas)
-    if adapter.window_unit == "fraction":
-        return [i for i in range(n) if not (i / n < start or (i + 1) / n > end)]
-    if adapter.window_unit == "step":
-        return [i for i in range(n) if start <= i < end]
-    return [i for i, sigma in enumerate(sigmas) if start >= sigma > end]

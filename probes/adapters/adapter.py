@@ -1,0 +1,213 @@
+"""What a study asks of an adapter: one class for its settings, one for its models once they are loaded."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
+
+import torch
+from pydantic import ConfigDict
+from torch import nn
+
+from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.probes.adapters.window import WindowUnit, checked_window, steps_inside
+from stepscope.probes.faces import Face, Finder
+from stepscope.probes.weights import weight_files
+
+Reads = Literal["face", "picture"]
+"""What an adapter reads in a file of `faces`: the largest face, or the whole picture."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What an adapter must know of the run that it is loaded for.
+
+    family: of the backbone. width, height: pixels. control_image: see `Study`.
+    """
+
+    family: str
+    dtype: torch.dtype
+    device: str
+    width: int
+    height: int
+    control_image: str | None = None
+    control_image_kind: Literal["photo", "keypoints"] = "photo"
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a call. sigmas: of the whole run. first: the run's step at which the call begins."""
+
+    sigmas: Sequence[float]
+    first: int = 0
+
+
+def _weights(root: Path) -> list[Path]:
+    return list(weight_files(root).values())
+
+
+@dataclass(frozen=True)
+class ModelPlace:
+    """A model of an adapter, and where it lies.
+
+    key: the setting that names it, `path`. find: its folder or file on this machine, without a download;
+    raises WeightsError. files: those of its weights. cast: whether it is loaded in the backbone's dtype.
+    held: whether it stays in the device's memory while samples are made. words: what the way to get it is
+    completed with. faces: whether only faces that are given as pictures need it.
+    """
+
+    role: str
+    key: str
+    place: str
+    find: Callable[[], Path]
+    files: Callable[[Path], Sequence[Path]] = _weights
+    cast: bool = True
+    held: bool = True
+    words: Mapping[str, str] = field(default_factory=dict)
+    faces: bool = False
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Reads the files of `faces` as an adapter needs them."""
+
+    def read(self, name: str, path: Path) -> Face:
+        """Raises StepscopeError for a file that it cannot use."""
+        ...
+
+
+@runtime_checkable
+class Loaded(Protocol):
+    """An adapter's models on their device.
+
+    components: what the pipeline is built with, `controlnet`. found: where the face of the control image
+    was found. Each method is given the adapter's settings as they are now: a study may switch it off.
+    """
+
+    @property
+    def components(self) -> Mapping[str, nn.Module]: ...
+
+    @property
+    def found(self) -> Mapping[str, Any]: ...
+
+    def attach(self, pipe: Any) -> None:
+        """Load into the pipeline what lies in its models, once."""
+        ...
+
+    def arguments(self, adapter: Any, pipe: Any, steps: Steps) -> dict[str, Any]:
+        """The pipeline's arguments that are the same for every batch."""
+        ...
+
+    def hooked(self, adapter: Any, pipe: Any, steps: Steps) -> AbstractContextManager[None]:
+        """Under which every call is made: windows, scales, hooks. Nothing of it stays behind."""
+        ...
+
+    def given(
+        self, adapter: Any, pipe: Any, faces: Sequence[Face], branches: int
+    ) -> dict[str, Any]:
+        """The arguments of one batch, from the face of each row. branches: 2 with a negative pass."""
+        ...
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Settings of an adapter; each kind adds its own, which are the keys of its YAML.
+
+    name: in figures. path: hub id, folder or file. scale: alpha, the factor of all that it adds. window:
+    where it is active, (start, end) in `window_unit`: `fraction` of the run as diffusers counts it for
+    ControlNets, `step` with start <= step < end, or `sigma` with start >= sigma > end.
+    """
+
+    name: str
+    path: str
+    scale: float | dict[str, Any] = 1.0
+    window: tuple[float, float] = (0.0, 1.0)
+    window_unit: WindowUnit = "fraction"
+
+    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid"}
+    KIND: ClassVar[str]
+    FAMILIES: ClassVar[tuple[str, ...]]
+    """Families of the backbones that it is made for."""
+    READS: ClassVar[Reads | None] = None
+    IN_NEGATIVE: ClassVar[bool] = True
+    """Whether it runs in the negative pass of classifier-free guidance."""
+    PLACES: ClassVar[Mapping[str, str]] = {"path": "adapter"}
+    """Settings that say where a model lies, each with the model's role."""
+
+    def __post_init__(self) -> None:
+        if self.window_unit not in get_args(WindowUnit):
+            known = nearest(self.window_unit, get_args(WindowUnit))
+            raise StepscopeError(f"adapter.window_unit={self.window_unit!r}; {known}")
+        window = checked_window("adapter.window", self.window, self.window_unit)
+        object.__setattr__(self, "window", window)
+        if isinstance(self.scale, float | int) and not isfinite(self.scale):
+            raise StepscopeError(f"adapter.scale={self.scale} is not finite")
+
+    def check(self, facts: RunFacts, faces: Sequence[str]) -> None:
+        """Raise StepscopeError for a run that it cannot be used in. faces: files, as they are named."""
+        if facts.family not in self.FAMILIES:
+            raise StepscopeError(
+                f"adapter={self.KIND} is made for {' and '.join(self.FAMILIES)}, and the backbone is of "
+                f"the family {facts.family}"
+            )
+
+    @property
+    def reads(self) -> Reads | None:
+        """What it reads in a file of `faces`; None for nothing."""
+        return self.READS
+
+    @property
+    def from_embedding(self) -> bool:
+        """Whether a unit-norm embedding of a face, which a run holds, is all that it reads of a file."""
+        return self.reads is None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it adds anything where its window is open."""
+        return self.scale != 0
+
+    @property
+    def strength(self) -> float:
+        """Its scale in one number, to which other scales are set in proportion; 1 for one of each block."""
+        return float(self.scale) if isinstance(self.scale, float | int) else 1.0
+
+    def off(self) -> "Adapter":
+        """The same adapter, adding nothing."""
+        return replace(self, scale=0.0)
+
+    def always_on(self) -> "Adapter":
+        """The same adapter in every step."""
+        return replace(self, window=(0.0, 1.0), window_unit="fraction")
+
+    def steps_on(self, sigmas: Sequence[float]) -> list[int]:
+        """The steps, counted from 0, in which it is active."""
+        return steps_inside(self.window, self.window_unit, sigmas) if self.is_on else []
+
+    def models(self) -> list[ModelPlace]:
+        """Every model that it loads."""
+        raise NotImplementedError
+
+    def skeleton(self, facts: RunFacts) -> nn.Module | None:
+        """Its ControlNet without weights, from configurations alone; None if it has none.
+
+        Raises WeightsError.
+        """
+        return None
+
+    def on_skeleton(self, denoiser: nn.Module) -> AbstractContextManager[None]:
+        """While it lasts, a denoiser without weights holds the adapter: places and sites can be read."""
+        return nullcontext()
+
+    def load(self, facts: RunFacts) -> Loaded:
+        """Its models. Raises WeightsError for what is missing, damaged, or made for another backbone."""
+        raise NotImplementedError
+
+    def reader(self, device: str) -> Reader | None:
+        """Who reads its files of `faces`; None if it reads none."""
+        return None
+
+    def finder(self, device: str) -> Finder | None:
+        """Who finds the face in a photo; None where none is looked for."""
+        return None

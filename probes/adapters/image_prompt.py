@@ -1,0 +1,125 @@
+"""Pictures as IP-Adapters read them: through CLIP's image encoder, or given as its embeddings."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
+
+from stepscope.probes.faces import Face, FaceError, is_embedding
+from stepscope.probes.pictures import read_picture
+from stepscope.probes.weights import explained, subfolder
+
+POSITIVE, NEGATIVE = "image_embeds", "negative_image_embeds"
+SIDE = 224
+NO_FACE = np.full(512, np.nan, np.float32)
+
+
+@dataclass
+class PictureReader:
+    """Reads and encodes pictures; loads the encoder at the first one.
+
+    encoder: a folder or `OWNER/NAME/FOLDER` of the hub. hidden: whether the adapter reads the last hidden
+    states but one of every patch, as the "plus" ones do, and not the projected class token. black: whether
+    nothing is the embedding of a black picture, as diffusers has it for FLUX, and not zeros.
+    """
+
+    encoder: str
+    device: str
+    hidden: bool
+    black: bool = False
+    _loaded: tuple[Any, Any] | None = None
+
+    def read(self, name: str, path: Path) -> Face:
+        """Raises FaceError for embeddings of another form, PictureError, WeightsError."""
+        if is_embedding(path):
+            given = read_embeddings(path, hidden=self.hidden)
+            return Face(name, NO_FACE, None, {"source": "embedding"}, 0.0, given)
+        picture = read_picture(path, "picture")
+        network, processor = self._load()
+        start = time.perf_counter()
+        made = self._embedded(network, processor, picture)
+        nothing = self._nothing(network, processor, made)
+        seconds = time.perf_counter() - start
+        found = {"source": "picture", "picture": [picture.width, picture.height]}
+        given = {POSITIVE: made, NEGATIVE: nothing}
+        return Face(name, NO_FACE, None, found, seconds, given, as_seen(picture))
+
+    def _load(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            with explained(self.encoder, "adapter.encoder"):
+                folder = subfolder(self.encoder, "adapter.encoder")
+                network: Any = CLIPVisionModelWithProjection.from_pretrained(folder)
+                network = network.eval().requires_grad_(False).to(self.device)
+            side = network.config.image_size
+            sides = {"shortest_edge": side}, {"height": side, "width": side}
+            self._loaded = network, CLIPImageProcessorPil(size=sides[0], crop_size=sides[1])
+        return self._loaded
+
+    def _embedded(self, network: Any, processor: Any, picture: Image.Image) -> np.ndarray:
+        pixels = processor(images=picture, return_tensors="pt").pixel_values
+        return self._of_pixels(network, pixels.to(self.device))
+
+    def _of_pixels(self, network: Any, pixels: torch.Tensor) -> np.ndarray:
+        """(image, channel), or (image, token, channel) of the hidden states; of one image."""
+        with torch.no_grad():
+            made = network(pixels, output_hidden_states=self.hidden)
+        return (made.hidden_states[-2] if self.hidden else made.image_embeds).float().cpu().numpy()
+
+    def _nothing(self, network: Any, processor: Any, made: np.ndarray) -> np.ndarray:
+        """What stands for no picture, as each of diffusers' pipelines has it."""
+        if self.black:
+            side = network.config.image_size
+            return self._embedded(network, processor, Image.new("RGB", (side, side)))
+        if not self.hidden:
+            return np.zeros_like(made)
+        side = network.config.image_size
+        return self._of_pixels(network, torch.zeros(1, 3, side, side, device=self.device))
+
+
+def read_embeddings(path: Path, *, hidden: bool) -> dict[str, np.ndarray]:
+    """Embeddings: `.npz` with `image_embeds` and `negative_image_embeds`, or `.npy` of the first.
+
+    (image, channel), or with `hidden` (image, token, channel), also behind an axis of one. Without a
+    negative one it is zeros, which hidden states never are: they need a `.npz`. Raises FaceError.
+    """
+    dims = 3 if hidden else 2
+    form = "(image, token, channel)" if hidden else "(image, channel)"
+    try:
+        loaded = np.load(path)
+        arrays: Mapping[str, np.ndarray] = (
+            {POSITIVE: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+        )
+    except (OSError, ValueError, EOFError) as error:
+        raise FaceError(f"{str(path)!r} cannot be read as embeddings of pictures") from error
+    if POSITIVE not in arrays or (hidden and NEGATIVE not in arrays):
+        wanted = f"{POSITIVE} and {NEGATIVE}" if hidden else POSITIVE
+        raise FaceError(f"{path} has no {wanted}: name a .npz with them, {form} each")
+    found = {}
+    for name in (POSITIVE, NEGATIVE):
+        array = np.asarray(arrays.get(name, np.zeros_like(arrays[POSITIVE])), np.float32)
+        array = array[0] if array.ndim == dims + 1 and len(array) == 1 else array
+        if array.ndim != dims or not np.isfinite(array).all():
+            raise FaceError(
+                f"{path}: {name} is {array.shape}, and {form} of finite numbers is wanted"
+            )
+        found[name] = array
+    if found[POSITIVE].shape != found[NEGATIVE].shape:
+        shapes = f"{found[POSITIVE].shape} and {found[NEGATIVE].shape}"
+        raise FaceError(f"{path}: {POSITIVE} and {NEGATIVE} are {shapes}")
+    return found
+
+
+def as_seen(picture: Image.Image) -> UInt8[np.ndarray, "224 224 3"]:
+    """The middle square of a picture in 224 x 224 pixels, as CLIP's processor cuts it."""
+    scale = SIDE / min(picture.size)
+    width, height = (max(SIDE, round(side * scale)) for side in picture.size)
+    fitted = picture.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - SIDE) // 2, (height - SIDE) // 2
+    return np.asarray(fitted.crop((left, top, left + SIDE, top + SIDE)))

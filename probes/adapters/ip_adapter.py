@@ -1,0 +1,230 @@
+"""IP-Adapter (Ye et al. 2023, arXiv 2308.06721) on SD 1.5, SDXL and FLUX, by diffusers' own loader."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+from torch import nn
+
+from stepscope.hooks.clock import denoiser_of
+from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.probes.adapters.adapter import (
+    Adapter,
+    Loaded,
+    ModelPlace,
+    Reader,
+    Reads,
+    RunFacts,
+    Steps,
+)
+from stepscope.probes.adapters.face_models import encoder_place, pack_place
+from stepscope.probes.adapters.image_attention import (
+    Attentions,
+    attentions_on_skeleton,
+    each_its_own,
+    embeddings,
+    windowed,
+)
+from stepscope.probes.adapters.image_prompt import PictureReader
+from stepscope.probes.adapters.ip_adapter_file import Kind, check_width, load_file, read_kind
+from stepscope.probes.faces import FaceReader, Finder
+from stepscope.probes.weights import WeightsError, file, subfolder
+
+Blocks = Literal["all", "style", "layout", "style_and_layout"]
+# InstantStyle (Wang et al. 2024, arXiv 2404.02733): SDXL's blocks of style and of layout.
+STYLE = {"up": {"block_0": [0.0, 1.0, 0.0]}}
+LAYOUT = {"down": {"block_2": [0.0, 1.0]}}
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "style": STYLE,
+    "layout": LAYOUT,
+    "style_and_layout": {**STYLE, **LAYOUT},
+}
+
+
+@dataclass(frozen=True)
+class IPAdapterSettings(Adapter):
+    """IP-Adapter: plain, plus, full-face or FaceID, which its file says.
+
+    path: the file of weights, on this machine or `OWNER/NAME/FOLDER/FILE` of the hub. encoder: CLIP's image
+    encoder, a folder or `OWNER/NAME/FOLDER`; of FaceID a recogniser, an ArcFace-form `.onnx`. scale: a
+    number, or one for each block as diffusers' set_ip_adapter_scale takes it, 0 where it says nothing.
+    blocks: of SDXL, those that carry style or layout alone, as published. detector, detector_root: of
+    FaceID, an insightface pack.
+    """
+
+    scale: float | dict[str, Any] = 1.0
+    blocks: Blocks = "all"
+    encoder: str = "h94/IP-Adapter/models/image_encoder"
+    detector: str = "antelopev2"
+    detector_root: str = "~/.insightface"
+    face_id: bool = False
+    kind: Literal["ip_adapter"] = "ip_adapter"
+
+    KIND: ClassVar[str] = "ip_adapter"
+    FAMILIES: ClassVar[tuple[str, ...]] = ("sd15", "sdxl", "flux")
+    PLACES: ClassVar[Mapping[str, str]] = {
+        "path": "adapter",
+        "encoder": "encoder",
+        "detector": "detector",
+        "detector_root": "detector",
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.blocks not in get_args(Blocks):
+            raise StepscopeError(
+                f"adapter.blocks={self.blocks!r}; {nearest(self.blocks, get_args(Blocks))}"
+            )
+        if self.blocks != "all" and isinstance(self.scale, Mapping):
+            raise StepscopeError(
+                "adapter.scale names blocks, and so does adapter.blocks: name them once"
+            )
+
+    @property
+    def reads(self) -> Reads:
+        return "face" if self.face_id else "picture"
+
+    @property
+    def from_embedding(self) -> bool:
+        return self.face_id
+
+    @property
+    def is_on(self) -> bool:
+        return any(value != 0 for value in numbers(self.scale))
+
+    @property
+    def scales(self) -> float | dict[str, Any]:
+        """As diffusers' set_ip_adapter_scale takes them."""
+        if self.blocks == "all" or isinstance(self.scale, Mapping):
+            return self.scale
+        return times(PUBLISHED[self.blocks], self.scale)
+
+    def models(self) -> list[ModelPlace]:
+        own = ModelPlace(
+            "adapter",
+            "path",
+            self.path,
+            lambda: file(self.path, "adapter", download=False),
+            files=one,
+        )
+        if self.face_id:
+            return [own, encoder_place(self.encoder), pack_place(self.detector, self.detector_root)]
+        encoder = ModelPlace(
+            "encoder",
+            "encoder",
+            self.encoder,
+            lambda: subfolder(self.encoder, "adapter.encoder", download=False),
+            cast=False,
+            held=False,
+            faces=True,
+        )
+        return [own, encoder]
+
+    def on_skeleton(self, denoiser: nn.Module) -> AbstractContextManager[None]:
+        path = there(self.path)
+        if path is not None:
+            check_width(read_kind(path, self.path, None), denoiser, self.path)
+        return attentions_on_skeleton(denoiser)
+
+    def load(self, facts: RunFacts) -> Loaded:
+        if self.blocks != "all" and facts.family != "sdxl":
+            raise StepscopeError(
+                f"adapter.blocks={self.blocks} are blocks of SDXL, and the backbone is of {facts.family}"
+            )
+        return LoadedIPAdapter(*self._file(facts.family))
+
+    def reader(self, device: str) -> Reader:
+        _, kind = self._file(None)
+        if self.face_id:
+            return FaceReader(self._faces(device), self.encoder, device)
+        return PictureReader(self.encoder, device, kind.hidden, black=kind.flux)
+
+    def finder(self, device: str) -> Finder | None:
+        return self._faces(device) if self.face_id else None
+
+    def _file(self, family: str | None) -> tuple[Path, Kind]:
+        """The file and what it holds. Raises WeightsError, StepscopeError for another kind than named."""
+        path = file(self.path, "adapter")
+        kind = read_kind(path, self.path, family)
+        if kind.face_id != self.face_id:
+            what = "a FaceID adapter" if kind.face_id else "no FaceID adapter"
+            raise StepscopeError(
+                f"adapter.path={self.path!r} is {what}: adapter.face_id={str(kind.face_id).lower()}"
+            )
+        return path, kind
+
+    def _faces(self, device: str) -> Finder:
+        return Finder(self.detector, self.detector_root, device)
+
+
+@dataclass
+class LoadedIPAdapter:
+    """An IP-Adapter's file, and once it is attached the attentions that hold it."""
+
+    path: Path
+    kind: Kind
+    attentions: Attentions | None = None
+
+    @property
+    def components(self) -> Mapping[str, nn.Module]:
+        return {}
+
+    @property
+    def found(self) -> Mapping[str, Any]:
+        return {}
+
+    def attach(self, pipe: Any) -> None:
+        load_file(pipe, self.path, self.kind)
+        self.attentions = Attentions(denoiser_of(pipe))
+
+    def arguments(self, adapter: IPAdapterSettings, pipe: Any, steps: Steps) -> dict[str, Any]:
+        return {}
+
+    @contextmanager
+    def hooked(self, adapter: IPAdapterSettings, pipe: Any, steps: Steps) -> Iterator[None]:
+        assert self.attentions is not None
+        pipe.set_ip_adapter_scale(adapter.scales)
+        inside = {step - steps.first for step in adapter.steps_on(steps.sigmas)}
+        windows = windowed(pipe, self.attentions, inside)
+        with self.attentions.kept(), each_its_own(pipe), windows:
+            yield
+
+    def given(
+        self, adapter: IPAdapterSettings, pipe: Any, faces: Sequence[Any], branches: int
+    ) -> dict[str, Any]:
+        return embeddings(pipe, faces, branches, face_id=self.kind.face_id)
+
+
+def there(place: str) -> Path | None:
+    """The file of weights if it is on this machine."""
+    try:
+        return file(place, "adapter", download=False)
+    except WeightsError:
+        return None
+
+
+def one(path: Path) -> list[Path]:
+    return [path]
+
+
+def numbers(scale: Any) -> Iterator[float]:
+    """Every number in a scale."""
+    if isinstance(scale, Mapping):
+        for value in scale.values():
+            yield from numbers(value)
+    elif isinstance(scale, Sequence):
+        for value in scale:
+            yield from numbers(value)
+    else:
+        yield float(scale)
+
+
+def times(scale: Any, factor: float) -> Any:
+    """A scale with every number times a factor."""
+    if isinstance(scale, Mapping):
+        return {name: times(value, factor) for name, value in scale.items()}
+    if isinstance(scale, Sequence):
+        return [times(value, factor) for value in scale]
+    return scale * factor

@@ -1,0 +1,109 @@
+"""The file of an IP-Adapter: which kind it holds, for which backbone, and diffusers' loader for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from stepscope.probes.weights import WeightsError, explained
+
+WIDTHS = {768: "sd15", 2048: "sdxl"}
+"""Width of the text that a published adapter's keys are made for, and the family that has it."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a file holds.
+
+    hidden: it reads the encoder's hidden states. face_id: it reads a face's embedding. flux: it is FLUX's.
+    width: of the tokens that its attentions read.
+    """
+
+    hidden: bool
+    face_id: bool
+    flux: bool
+    width: int
+
+
+def read_kind(path: Path, place: str, family: str | None) -> Kind:
+    """The kind of a file, by the names of its weights, as diffusers tells them apart.
+
+    See diffusers' UNet2DConditionLoadersMixin._convert_ip_adapter_image_proj_to_diffusers. family: of the
+    backbone. Raises WeightsError for a file that is none, of a kind that is not known, or another family's.
+    """
+    with explained(place, "adapter"):
+        shapes = _shapes(path)
+    projection, attention = shapes["image_proj"], shapes["ip_adapter"]
+    if not projection or not attention:
+        raise WeightsError(
+            f"adapter {place!r} is no IP-Adapter: it has no weights below image_proj and ip_adapter"
+        )
+    if "perceiver_resampler.proj_in.weight" in projection:
+        raise WeightsError(
+            f"adapter {place!r} is a FaceID Plus, which reads a face and a picture at once and is not "
+            "supported; FaceID is"
+        )
+    flux = any(name.endswith(("to_k_ip.bias", "double_stream_k_proj.bias")) for name in attention)
+    ends = ("to_k_ip.weight", "double_stream_k_proj.weight")
+    keys = next((shape for name, shape in attention.items() if name.endswith(ends)), (0, 0))
+    face_id = "proj.0.weight" in projection and "norm.weight" in projection
+    face_id = face_id and "proj.3.weight" not in projection
+    plain = "proj.weight" in projection
+    kind = Kind(not (plain or face_id), face_id, flux, keys[-1])
+    if family is not None and flux != (family == "flux"):
+        made_for = "FLUX" if flux else "a U-Net"
+        raise WeightsError(
+            f"adapter {place!r} is made for {made_for}, and the backbone is of the family {family}"
+        )
+    return kind
+
+
+def load_file(pipe: Any, path: Path, kind: Kind) -> None:
+    """Put the adapter into the pipeline. Raises WeightsError where its sizes are another backbone's."""
+    check_width(kind, pipe.transformer if kind.flux else pipe.unet, str(path))
+    more = (
+        {"image_encoder_pretrained_model_name_or_path": None}
+        if kind.flux
+        else {"image_encoder_folder": None}
+    )
+    with explained(str(path), "adapter"):
+        pipe.load_ip_adapter(str(path.parent), subfolder="", weight_name=path.name, **more)
+
+
+def check_width(kind: Kind, denoiser: Any, place: str) -> None:
+    """Raise WeightsError where the adapter's tokens are not as wide as the denoiser's text."""
+    config = denoiser.config
+    width = config.joint_attention_dim if kind.flux else config.cross_attention_dim
+    width = width if isinstance(width, int) else width[0]
+    if kind.width != width:
+        known = f" (of {WIDTHS[kind.width]})" if kind.width in WIDTHS else ""
+        raise WeightsError(
+            f"adapter {place!r} adds tokens of {kind.width} channels{known}, and the backbone's text "
+            f"has {width}: it is another backbone's adapter"
+        )
+
+
+def _shapes(path: Path) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Shapes of the weights below `image_proj` and `ip_adapter`, by name."""
+    found: dict[str, dict[str, tuple[int, ...]]] = {"image_proj": {}, "ip_adapter": {}}
+    parts = {
+        "image_proj": "image_proj",
+        "ip_adapter_proj_model": "image_proj",
+        "ip_adapter": "ip_adapter",
+        "double_blocks": "ip_adapter",
+    }
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  (no mapping)
+                part, _, rest = name.partition(".")
+                if part in parts:
+                    found[parts[part]][rest] = tuple(opened.get_slice(name).get_shape())
+        return found
+    state = torch.load(path, map_location="meta", weights_only=True)
+    for part, inside in state.items():
+        if part in parts and isinstance(inside, Mapping):
+            found[parts[part]] |= {name: tuple(value.shape) for name, value in inside.items()}
+    return found

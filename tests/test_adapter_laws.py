@@ -1,0 +1,160 @@
+"""What holds for every kind of adapter, through the command line; no kind can be left out."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from stepscope.probes import check, grid, models, plan
+from stepscope.probes.adapters import ADAPTERS
+from stepscope.probes.faces import face_files
+from stepscope.probes.study import Study, prompts_of
+from stepscope.probes.typed import each_adapter
+from tests.adapter_words import MADE, off, only_in
+from tests.shell import Answer, Words, study_of
+
+ALONE = [name for name in MADE if "_and_" not in name]
+
+
+def words_of(name: str, folder: Path, seeds: str = "0") -> Words:
+    return MADE[name][1](folder, list(seeds))
+
+
+@pytest.fixture(params=MADE)
+def name(request) -> str:
+    return request.param
+
+
+def loaded(words: Words) -> tuple[Study, models.Models, list[grid.Cell]]:
+    study = study_of([one for word in words for one in each_adapter(word)])
+    files = face_files(study.faces)
+    cells = grid.cells(list(files), prompts_of(study), study.seeds)
+    shape = plan.latent_shape(plan.outline(study))
+    return study, models.load(study, files, shape, len(cells)), cells
+
+
+def made(words: Words, typed: Any, out: Path) -> xr.Dataset:
+    answer: Answer = typed([*words, f"out={out}"])
+    assert answer.status == 0, answer.err
+    return xr.open_zarr(out).load()
+
+
+def test_every_kind_is_tried():
+    assert {kind for kind, _ in MADE.values()} == {one.KIND for one in ADAPTERS}
+
+
+def test_a_recording_means_what_it_says(name, tmp_path, typed):
+    answer = typed(words_of(name, tmp_path), main=check.main)
+    assert answer.status == 0, answer.out + answer.err
+    line = next(one for one in answer.out.splitlines() if "switching the adapter off" in one)
+    assert line.startswith("ok")
+    assert " 0 comparisons" not in line
+
+
+def test_the_plan_is_what_is_recorded(name, tmp_path, typed):
+    words = words_of(name, tmp_path)
+    run = made(words, typed, tmp_path / "run.zarr")
+    found = plan.outline(loaded(words)[0])
+    for key, (declared, shape) in found.variables.items():
+        sizes = (1, *shape) if declared.dims[0] == "sample" else shape
+        assert run[key].shape == sizes, key
+    assert np.isfinite(run.contribution.values).all()
+    assert (run.contribution.max("step") > 0).any()
+    np.testing.assert_array_equal(run.injection, found.coordinates["injection"][1])
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_an_adapter_that_is_off_is_none(name, tmp_path, typed):
+    words = words_of(name, tmp_path)
+    without = made([*words, *off(name)], typed, tmp_path / "off.zarr")
+    kept = [w for w in words if not w.startswith(("adapter", "faces", "control"))]
+    none = made([*kept, "adapter=none"], typed, tmp_path / "none.zarr")
+    np.testing.assert_array_equal(without.final_latents, none.final_latents)
+    np.testing.assert_array_equal(without.image, none.image)
+    assert not without.contribution.values.any()
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_window_opens_in_its_steps_alone(name, tmp_path, typed):
+    words = words_of(name, tmp_path)
+    late = made([*words, *only_in(name, 1)], typed, tmp_path / "late.zarr")
+    kept = [w for w in words if not w.startswith(("adapter", "faces", "control"))]
+    none = made([*kept, "adapter=none"], typed, tmp_path / "none.zarr")
+    np.testing.assert_array_equal(late.latents[:, :2], none.latents[:, :2])
+    assert not late.contribution[:, [0, 2]].values.any()
+    assert late.contribution[:, 1].values.any()
+    assert np.abs(late.final_latents - none.final_latents).max() > 1e-3
+
+
+def test_nothing_is_left_after_an_error(name, tmp_path):
+    study, ours, cells = loaded(words_of(name, tmp_path))
+
+    def final(study: Study = study) -> np.ndarray:
+        with ours.ready() as call:
+            return np.asarray(ours.sample(cells, call))
+
+    def hooks() -> int:
+        modules = [
+            one
+            for part in ours.pipe.components.values()
+            if hasattr(part, "modules")
+            for one in part.modules()
+        ]
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
+
+    before, counted = final(), hooks()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), ours.ready() as call:
+        ours.sample(cells, call, on_step=fail)
+    assert hooks() == counted
+    np.testing.assert_array_equal(final(), before)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_zeros_at_its_edge_are_the_adapter_off(name, tmp_path, typed):
+    words = words_of(name, tmp_path)
+    edited = made(
+        [*words, "edits=[{sites: '*.adapter', do: zero}]"], typed, tmp_path / "edited.zarr"
+    )
+    none = made([*words, *off(name)], typed, tmp_path / "off.zarr")
+    np.testing.assert_allclose(edited.final_latents, none.final_latents, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in MADE if "lora" not in name or "_and_" in name])
+def test_two_files_in_one_batch_are_each_alone(name, tmp_path, typed):
+    both = made([*words_of(name, tmp_path, "01"), "batch_size=2"], typed, tmp_path / "both.zarr")
+    alone = made(words_of(name, tmp_path, "1"), typed, tmp_path / "alone.zarr")
+    np.testing.assert_allclose(both.latents[1:], alone.latents, rtol=1e-4, atol=5e-5)
+    assert np.abs(both.final_latents[0] - both.final_latents[1]).max() > 1e-5
+
+
+def test_a_plan_names_its_models_with_their_sizes(name, tmp_path, typed):
+    answer = typed([*words_of(name, tmp_path), "--dry"])
+    assert answer.status == 0, answer.err
+    lines = [line.split() for line in answer.out.splitlines() if line.startswith("  ")]
+    roles = {words[0]: words for words in lines if "here" in words}
+    assert {"backbone", "adapter"} <= roles.keys()
+    assert all(float(words[-3]) > 0 for words in roles.values())
+
+
+@pytest.mark.parametrize("kind", [one for one in ADAPTERS if one.KIND != "infusenet"])
+def test_missing_weights_are_named(kind, tmp_path, typed):
+    name = next(name for name, (of, _) in MADE.items() if of == kind.KIND)
+    answer = typed([*words_of(name, tmp_path), "adapter.path=/no/such.safetensors"])
+    assert answer.status == 2
+    assert "/no/such.safetensors" in answer.line
+    assert "adapter" in answer.line
+
+
+@pytest.mark.parametrize("kind", [one for one in ADAPTERS if len(one.FAMILIES) < 3])
+def test_an_adapter_of_another_family_is_refused(kind, tmp_path, typed):
+    name = next(name for name, (of, _) in MADE.items() if of == kind.KIND)
+    other = next(family for family in ("sd15", "flux") if family not in kind.FAMILIES)
+    answer = typed([*words_of(name, tmp_path), f"backbone.family={other}"])
+    assert answer.status == 2
+    assert f"adapter={kind.KIND} is made for" in answer.line
