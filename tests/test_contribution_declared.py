@@ -9,10 +9,11 @@ import torch
 import xarray as xr
 from torch import nn
 
-from stepscope.hooks import record, verify
+from stepscope.hooks import Edit, Scale, edit, record, verify
 from stepscope.hooks.clock import Clock
-from stepscope.hooks.errors import StepscopeError
-from stepscope.hooks.injections import Declared, declare, injections_of
+from stepscope.hooks.edits.sites import Sites
+from stepscope.hooks.errors import EditError, StepscopeError
+from stepscope.hooks.injections import Declared, declare, injections_of, returned
 from stepscope.hooks.injections import proof as proofs
 from stepscope.hooks.injections.check import InjectionCheck
 from stepscope.hooks.injections.meter import Meter
@@ -93,6 +94,98 @@ def test_beside_a_controlnet_it_has_places_of_its_own(tmp_path):
     run = xr.open_zarr(tmp_path / "run.zarr").load()
     assert run.injection_adapter.values.tolist() == ["controlnet"] * 8 + ["pulid"] * 2
     assert (run.contribution > 0).all()
+
+
+@contextmanager
+def adding(case: Any, *names: str):
+    """Adapters that each add what a module returns to double block 0's output, and declare it."""
+    places = [
+        Declared(name, "double.00", "image", nn.Linear(32, 32), returned, lambda a, k, o: a[0])
+        for name in names
+    ]
+
+    def add(block: Any, args: Any, output: Any) -> Any:
+        for place in places:
+            output = output[0], output[1] + place.module(output[1])
+        return output
+
+    hook = case.denoiser.transformer_blocks[0].register_forward_hook(add)
+    try:
+        with declare(case.pipe, places):
+            yield
+    finally:
+        hook.remove()
+
+
+def test_what_modules_return_is_edited_by_name_or_together():
+    """`<block>.adapter` is all that they add in the block."""
+    case = CASES["flux"]
+    with torch.random.fork_rng(), adding(case, "one", "other"):
+        both = case()
+        with edit(case.pipe, Edit("double.00.image.one", Scale(0.0))):
+            one = case()
+        with edit(case.pipe, Edit(("double.00.image.one", "double.00.image.other"), Scale(0.0))):
+            neither = case()
+        with edit(case.pipe, Edit("double.00.adapter", Scale(0.0))):
+            np.testing.assert_array_equal(case(), neither)
+    np.testing.assert_array_equal(neither, case())
+    assert (one != both).any()
+    assert (one != neither).any()
+
+
+def test_beside_a_controlnet_an_edit_names_it():
+    """`<block>.adapter` is the ControlNet's residual there."""
+    case = CASES["infusenet"]
+    with torch.random.fork_rng(), adding(case, "mine"):
+        sites = Sites.of_pipe(case.pipe)
+        assert sites.chosen(Edit("double.00.adapter", Scale(0.0))) == ["double.00.adapter"]
+        with edit(case.pipe, Edit("*.image.mine", Scale(0.0))):
+            without = case()
+        assert (case() != without).any()
+    np.testing.assert_array_equal(without, case())
+
+
+def test_what_is_only_told_cannot_be_edited():
+    case = CASES["flux"]
+    with attached(case.denoiser) as modules, declare(case.pipe, declared(modules)):
+        for site in ("double.00.adapter", "double.00.image.pulid"):
+            with (
+                pytest.raises(EditError, match="no site matches"),
+                edit(case.pipe, Edit(site, Scale(0.0))),
+            ):
+                pass
+
+
+def test_an_adapter_that_is_off_is_not_edited():
+    case = CASES["flux"]
+    place = Declared(
+        "mine", "double.00", "image", nn.Linear(32, 32), returned, lambda a, k, o: a[0]
+    )
+    with declare(case.pipe, [place]), edit(case.pipe, Edit("*.adapter", Scale(0.0))):
+        with pytest.raises(EditError, match="the adapter handed nothing over"):
+            case()
+
+
+@pytest.mark.parametrize("told", [1.0, 1.1])
+def test_verify_switches_off_what_a_hook_adds_to_a_block(told):
+    case = CASES["flux"]
+    with attached(case.denoiser) as modules:
+        places = [
+            Declared(
+                "pulid",
+                one.block,
+                "image",
+                one.module,
+                lambda args, kwargs, output: told * WEIGHT * output,
+                one.base,
+            )
+            for one in declared(modules)
+        ]
+        with declare(case.pipe, places):
+            (found,) = [f for f in verify(case.pipe, case) if f.claim == proofs.CLAIM]
+    assert found.holds == (told == 1.0)
+    assert found.detail.startswith("2 comparisons")
+    assert "not checked" not in found.detail
 
 
 def test_two_adapters_of_one_name_and_place_are_refused():

@@ -1,8 +1,8 @@
 """Plain hooks that see, apart from the recorder's, what switching an adapter off changes at its places.
 
 In float64, in the passes of the first step. The outputs of a block and the next one's input differ by a
-ControlNet's residual, and by what an adapter that declares itself adds between them; an attention and a layer
-are run again, without the adapter alone.
+ControlNet's residual, and by what a declared adapter adds between them; an attention and a layer are run
+again, without the adapter alone.
 """
 
 from collections import Counter, defaultdict
@@ -27,8 +27,8 @@ Handles = Iterator[RemovableHandle]
 class InjectionCheck:
     """What adapters add in the first step, over what they add it to: pass and place -> (row of the batch,).
 
-    What an adapter declares for itself is among it where it is added to FLUX's image tokens between blocks, by
-    that adapter alone.
+    A declared place is among it where FLUX's image tokens are added to between blocks, if nothing
+    else that is declared adds there.
     """
 
     def __init__(self, denoiser: nn.Module, network: nn.Module | None) -> None:
@@ -120,7 +120,7 @@ class InjectionCheck:
         yield self._before(model.norm_out, close, first=True)
 
     def _between(self) -> Handles:
-        """Before and behind the hooks on a FLUX block's output, and those on what the next module is given."""
+        """Before and after the hooks on a FLUX block's output, and those on the next module's input."""
         model: Any = self.denoiser
         if not family_of(model).adds_residuals:
             return
@@ -130,11 +130,17 @@ class InjectionCheck:
         here = Counter(place.block for place in found)
         for block, module in zip(blocks, following, strict=True):
             for place in (p for p in found if p.block == block.name and here[p.block] == 1):
-                made, given = _Difference(self, place), _Difference(self, place)
-                yield self._after(block.module, lambda m, a, k, o, d=made: d.off(o[1]), first=True)
-                yield self._after(block.module, lambda m, a, k, o, d=made: d.on(o[1]))
-                yield self._before(module, lambda a, k, d=given: d.off(_image(a, k)), first=True)
-                yield self._before(module, lambda a, k, d=given: d.on(_image(a, k)))
+                yield from self._changed(place, block.module, module)
+
+    def _changed(self, place: Injection, block: nn.Module, following: nn.Module) -> Handles:
+        def keep(on: Tensor, off: Tensor) -> None:
+            self._keep(place, on, off)
+
+        (made, with_hooks), (given, read) = _difference(keep), _difference(keep)
+        yield self._after(block, lambda m, a, k, output: made(output[1]), first=True)
+        yield self._after(block, lambda m, a, k, output: with_hooks(output[1]))
+        yield self._before(following, lambda a, k: given(_image(a, k)), first=True)
+        yield self._before(following, lambda a, k: read(_image(a, k)))
 
     def _skips(self) -> Handles:
         """What a U-Net's upward half reads, and what the downward half handed up."""
@@ -228,20 +234,19 @@ def _image(args: Any, kwargs: dict[str, Any]) -> Tensor:
     return args[0] if args else kwargs["hidden_states"]
 
 
-class _Difference:
-    """A stream before some hooks have seen it and after; kept where they changed it."""
+def _difference(keep: Callable[[Tensor, Tensor], None]) -> tuple[Callable[..., None], ...]:
+    """To be shown a stream before some hooks, and after them; kept where they changed it."""
+    held: list[Tensor] = []
 
-    def __init__(self, check: InjectionCheck, place: Injection) -> None:
-        self._check, self._place = check, place
-        self._off: Tensor | None = None
+    def before(stream: Tensor) -> None:
+        held[:] = [stream.clone()]  # a hook may add in place
 
-    def off(self, stream: Tensor) -> None:
-        self._off = stream.clone()  # a hook may add in place
+    def after(stream: Tensor) -> None:
+        off = held.pop()
+        if not torch.equal(stream, off):
+            keep(stream, off)
 
-    def on(self, stream: Tensor) -> None:
-        if self._off is not None and not torch.equal(stream, self._off):
-            self._check._keep(self._place, stream, self._off)
-        self._off = None
+    return before, after
 
 
 def _scaled(layer: Any, args: Any, kwargs: Any, keep: Callable[[str], bool]) -> Tensor:

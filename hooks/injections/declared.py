@@ -35,8 +35,8 @@ class Declared:
     in which the adapter adds something. added: what is added, already scaled; None where it is nothing.
     base: what it is added to.
 
-    Where `added` is `returned`, and the module returns (row, token, channel), the place is a site of `edit`: its
-    own name, or `<block>.adapter`.
+    Where `added` is `returned`, and the module returns (row, token, channel), `edit` can change it, by the
+    place's name or as `<block>.adapter`, and `Capture("full", sites=...)` keeps it whole.
     """
 
     adapter: str

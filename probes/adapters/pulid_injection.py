@@ -1,13 +1,16 @@
 """PuLID in a FLUX transformer: what its cross-attentions add to the image tokens between blocks.
 
-Follows the published code (github.com/ToTheBeginning/PuLID at 1aa2fc7, flux/model.py and flux/sampling.py): after
-double blocks 0, 2, 4, ... and single blocks 0, 4, 8, ..., image += id_weight * pulid_ca[k](id, image), with k
-counting on through both. It is added where the next block begins, so that the block's output stays what the block
-made, and a ControlNet's residual is added before.
+Follows the published code (github.com/ToTheBeginning/PuLID at 1aa2fc7, flux/model.py, flux/sampling.py):
+after double blocks 0, 2, 4, ... and single blocks 0, 4, 8, ...
+
+    image += id_weight * pulid_ca[k](id, image)
+
+with k counting on through both. It is added where the next block begins: the block's output stays what the
+block made, and a ControlNet's residual is added before.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from diffusers import FluxTransformer2DModel
@@ -20,12 +23,8 @@ from stepscope.hooks.families import blocks_of
 from stepscope.hooks.injections import Declared, declare, returned
 from stepscope.hooks.patch import of_this
 from stepscope.hooks.sites import Block
-from stepscope.probes.adapters.pulid_network import (
-    DOUBLE_INTERVAL,
-    SINGLE_INTERVAL,
-    Pulid,
-    check_fits,
-)
+from stepscope.probes.adapters.pulid_network import Pulid, check_fits
+from stepscope.probes.adapters.pulid_sizes import DOUBLE_INTERVAL, SINGLE_INTERVAL
 
 NAME = "pulid"
 """The adapter's name along the axis `injection`."""
@@ -52,11 +51,11 @@ def injected(
 ) -> Iterator[None]:
     """Add the network's `identity` to each call of a pipeline, for as long as the `with` lasts.
 
-    scale: the published `id_weight`. steps: those of the call in which it is added, counted from 0; None for all
-    (the published `start_step` is `range(start_step, n)`). At scale 0, and in any other step, nothing is run.
+    scale: the published `id_weight`. steps: those of the call in which it is added, from 0; None for all.
+    The published `start_step` is `range(start_step, n)`. At scale 0, and in any other step, nothing is run.
     With true CFG the negative pass is given the network's `unconditional`.
 
-    Raises WeightsError for a network of another backbone, and in a call StepscopeError where the tokens that it
+    Raises WeightsError for a network of another backbone, and in a call StepscopeError where tokens that it
     needs are not set, or are of other rows than the batch.
     """
     model = denoiser_of(pipe)
@@ -84,27 +83,17 @@ def injected(
         yield
 
 
-@contextmanager
 def declared(
     model: FluxTransformer2DModel, modules: Sequence[nn.Module] | None = None
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Tell `record` and `edit` where PuLID adds to a transformer, which may be without weights.
 
     modules: which return what is added, one for each place; None for a plan, in which nothing runs.
     """
     blocks = [block.name for block, _ in _places(model)]
-    with declare(
-        model,
-        [
-            Declared(NAME, block, "image", module, returned, base=_image)
-            for block, module in zip(blocks, modules or map(_nothing, blocks), strict=True)
-        ],
-    ):
-        yield
-
-
-def _nothing(block: str) -> nn.Module:
-    return nn.Identity()
+    modules = modules or [nn.Identity() for _ in blocks]
+    pairs = zip(blocks, modules, strict=True)
+    return declare(model, [Declared(NAME, b, "image", m, returned, _image) for b, m in pairs])
 
 
 def _places(model: FluxTransformer2DModel) -> list[tuple[Block, nn.Module]]:
@@ -133,7 +122,7 @@ def _adding(
         if not (clock.running and module.scale and (steps is None or clock.step in steps)):
             return None
         image = args[0] if args else kwargs["hidden_states"]
-        image = image + module(image, _given(network, clock.nth, len(image)).to(image.device))
+        image = image + module(image, _given(network, clock.nth, len(image)))
         return ((image, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": image})
 
     return add
@@ -147,6 +136,7 @@ def _given(network: Pulid, nth: int, rows: int) -> Tensor:
         raise StepscopeError(f"PuLID has no face: set `{name}` before the call")
     if len(tokens) not in (1, rows):
         raise StepscopeError(
-            f"PuLID's `{name}` has {len(tokens)} rows, and the call has {rows}: name one for all, or one for each"
+            f"PuLID's `{name}` has {len(tokens)} rows, and the call has {rows}: name one for all, or one "
+            "for each"
         )
     return tokens

@@ -1,13 +1,9 @@
-"""The networks of PuLID for FLUX: IDFormer, which makes identity tokens, and the cross-attentions that read them.
+"""The networks of PuLID for FLUX: IDFormer, which makes identity tokens, and what attends to them.
 
-Follows the published code (github.com/ToTheBeginning/PuLID at 1aa2fc7, pulid/encoders_transformer.py) with the
-published names of weights, so that `pulid_flux_v0.9.1.safetensors` loads strictly. Every size is read from the
-shapes; a head is 64 wide in IDFormer and 128 in a cross-attention.
+Follows the published code (github.com/ToTheBeginning/PuLID at 1aa2fc7, pulid/encoders_transformer.py) with
+the published names of weights, so that `pulid_flux_v0.9.1.safetensors` loads strictly.
 """
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,84 +13,20 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from stepscope.probes.adapters.pulid_sizes import (
+    DOUBLE_INTERVAL,
+    ENCODER_HEAD,
+    IMAGE_HEAD,
+    SCALES,
+    SINGLE_INTERVAL,
+    PulidSizes,
+    Shapes,
+)
 from stepscope.probes.weights import WeightsError, explained
-
-FACE, CLIP = 512, 768
-"""Numbers of a face: its recogniser's embedding, then the class output of EVA-CLIP."""
-SCALES = 5
-"""Layers of EVA-CLIP whose hidden states IDFormer reads, one after the other."""
-DOUBLE_INTERVAL, SINGLE_INTERVAL = 2, 4
-"""There is a cross-attention after each second double and each fourth single block, from the first on."""
-ENCODER_HEAD, IMAGE_HEAD = 64, 128
-
-Shapes = Mapping[str, tuple[int, ...]]
-"""Published name of a weight -> its shape."""
-
-
-@dataclass(frozen=True)
-class PulidSizes:
-    """Sizes of a file of PuLID for FLUX.
-
-    dim, depth, heads, inner: of IDFormer's layers. queries: identity tokens that come out, of `width` channels.
-    face_tokens: those that a face goes in as. face, mapped: numbers of a face and width of its mapping; vit,
-    vit_mapped: of EVA-CLIP's tokens. modules: number of cross-attentions; image, image_heads: theirs.
-    numbers: all weights.
-    """
-
-    dim: int
-    depth: int
-    heads: int
-    inner: int
-    queries: int
-    width: int
-    face_tokens: int
-    face: int
-    mapped: int
-    vit: int
-    vit_mapped: int
-    modules: int
-    image: int
-    image_heads: int
-    numbers: int
-
-    @classmethod
-    def of(cls, shapes: Shapes) -> "PulidSizes":
-        """Raises KeyError for a weight that is not there, IndexError or ValueError for one of another rank."""
-        encoder, ca = "pulid_encoder", "pulid_ca.0"
-        _, queries, dim = shapes[f"{encoder}.latents"]
-        face_tokens, rest = divmod(shapes[f"{encoder}.id_embedding_mapping.6.weight"][0], dim)
-        inner_of_heads, _ = shapes[f"{encoder}.layers.0.0.to_q.weight"]
-        inner_of_image, image = shapes[f"{ca}.to_q.weight"]
-        mapped, face = shapes[f"{encoder}.id_embedding_mapping.0.weight"]
-        vit_mapped, vit = shapes[f"{encoder}.mapping_0.0.weight"]
-        if rest or inner_of_heads % ENCODER_HEAD or inner_of_image % IMAGE_HEAD:
-            raise ValueError("a width that does not divide into heads or tokens")
-        return cls(
-            dim=dim,
-            depth=_count(shapes, rf"{encoder}\.layers\.(\d+)\."),
-            heads=inner_of_heads // ENCODER_HEAD,
-            inner=shapes[f"{encoder}.layers.0.1.1.weight"][0],
-            queries=queries,
-            width=shapes[f"{encoder}.proj_out"][1],
-            face_tokens=face_tokens,
-            face=face,
-            mapped=mapped,
-            vit=vit,
-            vit_mapped=vit_mapped,
-            modules=_count(shapes, r"pulid_ca\.(\d+)\."),
-            image=image,
-            image_heads=inner_of_image // IMAGE_HEAD,
-            numbers=sum(torch.Size(shape).numel() for shape in shapes.values()),
-        )
-
-
-def _count(shapes: Shapes, pattern: str) -> int:
-    """How many different numbers names have at a place."""
-    return len({found[1] for found in (re.match(pattern, name) for name in shapes) if found})
 
 
 class _Attention(nn.Module):
-    """Attention of `asking` to `told` (PerceiverAttentionCA), or to `told` and itself (PerceiverAttention)."""
+    """Attention of `asking` to `told` (PerceiverAttentionCA); of PerceiverAttention to itself, too."""
 
     def __init__(self, asking: int, told: int, heads: int, head: int, *, itself: bool) -> None:
         super().__init__()
@@ -175,10 +107,10 @@ class IDFormer(nn.Module):
 
 
 class Pulid(nn.Module):
-    """IDFormer (`pulid_encoder`) and the cross-attentions of image tokens to identity tokens (`pulid_ca`).
+    """IDFormer (`pulid_encoder`), and cross-attentions of image tokens to identity tokens (`pulid_ca`).
 
-    Set `identity` before a call, and `unconditional` before one with true CFG: (row of the batch, token, channel)
-    each, or one row for all.
+    Set `identity` before a call, and `unconditional` before one with true CFG: (row of the batch, token,
+    channel) each, or one row for all.
     """
 
     identity: Tensor | None = None
@@ -232,8 +164,8 @@ def sizes_of(path: Path) -> PulidSizes:
 def load_pulid(path: Path, dtype: torch.dtype) -> Pulid:
     """Both networks from a published file.
 
-    Raises WeightsError if it is missing, truncated or of another model, with the first weight that it lacks.
-    v0.9.0 has the same names and shapes, and loads too.
+    Raises WeightsError if it is missing, truncated or of another model, with the first weight that it
+    lacks. v0.9.0 has the same names and shapes, and loads too.
     """
     sizes = sizes_of(path)
     with torch.device("meta"):
@@ -252,13 +184,13 @@ def check_fits(sizes: PulidSizes, path: str, *, doubles: int, singles: int, widt
     needed = -(-doubles // DOUBLE_INTERVAL) + -(-singles // SINGLE_INTERVAL)
     if sizes.modules != needed:
         raise WeightsError(
-            f"{path} has {sizes.modules} pulid_ca, and a transformer of {doubles} double and {singles} single "
-            f"blocks needs {needed}: it is the adapter of another backbone"
+            f"{path} has {sizes.modules} pulid_ca, and a transformer of {doubles} double and {singles} "
+            f"single blocks needs {needed}: it is the adapter of another backbone"
         )
     if sizes.image != width:
         raise WeightsError(
-            f"{path} is for image tokens of {sizes.image} channels, and the transformer's have {width}: it is "
-            "the adapter of another backbone"
+            f"{path} is for image tokens of {sizes.image} channels, and the transformer's have {width}: it "
+            "is the adapter of another backbone"
         )
 
 
