@@ -113,7 +113,7 @@ class Loaded:
 
 
 class Part(NamedTuple):
-    """A part of an adapter that has a scale and a window of its own; `key` begins the names of its settings."""
+    """A part of an adapter with a scale and a window of its own; `key` begins the names of its settings."""
 
     key: str
     scale: Any

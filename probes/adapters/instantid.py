@@ -108,21 +108,24 @@ class InstantIDSettings(Adapter):
         told, size = [], (facts.width, facts.height)
         if abs(np.linalg.norm(face.given[RAW]) - 1) < UNIT:
             told.append(
-                "its embedding is of unit norm, and InstantID reads it as the encoder gives it: it will be weak"
+                "its embedding is of unit norm, and InstantID reads one as it comes from the encoder"
             )
         keypoints = keypoints_in(face.found, size)
         if facts.control_image is None and self.controlnet_scale and keypoints is not None:
-            outside = ((keypoints < 0) | (keypoints >= size)).any()
-            if outside:
+            if ((keypoints < 0) | (keypoints >= size)).any():
                 told.append(
-                    f"a part of it is outside of {size[0]} x {size[1]} pixels once its photo is fitted there: "
-                    "IdentityNet does not see all of it"
+                    f"it reaches out of {size[0]} x {size[1]} pixels once its photo is fitted there, and "
+                    "IdentityNet sees a part of it"
                 )
         return "; ".join(told)
 
     def models(self) -> list[ModelPlace]:
         own = ModelPlace(
-            "adapter", "path", self.path, lambda: published(self.path, download=False), files=weights
+            "adapter",
+            "path",
+            self.path,
+            lambda: published(self.path, download=False),
+            files=weights,
         )
         return [own, encoder_place(self.encoder), pack_place(self.detector, self.detector_root)]
 

@@ -1,4 +1,4 @@
-"""InstantID's two networks: IdentityNet, a ControlNet whose text is a face, and the file of its image branch.
+"""InstantID's two networks: IdentityNet, a ControlNet that reads a face as text, and the image branch.
 
 Follows the published pipeline (github.com/instantX-research/InstantID at 2145b67,
 pipeline_stable_diffusion_xl_instantid.py): the face's tokens stand in place of the text, in both halves of
