@@ -44,8 +44,10 @@ DOWNLOADS = {
     "h94/IP-Adapter/sdxl_models/image_encoder": (3.7e9, "Apache-2.0, {command}"),
     "InstantX/InstantID": (
         3.3e9,
-        "Apache-2.0, `hf download InstantX/InstantID --include 'ControlNetModel/*' ip-adapter.bin`; its "
-        "face models are for non-commercial research",
+        # names alone: beside a name `hf download` ignores --include
+        "Apache-2.0, `hf download InstantX/InstantID ip-adapter.bin ControlNetModel/config.json "
+        "ControlNetModel/diffusion_pytorch_model.safetensors`; its face models are for non-commercial "
+        "research",
     ),
     "guozinan/PuLID/pulid_flux_v0.9.1.safetensors": (1.1e9, "Apache-2.0, {command}"),
     "glintr100.onnx": (261e6, "it is in antelopev2, the detector's pack"),
