@@ -2,10 +2,7 @@
 
 from collections.abc import Collection
 
-import numpy as np
-
 from stepscope.hooks.vocabulary import Variable
-from stepscope.probes.faces import Face
 
 FACE_VARIABLES = {
     "face_embedding": Variable(
@@ -47,15 +44,3 @@ def extras_of(reads: Collection[str]) -> dict[str, tuple[Variable, tuple[int, ..
         PICTURE_VARIABLES if "picture" in reads else {}
     )
     return {name: (one, SHAPES[name]) for name, one in declared.items()}
-
-
-def values_of(face: Face | None, reads: Collection[str]) -> dict[str, np.ndarray]:
-    """The same of one sample, whose face this is."""
-    crop = None if face is None else face.crop
-    picture = None if face is None else face.picture
-    found: dict[str, np.ndarray] = {
-        "face_embedding": np.full(512, np.nan, np.float32) if face is None else face.embedding,
-        "face_crop": np.zeros((112, 112, 3), np.uint8) if crop is None else crop,
-        "image_prompt": np.zeros((224, 224, 3), np.uint8) if picture is None else picture,
-    }
-    return {name: found[name] for name in extras_of(reads)}

@@ -33,8 +33,9 @@ def check_key(key: str, config_name: str, words: Sequence[str]) -> bool:
         (group,) = groups
         now = known.chosen.get(group)
         if now in (None, "???"):
-            raise StepscopeError(f"{key} is a key of {' and '.join(having)}: name one of them")
-        raise StepscopeError(f"{group}={now} has no {key}; {' and '.join(having)} have it")
+            raise StepscopeError(f"{key} is a key of {_several(having)}: name one of them")
+        have = "have it" if len(having) > 1 else "has it"
+        raise StepscopeError(f"{group}={now} has no {key}; {_several(having)} {have}")
     elsewhere = _of_options(config_name, known)
     raise StepscopeError(
         f"no configuration key {key!r}; {nearest_key(key, [*known.groups, *known.keys], elsewhere)}"
@@ -64,6 +65,12 @@ def nearest_key(word: str, known: Iterable[str], elsewhere: Iterable[str] = ()) 
             return phrase if nearest(word, keys, count=1) == close else _joined(close, phrase)
         return close
     return phrase
+
+
+def _several(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _joined(first: str, second: str) -> str:

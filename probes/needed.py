@@ -34,13 +34,29 @@ DOWNLOADS = {
         "facexlib's file, https://github.com/xinntao/facexlib/releases/download/v0.1.0/"
         "recognition_arcface_ir_se50.pth",
     ),
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": (2.1e9, "CreativeML Open RAIL-M, {command}"),
+    "stabilityai/stable-diffusion-xl-base-1.0": (6.9e9, "CreativeML Open RAIL++-M, {command}"),
+    "stabilityai/sdxl-turbo": (6.9e9, "Stability AI's community licence, {command}"),
+    "h94/IP-Adapter": (None, "Apache-2.0, {command}"),
+    "h94/IP-Adapter/sdxl_models/ip-adapter_sdxl.safetensors": (0.7e9, "Apache-2.0, {command}"),
+    "h94/IP-Adapter/models/ip-adapter_sd15.safetensors": (45e6, "Apache-2.0, {command}"),
+    "h94/IP-Adapter/models/image_encoder": (2.5e9, "Apache-2.0, {command}"),
+    "h94/IP-Adapter/sdxl_models/image_encoder": (3.7e9, "Apache-2.0, {command}"),
+    "InstantX/InstantID": (
+        3.3e9,
+        "Apache-2.0, `hf download InstantX/InstantID --include 'ControlNetModel/*' ip-adapter.bin`; its "
+        "face models are for non-commercial research",
+    ),
+    "guozinan/PuLID/pulid_flux_v0.9.1.safetensors": (1.1e9, "Apache-2.0, {command}"),
+    "glintr100.onnx": (261e6, "it is in antelopev2, the detector's pack"),
     "antelopev2": (
         360e6,
         "for non-commercial research, https://github.com/deepinsight/insightface/releases/download/v0.7/"
         "antelopev2.zip, its .onnx files into {root}/models/antelopev2/",
     ),
 }
-"""Of the published models, by hub id or name: bytes to download, None where not known, and the way."""
+"""Of the published models, by hub id, place in one, or name: bytes of their weights in half precision, or
+of the file where it is kept as it is, None where not known; and the way to them."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +93,12 @@ def _of_adapter(role: str, model: ModelPlace, width: int) -> Need:
     if model.cast:
         found = _need(role, model.place, lambda: model.files(model.find()), width, **model.words)
         return replace(found, held=model.held)
-    name = Path(model.place).name
     try:
         size = float(sum(file.stat().st_size for file in model.files(model.find())))
         return Need(role, model.place, size, held=model.held)
     except WeightsError as error:
-        known = DOWNLOADS.get(name, (None, ""))[0]
-        return Need(role, model.place, known, _cure(name, str(error), **model.words), model.held)
+        known, cure = _way_to(model.place, str(error), **model.words)
+        return Need(role, model.place, known, cure, model.held)
 
 
 def _need(
@@ -92,14 +107,20 @@ def _need(
     try:
         return Need(role, place, float(sum(parameters(file) for file in files()) * width))
     except WeightsError as error:
-        known, cure = DOWNLOADS.get(place, (None, ""))[0], str(error)
-        if on_hub(place):
-            cure = _cure(place, download_words(place), **words)
+        known, cure = _way_to(place, str(error), **words)
         return Need(role, place, None if known is None else known * width / 2, cure)
 
 
-def _cure(name: str, otherwise: str, **words: str) -> str:
-    return DOWNLOADS[name][1].format(**words) if name in DOWNLOADS else otherwise
+def _way_to(place: str, error: str, **words: str) -> tuple[float | None, str]:
+    """Bytes of a model that is not here, where they are known, and what gets it."""
+    parts = Path(place).parts
+    names = place, "/".join(parts[:2]), parts[-1] if parts else ""
+    known = next((DOWNLOADS[name] for name in names if name in DOWNLOADS), None)
+    otherwise = download_words(place) if on_hub(place) else error
+    if known is None:
+        return None, otherwise
+    size = known[0] if place in DOWNLOADS or not on_hub(place) else None
+    return size, known[1].format(command=download_words(place), **words)
 
 
 def parameters(file: Path) -> int:

@@ -16,7 +16,8 @@ from stepscope.hooks.layout import Layout
 from stepscope.hooks.store import Run
 from stepscope.hooks.vocabulary import SAMPLE_COORDINATES, VARIABLES, Variable
 from stepscope.probes import grid
-from stepscope.probes.face_variables import SHAPES, values_of
+from stepscope.probes.face_variables import SHAPES
+from stepscope.probes.kept_faces import values_of
 from stepscope.probes.model_files import places_of, role_of
 from stepscope.probes.provenance import configuration
 from stepscope.probes.readings import DECLARED, GROUP, READING_VARIABLES, default_steps_off

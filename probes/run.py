@@ -23,8 +23,8 @@ from stepscope.probes.existing import (
     growing,
     open_existing,
 )
-from stepscope.probes.face_variables import values_of
 from stepscope.probes.faces import Face, face_files
+from stepscope.probes.kept_faces import values_of
 from stepscope.probes.needed import needs
 from stepscope.probes.notes import notes
 from stepscope.probes.plan import counted

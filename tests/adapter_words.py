@@ -1,5 +1,6 @@
 """For each kind of adapter the words of a tiny run with it: what the laws of adapters are tried on."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tests.shell import Words, infused, listed, tiny
 from tests.test_adapters import lora
 
 IP_ADAPTER, INSTANTID = REFERENCE / "ip-adapter", REFERENCE / "instantid"
+PULID = REFERENCE / "pulid-flux"
 PACK = Path("pocket/models/insightface/models/pocket").resolve()
 SIZE = {"height": 64, "width": 64}
 
@@ -109,6 +111,35 @@ def instantid(folder: Path, seeds: Words) -> Words:
     return instantid_words(faces=faces, control_image=drawing)
 
 
+def pulid_folder(folder: Path, backbone: str) -> Path:
+    """The reference's backbone of PuLID, whose other parts are those of InfiniteYou's."""
+    root = folder / f"pulid-{backbone}"
+    if not root.exists():
+        shutil.copytree(INFINITE_YOU / f"flux-{backbone}", root)
+        shutil.rmtree(root / "transformer")
+        shutil.copytree(PULID / f"flux-{backbone}" / "transformer", root / "transformer")
+    return root
+
+
+def pulid_words(folder: Path, backbone: str = "dev", **changed: Any) -> Words:
+    own = {"adapter": "pulid", "adapter__path": PULID / "pulid_flux_tiny.safetensors"}
+    path = pulid_folder(folder, backbone)
+    return tiny(backbone, backbone__path=path, max_sequence_length=16, **(own | changed))
+
+
+def pulid_face(folder: Path, seed: int) -> Path:
+    """What the reference's PuLID reads of a face, at random."""
+    draw, path = np.random.default_rng(seed), folder / f"pulid_{seed}.npz"
+    condition, hidden = draw.normal(size=(1, 1280)), draw.normal(size=(1, 5, 17, 20))
+    np.savez(path, id_cond=condition.astype("f"), id_vit_hidden=hidden.astype("f"))
+    return path
+
+
+def pulid(folder: Path, seeds: Words) -> Words:
+    faces = listed(*(pulid_face(folder, int(seed)) for seed in seeds))
+    return pulid_words(folder, faces=faces, steps=3)
+
+
 def infusenet(folder: Path, seeds: Words) -> Words:
     return infused(faces=listed(*(embedding(folder, int(seed)) for seed in seeds)), steps=3)
 
@@ -133,6 +164,7 @@ MADE: dict[str, tuple[str, Make]] = {
     "ip_adapter": ("ip_adapter", ip_adapter),
     "ip_adapter_plus": ("ip_adapter", ip_adapter_plus),
     "instantid": ("instantid", instantid),
+    "pulid": ("pulid", pulid),
     "flux_lora": ("lora", flux_lora),
     "unet_lora": ("lora", unet_lora),
     "infusenet_and_lora": ("infusenet", infusenet_and_lora),

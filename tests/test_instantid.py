@@ -11,7 +11,7 @@ import xarray as xr
 from PIL import Image
 
 from stepscope.probes import grid, models, plan
-from stepscope.probes.adapters.instantid import IdentityNet
+from stepscope.probes.adapters.instantid_network import IdentityNet
 from stepscope.probes.faces import RAW, face_files
 from tests.adapter_words import INSTANTID, PACK, instantid_words
 from tests.models import REFERENCE

@@ -18,7 +18,7 @@ from stepscope.__main__ import COMMANDS, usage
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BY_EXTRA = {"hooks": "recording", "probes": "evidence", "analysis": "evidence", "stepscope": None}
-INDIRECT = {"accelerate"}
+INDIRECT = {"accelerate", "peft"}
 """Declared and imported by no file of ours: diffusers loads models with it."""
 OWN_EXTRA = {"lpips", "torchvision"}
 

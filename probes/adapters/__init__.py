@@ -9,16 +9,33 @@ from stepscope.probes.adapters.infusenet import InfuseNetSettings
 from stepscope.probes.adapters.instantid import InstantIDSettings
 from stepscope.probes.adapters.ip_adapter import IPAdapterSettings
 from stepscope.probes.adapters.lora import LoraSettings
+from stepscope.probes.adapters.pulid import PulidSettings
 from stepscope.probes.values import checked
 
-__all__ = ["ADAPTERS", "Adapter", "Loaded", "ModelPlace", "RunFacts", "Steps", "adapter_of"]
+__all__ = [
+    "ADAPTERS",
+    "Adapter",
+    "Loaded",
+    "ModelPlace",
+    "RunFacts",
+    "Steps",
+    "adapter_of",
+    "register",
+]
 
-ADAPTERS: tuple[type[Adapter], ...] = (
+ADAPTERS: list[type[Adapter]] = [
     InfuseNetSettings,
     IPAdapterSettings,
     LoraSettings,
     InstantIDSettings,
-)
+    PulidSettings,
+]
+"""Every kind of adapter."""
+
+
+def register(kind: type[Adapter]) -> None:
+    """Add a kind of adapter of your own, in place of one of the same name."""
+    ADAPTERS[:] = [*(one for one in ADAPTERS if one.KIND != kind.KIND), kind]
 
 
 def adapter_of(values: Mapping[str, Any], under: str = "adapter") -> Adapter:

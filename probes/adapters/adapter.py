@@ -78,37 +78,38 @@ class Reader(Protocol):
         ...
 
 
-@runtime_checkable
-class Loaded(Protocol):
-    """An adapter's models on their device.
+class Loaded:
+    """An adapter's models on their device; each kind says what it does otherwise than nothing.
 
-    components: what the pipeline is built with, `controlnet`. found: where the face of the control image
-    was found. Each method is given the adapter's settings as they are now: a study may switch it off.
+    Each method is given the adapter's settings as they are now: a study may switch it off.
     """
 
     @property
-    def components(self) -> Mapping[str, nn.Module]: ...
+    def components(self) -> Mapping[str, nn.Module]:
+        """What the pipeline is built with: `controlnet`."""
+        return {}
 
     @property
-    def found(self) -> Mapping[str, Any]: ...
+    def found(self) -> Mapping[str, Any]:
+        """Where the face of the control image was found; empty without one."""
+        return {}
 
     def attach(self, pipe: Any) -> None:
         """Load into the pipeline what lies in its models, once."""
-        ...
 
     def arguments(self, adapter: Any, pipe: Any, steps: Steps) -> dict[str, Any]:
         """The pipeline's arguments that are the same for every batch."""
-        ...
+        return {}
 
     def hooked(self, adapter: Any, pipe: Any, steps: Steps) -> AbstractContextManager[None]:
         """Under which every call is made: windows, scales, hooks. Nothing of it stays behind."""
-        ...
+        return nullcontext()
 
     def given(
         self, adapter: Any, pipe: Any, faces: Sequence[Face], branches: int
     ) -> dict[str, Any]:
         """The arguments of one batch, from the face of each row. branches: 2 with a negative pass."""
-        ...
+        return {}
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def _files(folder: Path) -> Sequence[Path]:
 
 
 @dataclass
-class LoadedInfuseNet:
+class LoadedInfuseNet(Loaded):
     """InfuseNet on its device. control: the image that it sees."""
 
     network: InfuseNet
@@ -124,9 +124,6 @@ class LoadedInfuseNet:
     @property
     def found(self) -> Mapping[str, Any]:
         return self.control.found
-
-    def attach(self, pipe: Any) -> None:
-        pass
 
     def arguments(self, adapter: InfuseNetSettings, pipe: Any, steps: Steps) -> dict[str, Any]:
         window = fractions(adapter.window, adapter.window_unit, steps.sigmas, steps.first)

@@ -14,14 +14,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from diffusers import ControlNetModel
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
-from stepscope.hooks import families
 from stepscope.hooks.clock import denoiser_of
 from stepscope.hooks.errors import StepscopeError
-from stepscope.hooks.families.unet import UNET_CONTROLNET
 from stepscope.probes.adapters.adapter import (
     Adapter,
     Loaded,
@@ -38,6 +35,7 @@ from stepscope.probes.adapters.image_attention import (
     each_its_own,
     windowed,
 )
+from stepscope.probes.adapters.instantid_network import IdentityNet
 from stepscope.probes.adapters.ip_adapter_file import Kind, load_file, read_kind
 from stepscope.probes.adapters.window import (
     Window,
@@ -55,38 +53,6 @@ NETWORK, BRANCH = "ControlNetModel", "ip-adapter.bin"
 NO_KEYPOINTS = (
     "is an embedding, which has no keypoints for IdentityNet: name control_image=photo.jpg, or their "
     "drawing with control_image_kind=keypoints"
-)
-
-
-class IdentityNet(ControlNetModel):
-    """A ControlNet that reads identity tokens in place of the text, and is not run at scale 0.
-
-    A subclass only because diffusers' pipeline asks for the class. Set `identity` (row of the pass, token,
-    channel) before a call.
-    """
-
-    identity: Tensor | None = None
-
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, sample: Tensor, timestep: Any, *, conditioning_scale: float = 1.0, **kwargs: Any
-    ) -> Any:
-        """Residuals for the U-Net; (None, None) at scale 0, where they would be zero."""
-        if conditioning_scale == 0:
-            return None, None
-        if self.identity is None:
-            raise StepscopeError("IdentityNet has no face: set `identity` before the call")
-        kwargs["encoder_hidden_states"] = self.identity.to(sample)
-        return super().forward(sample, timestep, conditioning_scale=conditioning_scale, **kwargs)
-
-
-families.register(
-    replace(
-        UNET_CONTROLNET,
-        name="IdentityNet",
-        model=IdentityNet,
-        context="identity",
-        text_encoder=None,
-    )
 )
 
 
@@ -204,20 +170,27 @@ class InstantIDSettings(Adapter):
 
 
 @dataclass
-class LoadedInstantID:
-    """InstantID on its device. size: (width, height) of a run. control: one image for all, or None."""
+class LoadedInstantID(Loaded):
+    """InstantID on its device.
+
+    size: (width, height) of a run. control: one image for all, or None; face: where its face was found.
+    """
 
     network: IdentityNet
     path: Path
     kind: Kind
     size: tuple[int, int]
     control: Image.Image | None
-    found: Mapping[str, Any]
+    face: Mapping[str, Any]
     attentions: Attentions | None = None
 
     @property
     def components(self) -> Mapping[str, nn.Module]:
         return {"controlnet": self.network}
+
+    @property
+    def found(self) -> Mapping[str, Any]:
+        return self.face
 
     def attach(self, pipe: Any) -> None:
         network: Any = self.network

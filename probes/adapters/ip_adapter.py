@@ -160,27 +160,16 @@ class IPAdapterSettings(Adapter):
 
 
 @dataclass
-class LoadedIPAdapter:
+class LoadedIPAdapter(Loaded):
     """An IP-Adapter's file, and once it is attached the attentions that hold it."""
 
     path: Path
     kind: Kind
     attentions: Attentions | None = None
 
-    @property
-    def components(self) -> Mapping[str, nn.Module]:
-        return {}
-
-    @property
-    def found(self) -> Mapping[str, Any]:
-        return {}
-
     def attach(self, pipe: Any) -> None:
         load_file(pipe, self.path, self.kind)
         self.attentions = Attentions(denoiser_of(pipe))
-
-    def arguments(self, adapter: IPAdapterSettings, pipe: Any, steps: Steps) -> dict[str, Any]:
-        return {}
 
     @contextmanager
     def hooked(self, adapter: IPAdapterSettings, pipe: Any, steps: Steps) -> Iterator[None]:

@@ -1,6 +1,6 @@
 """LoRA (Hu et al. 2021, arXiv 2106.09685): low-rank parts of a denoiser's layers, by diffusers and peft."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,6 @@ from stepscope.hooks.clock import Listener, denoiser_of, listening
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.fingerprint import tuner_layers
 from stepscope.probes.adapters.adapter import Adapter, Loaded, ModelPlace, RunFacts, Steps
-from stepscope.probes.faces import Face
 from stepscope.probes.weights import WeightsError, explained, file
 
 
@@ -69,7 +68,7 @@ class LoraSettings(Adapter):
 
 
 @dataclass
-class LoadedLora:
+class LoadedLora(Loaded):
     """A LoRA's file, and once it is attached its layers: of the denoiser, and of the text encoders."""
 
     name: str
@@ -77,14 +76,6 @@ class LoadedLora:
     path: Path
     layers: Sequence[Any] = ()
     of_text: Sequence[Any] = ()
-
-    @property
-    def components(self) -> Mapping[str, nn.Module]:
-        return {}
-
-    @property
-    def found(self) -> Mapping[str, Any]:
-        return {}
 
     def attach(self, pipe: Any) -> None:
         with explained(self.place, "adapter"):
@@ -96,9 +87,6 @@ class LoadedLora:
         self.of_text = [
             layer for text in texts if text is not None for layer in held(text, self.name)
         ]
-
-    def arguments(self, adapter: LoraSettings, pipe: Any, steps: Steps) -> dict[str, Any]:
-        return {}
 
     @contextmanager
     def hooked(self, adapter: LoraSettings, pipe: Any, steps: Steps) -> Iterator[None]:
@@ -118,11 +106,6 @@ class LoadedLora:
             handle = denoiser_of(pipe).register_forward_pre_hook(gate)
             stack.callback(handle.remove)
             yield
-
-    def given(
-        self, adapter: LoraSettings, pipe: Any, faces: Sequence[Face], branches: int
-    ) -> dict[str, Any]:
-        return {}
 
 
 def load_into(denoiser: Any, path: Path, name: str) -> None:
