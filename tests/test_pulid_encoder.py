@@ -1,7 +1,7 @@
 """From a photo to what PuLID reads: the networks are the published ones, the steps are closed forms.
 
-`reference.npz` holds what published classes gave (EVAVisionTransformer of PuLID's eva_clip at width 128, two
-heads, 22 blocks, 4 x 4 patches; facexlib's BiSeNet) with weights by the rule of `filled`. Inputs are
+`reference.npz` holds what published classes gave (EVAVisionTransformer of PuLID's eva_clip at width 128,
+two heads, 22 blocks, 4 x 4 patches; facexlib's BiSeNet) with weights by the rule of `filled`. Inputs are
 normal numbers of the seeds 1000 and 1001. `state_dict.json`: their names and shapes at full size.
 """
 
