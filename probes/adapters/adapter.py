@@ -147,6 +147,8 @@ class Adapter:
     READS: ClassVar[Reads | None] = None
     IN_NEGATIVE: ClassVar[bool] = True
     """Whether it runs in the negative pass of classifier-free guidance."""
+    FILLS: ClassVar[tuple[str, ...]] = ()
+    """What it brings of which a pipeline holds one: `a ControlNet`, `an image prompt`."""
     PLACES: ClassVar[Mapping[str, str]] = {"path": "adapter"}
     """Settings that say where a model lies, each with the model's role."""
 

@@ -81,6 +81,7 @@ class InstantIDSettings(Adapter):
     KIND: ClassVar[str] = "instantid"
     FAMILIES: ClassVar[tuple[str, ...]] = ("sdxl",)
     READS: ClassVar[Reads | None] = "face"
+    FILLS: ClassVar[tuple[str, ...]] = ("a ControlNet", "an image prompt")
     PLACES: ClassVar[Mapping[str, str]] = {
         "path": "adapter",
         "encoder": "encoder",

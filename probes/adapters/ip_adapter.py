@@ -64,6 +64,7 @@ class IPAdapterSettings(Adapter):
 
     KIND: ClassVar[str] = "ip_adapter"
     FAMILIES: ClassVar[tuple[str, ...]] = ("sd15", "sdxl", "flux")
+    FILLS: ClassVar[tuple[str, ...]] = ("an image prompt",)
     PLACES: ClassVar[Mapping[str, str]] = {
         "path": "adapter",
         "encoder": "encoder",
