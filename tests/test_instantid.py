@@ -102,11 +102,11 @@ def test_tokens_and_residuals_are_published(case, tmp_path):
     with loaded.ready() as call:
         loaded.sample(grid.cells(list(files), study.prompts, study.seeds), call)
     published, name = loaded.pipe.controlnet.identity, case["name"]
-    np.testing.assert_allclose(published, PUBLISHED[f"{name}/face_tokens"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(published, PUBLISHED[f"{name}/face_tokens"], rtol=0, atol=3e-5)
     middle = PUBLISHED[f"{name}/mid_residual"]
     for call_number, made in enumerate(seen):
         made = np.zeros_like(middle[:, 0]) if made is None else made
-        np.testing.assert_allclose(made, middle[:, call_number], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(made, middle[:, call_number], rtol=0, atol=3e-5)
     assert len(seen) == case["steps"]
 
 

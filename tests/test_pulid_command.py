@@ -1,17 +1,27 @@
 """PuLID, typed as a user types it, gives what the published code gave."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from PIL import Image
+from safetensors.torch import save_file
 
+from stepscope.probes import models
+from stepscope.probes.adapters.eva_clip import EvaClip
+from stepscope.probes.adapters.pulid_faces import CLIP, HIDDEN
+from stepscope.probes.adapters.pulid_network import Pulid, sizes_of
+from stepscope.probes.faces import RAW, face_files
 from tests.adapter_words import PACK, PULID, pulid_face, pulid_words
-from tests.shell import Words, listed
+from tests.shell import Words, listed, study_of
+from tests.test_faces import PORTRAITS
 from tests.test_infinite_you import unpacked
+from tests.test_pulid_encoder import filled
 
 CASES: list[dict[str, Any]] = json.loads((PULID / "cases.json").read_text())
 PUBLISHED = np.load(PULID / "reference.npz")
@@ -60,10 +70,45 @@ def test_latents_are_the_published_ones(case, typed, tmp_path):
     assert on.tolist() == [step >= case["start_step"] for step in range(case["steps"])]
 
 
+def test_a_photo_is_what_the_encoder_makes_of_it(typed, tmp_path):
+    """Of random networks: EVA-CLIP's hidden states are 128 wide here, and so is what IDFormer reads."""
+    torch.manual_seed(0)
+    network = Pulid(replace(sizes_of(PULID / "pulid_flux_tiny.safetensors"), vit=128))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    save_file(network.state_dict(), tmp_path / "pulid.safetensors")
+    tower = EvaClip(width=128, inner=341, depth=22, side=14, grid=4, output=768)
+    weights = {f"visual.{name}": w for name, w in filled(tower.state_dict()).items()}
+    torch.save(weights, tmp_path / "eva.pt")
+    words = pulid_words(
+        tmp_path,
+        adapter__path=tmp_path / "pulid.safetensors",
+        adapter__encoder=PACK / "recognition.onnx",
+        adapter__clip=tmp_path / "eva.pt",
+        adapter__parsing="null",
+        adapter__detector=PACK,
+    )
+    photo = [*words, f"faces={listed(PORTRAITS / '00_0.png')}"]
+    answer = typed([*photo, "out=photo.zarr"])
+    assert answer.status == 0, answer.err
+    run = xr.open_zarr("photo.zarr").load()
+    assert run.face_crop.values.any()
+    study = study_of(photo)
+    face = models.faces_of(study, face_files(study.faces), "cpu")["00_0"]
+    parts = [face.given[name] for name in (RAW, CLIP)]
+    np.savez("face.npz", id_cond=np.concatenate(parts), id_vit_hidden=face.given[HIDDEN])
+    assert typed([*words, "faces=[face.npz]", "out=given.zarr"]).status == 0
+    given = xr.open_zarr("given.zarr").load()
+    np.testing.assert_allclose(given.final_latents, run.final_latents, rtol=0, atol=1e-6)
+
+
 WRONG = {
-    "no face": (["faces=[face.png]"], "no detector"),
+    "no detector": (["faces=[face.png]"], "adapter.detector"),
     "another embedding": (["faces=[face.npy]"], "PuLID reads a photo, or a .npz with id_cond"),
-    "no parsing": (["faces=[face.png]", f"adapter.detector={PACK}"], "parsing_bisenet.pth"),
+    "no EVA-CLIP": (
+        ["faces=[face.png]", f"adapter.detector={PACK}", "adapter.clip=/no/eva.pt"],
+        "no file '/no/eva.pt'",
+    ),
     "another file": (["adapter.path={noise}"], "adapter"),
     "no file": (["adapter.path=/no/pulid.safetensors"], "no file '/no/pulid.safetensors'"),
 }
