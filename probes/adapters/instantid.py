@@ -112,12 +112,12 @@ class InstantIDSettings(Adapter):
                 "its embedding is of unit norm, and InstantID reads one as it comes from the encoder"
             )
         keypoints = keypoints_in(face.found, size)
-        if facts.control_image is None and self.controlnet_scale and keypoints is not None:
-            if ((keypoints < 0) | (keypoints >= size)).any():
-                told.append(
-                    f"it reaches out of {size[0]} x {size[1]} pixels once its photo is fitted there, and "
-                    "IdentityNet sees a part of it"
-                )
+        own = facts.control_image is None and self.controlnet_scale and keypoints is not None
+        if own and ((keypoints < 0) | (keypoints >= size)).any():
+            told.append(
+                f"it reaches out of {size[0]} x {size[1]} pixels once its photo is fitted there, and "
+                "IdentityNet sees a part of it"
+            )
         return "; ".join(told)
 
     def models(self) -> list[ModelPlace]:
