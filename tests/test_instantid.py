@@ -18,7 +18,7 @@ from stepscope.probes import grid, models, plan
 from stepscope.probes.adapters import RunFacts
 from stepscope.probes.adapters.instantid import InstantIDSettings
 from stepscope.probes.control import load_control
-from stepscope.probes.faces import RAW, Face, face_files
+from stepscope.probes.faces import RAW, Face, Finder, face_files
 from tests.adapter_words import INSTANTID, IP_ADAPTER, PACK, instantid, instantid_words
 from tests.shell import Words, listed, study_of
 from tests.test_faces import PORTRAITS
@@ -101,7 +101,8 @@ def loaded(words: Words) -> tuple[models.Models, list[grid.Cell]]:
 
 def final(ours: models.Models, cells: list[grid.Cell], *edits: Edit, **settings: Any) -> np.ndarray:
     """The last latents, under edits or with other settings of the adapter."""
-    adapter = replace(ours.study.adapter, **settings)
+    adapter: Any = ours.study.adapter
+    adapter = replace(adapter, **settings)
     changed = replace(ours, study=replace(ours.study, adapter=adapter))
     with changed.ready() as call, edit(ours.pipe, list(edits)) if edits else nullcontext():
         return np.asarray(changed.sample(cells, {**call, "output_type": "latent"}))
@@ -239,7 +240,7 @@ def test_each_photo_has_its_own_keypoints(tmp_path):
     )
     final(ours, cells)
     shown = torch.stack(seen[0].chunk(2)).permute(0, 1, 3, 4, 2).numpy()
-    finder = ours.study.adapter.finder("cpu")
+    finder = Finder(str(PACK), "", "cpu")
     named = [
         np.asarray(load_control(str(photo), "photo", (96, 128), finder).image) / 255
         for photo in photos
