@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,12 @@ import torch
 import xarray as xr
 from PIL import Image
 
+from stepscope.hooks import Edit, Scale, edit
 from stepscope.probes import grid, models, plan
 from stepscope.probes.adapters import RunFacts
 from stepscope.probes.adapters.instantid import InstantIDSettings
-from stepscope.probes.adapters.instantid_network import IdentityNet
-from stepscope.probes.faces import RAW, Face, face_files
+from stepscope.probes.control import load_control
+from stepscope.probes.faces import RAW, Face, Finder, face_files
 from tests.adapter_words import INSTANTID, IP_ADAPTER, PACK, instantid, instantid_words
 from tests.shell import Words, listed, study_of
 from tests.test_faces import PORTRAITS
@@ -62,97 +65,89 @@ def test_latents_are_the_published_ones(case, typed, tmp_path):
     np.testing.assert_allclose(run.face_embedding[0], face / np.linalg.norm(face), atol=1e-6)
     controlnet = run.contribution.sel(injection=run.injection_adapter == "controlnet")
     assert bool((controlnet > 0).all()) == bool(case["controlnet_conditioning_scale"])
+    check_image_branch(run.sel(branch=["negative", "positive"]).isel(sample=0, step=0), name)
 
 
-def rms(values: np.ndarray) -> np.ndarray:
-    """Over positions, of the norm over channels, as a run has it; (row, position, channel) -> (row,)."""
-    return np.sqrt((values.astype(float) ** 2).sum(-1).mean(-1))
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_what_the_image_branch_adds_is_published(case, typed, tmp_path):
-    """Its norm in every layer and both passes, and over that of the text the recorded contribution."""
-    assert typed([*of_case(case, tmp_path), "steps=1"]).status == 0
-    run, prefix = xr.open_zarr(tmp_path / "run.zarr").load(), f"{case['name']}/contribution/"
-    run = run.sel(branch=["negative", "positive"]).isel(sample=0, step=0)
+def check_image_branch(step: xr.Dataset, name: str) -> None:
+    """In each layer and pass it adds what has the published norm, also by the ratio to the text."""
+    prefix = f"{name}/contribution/"
     wanted = {
-        key.removeprefix(prefix): rms(value)
+        key.removeprefix(prefix): norms(value)
         for key, value in PUBLISHED.items()
         if key.startswith(prefix)
     }
-    none = np.zeros(2)
-    image = run.attention_norm.sel(stream="image_prompt")
-    text = run.attention_norm.sel(stream="text")
-    added = run.contribution.sel(injection=run.injection_adapter == "ip_adapter:0")
+    image, text = (step.attention_norm.sel(stream=name) for name in ("image_prompt", "text"))
+    added = step.contribution.sel(injection=step.injection_adapter == "ip_adapter:0")
     assert len(wanted) in (0, added.sizes["injection"])
     for i, block in enumerate(added.injection_block.values):
-        published = wanted.get(layer_of(str(block)), none)
-        here = {"block": list(run.block.values).index(block)}
+        published = wanted.get(layer_of(str(block)), np.zeros(2))
+        here = {"block": list(step.block.values).index(block)}
         np.testing.assert_allclose(image.isel(here), published, rtol=2e-5)
         np.testing.assert_allclose(added[:, i] * text.isel(here), published, rtol=2e-5)
 
 
+def norms(values: np.ndarray) -> np.ndarray:
+    """Of each row's tokens: root mean square, as a run has it; from (row, token, channel)."""
+    return np.sqrt((values.astype(float) ** 2).sum(-1).mean(-1))
+
+
+def loaded(words: Words) -> tuple[models.Models, list[grid.Cell]]:
+    study = study_of(words)
+    files = face_files(study.faces)
+    cells = grid.cells(list(files), study.prompts, study.seeds)
+    shape = plan.latent_shape(plan.outline(study))
+    return models.load(study, files, shape, len(cells)), cells
+
+
+def final(ours: models.Models, cells: list[grid.Cell], *edits: Edit, **settings: Any) -> np.ndarray:
+    """The last latents, under edits or with other settings of the adapter."""
+    adapter: Any = ours.study.adapter
+    adapter = replace(adapter, **settings)
+    changed = replace(ours, study=replace(ours.study, adapter=adapter))
+    with changed.ready() as call, edit(ours.pipe, list(edits)) if edits else nullcontext():
+        return np.asarray(changed.sample(cells, {**call, "output_type": "latent"}))
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_tokens_and_residuals_are_published(case, tmp_path):
-    study = study_of(of_case(case, tmp_path))
-    files = face_files(study.faces)
-    loaded = models.load(study, files, plan.latent_shape(plan.outline(study)), 1)
-    seen: list[Any] = []
-    loaded.pipe.controlnet.register_forward_hook(lambda module, args, given: seen.append(given[1]))
-    with loaded.ready() as call:
-        loaded.sample(grid.cells(list(files), study.prompts, study.seeds), call)
-    published, name = loaded.pipe.controlnet.identity, case["name"]
-    np.testing.assert_allclose(published, PUBLISHED[f"{name}/face_tokens"], rtol=0, atol=3e-5)
+    (ours, cells), seen = loaded(of_case(case, tmp_path)), []
+    ours.pipe.controlnet.register_forward_hook(lambda module, args, given: seen.append(given[1]))
+    final(ours, cells)
+    tokens, name = ours.pipe.controlnet.identity, case["name"]
+    np.testing.assert_allclose(tokens, PUBLISHED[f"{name}/face_tokens"], rtol=0, atol=1e-5)
     middle = PUBLISHED[f"{name}/mid_residual"]
-    for call_number, made in enumerate(seen):
-        made = np.zeros_like(middle[:, 0]) if made is None else made
-        np.testing.assert_allclose(made, middle[:, call_number], rtol=0, atol=3e-5)
     assert len(seen) == case["steps"]
+    for i, made in enumerate(seen):
+        made = np.zeros_like(middle[:, 0]) if made is None else made
+        # residuals reach 5, and the step's latents are equal to 4e-5
+        np.testing.assert_allclose(made, middle[:, i], rtol=0, atol=5e-5)
 
 
-@pytest.fixture
-def network_runs(monkeypatch) -> list[torch.nn.Module]:
-    """One entry for every time that IdentityNet's blocks are run."""
-    seen: list[torch.nn.Module] = []
-    load = IdentityNet.from_pretrained.__func__
+def test_identitynet_runs_only_where_it_matters(tmp_path):
+    (ours, cells), runs = loaded([*of_case(CASES[0], tmp_path), "steps=3"]), []
+    ours.pipe.controlnet.conv_in.register_forward_pre_hook(lambda *_: runs.append(1))
 
-    def counted(kind: Any, *args: Any, **kwargs: Any) -> Any:
-        network = load(kind, *args, **kwargs)
-        network.conv_in.register_forward_pre_hook(lambda *_: seen.append(network))
-        return network
+    def count(**settings: Any) -> int:
+        runs.clear()
+        final(ours, cells, **settings)
+        return len(runs)
 
-    monkeypatch.setattr(IdentityNet, "from_pretrained", classmethod(counted))
-    return seen
-
-
-@pytest.mark.parametrize(
-    ("words", "runs"),
-    [
-        (["adapter.controlnet_scale=0"], 0),
-        (["adapter.controlnet_window=[1,2]", "adapter.controlnet_window_unit=step"], 1),
-        ([], 3),
-    ],
-)
-def test_identitynet_runs_only_where_it_matters(words, runs, network_runs, typed, tmp_path):
-    made = [*of_case(CASES[0], tmp_path), "steps=3", *words]
-    assert typed(made).status == 0
-    assert len(network_runs) == runs
+    assert count() == 3
+    assert count(scale=0.0) == 3
+    assert count(controlnet_scale=0.0) == 0
+    assert count(controlnet_window=(1, 2), controlnet_window_unit="step") == 1
+    assert count(controlnet_window=(0.0, 0.1)) == 0
 
 
-PARTS = {
-    "image branch": ("*.image_prompt", "adapter.scale=0"),
-    "IdentityNet": ("['skip.*.adapter','mid.adapter']", "adapter.controlnet_scale=0"),
-}
-
-
-@pytest.mark.parametrize("part", PARTS)
-def test_zeros_where_a_part_adds_are_that_part_off(part, typed, tmp_path):
-    sites, off = PARTS[part]
-    words = [*of_case(CASES[0], tmp_path), "steps=2"]
-    assert typed([*words, f"edits=[{{sites: {sites}, do: zero}}]", "out=zero.zarr"]).status == 0
-    assert typed([*words, off, "out=off.zarr"]).status == 0
-    a, b = (xr.open_zarr(f"{name}.zarr").final_latents for name in ("zero", "off"))
-    np.testing.assert_allclose(a, b, rtol=0, atol=2e-4)
+def test_zeros_where_a_part_adds_are_that_part_off(tmp_path):
+    ours, cells = loaded([*of_case(CASES[0], tmp_path), "steps=2"])
+    zero = Scale(0.0)
+    branch = final(ours, cells, Edit("*.image_prompt", zero))
+    np.testing.assert_allclose(branch, final(ours, cells, scale=0.0), rtol=0, atol=2e-4)
+    network = final(ours, cells, Edit(("skip.*.adapter", "mid.adapter"), zero))
+    off = final(ours, cells, controlnet_scale=0.0)
+    np.testing.assert_allclose(network, off, rtol=0, atol=2e-4)
+    assert np.abs(branch - network).max() > 1e-2
 
 
 def test_each_part_has_its_own_window(typed, tmp_path):
@@ -181,8 +176,7 @@ def test_settings_of_both_parts():
 
 
 def test_an_interrupted_run_goes_on(typed, tmp_path, monkeypatch):
-    words = [*instantid(tmp_path, ["0", "1"]), "steps=1"]
-    assert typed([*words, "out=whole.zarr"]).status == 0
+    words = [*instantid(tmp_path, ["0", "1"]), "steps=1", "out=run.zarr"]
     sample, made = models.Models.sample, []
 
     def once(*args: Any, **more: Any) -> Any:
@@ -193,29 +187,28 @@ def test_an_interrupted_run_goes_on(typed, tmp_path, monkeypatch):
 
     with monkeypatch.context() as broken:
         broken.setattr(models.Models, "sample", once)
-        assert typed([*words, "out=run.zarr"]).status == 130
+        assert typed(words).status == 130
     assert xr.open_zarr("run.zarr").done.values.tolist() == [True, False]
-    assert typed([*words, "out=run.zarr"]).status == 0
-    a, b = (xr.open_zarr(f"{name}.zarr").final_latents for name in ("whole", "run"))
-    np.testing.assert_array_equal(a, b)
-
-
-def test_an_embedding_needs_no_keypoints_where_nobody_sees_them(typed, tmp_path):
-    words = [*of_case(CASES[1], tmp_path), "steps=1"]
     assert typed(words).status == 0
-    none = ["control_image=null", "control_image_kind=photo", "out=none.zarr"]
-    answer = typed([*words, *none])
-    assert answer.status == 0, answer.err
-    a, b = (xr.open_zarr(f"{name}.zarr").final_latents for name in ("run", "none"))
-    np.testing.assert_array_equal(a, b)
+    ours, cells = loaded(words)
+    whole = [final(ours, [cell])[0] for cell in cells]
+    np.testing.assert_array_equal(xr.open_zarr("run.zarr").final_latents, whole)
 
 
-def test_a_normalised_embedding_is_doubted(typed, tmp_path):
-    words = of_case(CASES[1], tmp_path)
-    face = np.load(tmp_path / "face.npy")
-    np.save(tmp_path / "face.npy", face / np.linalg.norm(face))
-    answer = typed([*words, "steps=1"])
-    assert "face face: its embedding is of unit norm" in answer.err
+def test_an_embedding_needs_no_keypoints_where_nobody_sees_them(tmp_path):
+    none = ["control_image=null", "control_image_kind=photo"]
+    made = final(*loaded([*of_case(CASES[1], tmp_path), *none]))
+    np.testing.assert_allclose(made, PUBLISHED["ip_only/latents"][:, -1], rtol=0, atol=1e-4)
+
+
+def test_a_normalised_embedding_is_doubted():
+    facts = RunFacts("sdxl", torch.float32, "cpu", 64, 64, control_image="keypoints.png")
+    unit = np.full(512, 1 / np.sqrt(512), np.float32)
+    for length, told in ((22.0, ""), (1.0, "its embedding is of unit norm")):
+        face = Face("a", unit, None, {"source": "embedding"}, 0.0, {RAW: length * unit})
+        doubt = InstantIDSettings("a", "b").doubt(face, facts)
+        assert doubt.startswith(told)
+        assert bool(doubt) == bool(told)
 
 
 def test_a_face_that_is_cut_off_is_doubted():
@@ -230,30 +223,37 @@ def test_a_face_that_is_cut_off_is_doubted():
         assert not InstantIDSettings("a", "b", controlnet_scale=0.0).doubt(face, facts)
 
 
-def test_each_photo_has_its_own_keypoints(typed, tmp_path):
-    """Two photos in one batch: the second is as alone with its photo named as the control image."""
+def test_each_photo_has_its_own_keypoints(tmp_path):
+    """IdentityNet sees in each row what it would see were the row's photo named as the control image."""
     photos = [PORTRAITS / "00_0.png", PORTRAITS / "01_0.png"]
     words = instantid_words(
         adapter__encoder=PACK / "recognition.onnx",
         adapter__detector=PACK,
+        faces=listed(*photos),
         height=128,
         width=96,
         steps=1,
-        adapter__controlnet_scale=2.0,
     )
-    runs = {
-        "both": [f"faces={listed(*photos)}", "batch_size=2"],
-        "own": [f"faces={listed(photos[1])}", f"control_image={photos[1]}"],
-        "other": [f"faces={listed(photos[1])}", f"control_image={photos[0]}"],
-    }
-    for name, more in runs.items():
-        answer = typed([*words, *more, f"out={name}.zarr"])
-        assert answer.status == 0, answer.err
-    both, own, other = (xr.open_zarr(f"{name}.zarr").final_latents.values for name in runs)
-    near, far = (np.abs(both[1] - one[0]).max() for one in (own, other))
-    # the detector looks at the photo, or at the photo as it is fitted: keypoints differ by parts of a pixel
-    assert near < 1e-2
-    assert far > 5 * near
+    (ours, cells), seen = loaded(words), []
+    ours.pipe.controlnet.register_forward_pre_hook(
+        lambda module, args, given: seen.append(given["controlnet_cond"]), with_kwargs=True
+    )
+    final(ours, cells)
+    shown = torch.stack(seen[0].chunk(2)).permute(0, 1, 3, 4, 2).numpy()
+    finder = Finder(str(PACK), "", "cpu")
+    named = [
+        np.asarray(load_control(str(photo), "photo", (96, 128), finder).image) / 255
+        for photo in photos
+    ]
+    # the detector looks at the photo, or at the photo as it is fitted: some differ by a pixel
+    apart = np.array([[np.abs(a - b).mean() for b in named] for a in shown[1]])
+    assert (np.diag(apart) < 0.01).all()
+    assert (apart[[0, 1], [1, 0]] > 3 * np.diag(apart).max()).all()
+    np.testing.assert_array_equal(shown[0], shown[1])
+    for face in ours.faces.values():
+        raw = face.given[RAW]
+        np.testing.assert_allclose(face.embedding, raw / np.linalg.norm(raw), atol=1e-6)
+        assert abs(np.linalg.norm(raw) - 1) > 0.01
 
 
 def copied(folder: Path, name: str) -> Path:

@@ -111,10 +111,9 @@ class InstantIDSettings(Adapter):
             told.append(
                 "its embedding is of unit norm, and InstantID reads one as it comes from the encoder"
             )
-        keypoints = keypoints_in(face.found, size)
-        drawn_here = facts.control_image is None and self.controlnet_scale != 0
-        outside = keypoints is not None and bool(((keypoints < 0) | (keypoints >= size)).any())
-        if drawn_here and outside:
+        own = facts.control_image is None and self.controlnet_scale != 0
+        keypoints = keypoints_in(face.found, size) if own else None
+        if keypoints is not None and ((keypoints < 0) | (keypoints >= size)).any():
             told.append(
                 f"it reaches out of {size[0]} x {size[1]} pixels once its photo is fitted there, and "
                 "IdentityNet sees a part of it"
