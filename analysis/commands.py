@@ -23,7 +23,9 @@ class Experiment:
 
     faces: how many of the models' faces. every_step: its runs are measured along the run, not at
     its end alone. lines: what one would give to `stepscope probe -m experiment=<name>`. readings: how
-    `probes.reread` reads its runs again, and of which prompts, of all if none is named.
+    `probes.reread` reads its runs again, and of which prompts, of all if none is named. of: `faces` or
+    `pictures` of the models. overrides: of its runs, None for the models'. metrics: in place of those of
+    faces.
     """
 
     name: str
@@ -32,6 +34,9 @@ class Experiment:
     lines: tuple[str, ...]
     readings: tuple[str, ...] = ()
     reread_prompts: tuple[str, ...] = ()
+    of: str = "faces"
+    overrides: tuple[str, ...] | None = None
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,25 +79,29 @@ def plan(
     folder: Path,
     *,
     dry: bool,
+    pictures: Sequence[str] = (),
 ) -> list[Planned]:
     """Every run of the experiments, those that hold others' cells first among equals.
 
-    faces: the models' faces; overrides: of every run. Raises StepscopeError for too few faces,
-    unless `dry`, which then names them by number.
+    faces, pictures: the models'; overrides: of every run that has none of its own. Raises StepscopeError
+    for too few faces, unless `dry`, which then names them by number.
     """
     found = []
     for experiment in experiments:
-        chosen = list(faces[: experiment.faces])
+        known = pictures if experiment.of == "pictures" else faces
+        chosen = list(known[: experiment.faces])
         if len(chosen) < experiment.faces:
-            if faces or not dry:
+            if known or not dry:
                 raise StepscopeError(
-                    f"experiment {experiment.name!r} needs {experiment.faces} faces, models.faces has "
-                    f"{len(faces)}: name more, or take fewer, faces={max(len(faces), 1)}"
+                    f"experiment {experiment.name!r} needs {experiment.faces} {experiment.of}, "
+                    f"models.{experiment.of} has {len(known)}: name more, or take fewer, "
+                    f"faces={max(len(known), 1)}"
                 )
             chosen = [f"face {i + 1}" for i in range(experiment.faces)]
+        own = overrides if experiment.overrides is None else experiment.overrides
         for line in experiment.lines:
             for each in expand(line):
-                words = [f"experiment={experiment.name}", *overrides, *each]
+                words = [f"experiment={experiment.name}", *own, *each]
                 study = Study.from_config({**composed(words), "faces": chosen})
                 out = folder / default_out(study).name
                 said = [*words, f"faces=[{','.join(chosen)}]", f"out={out}"]
@@ -155,11 +164,15 @@ def chosen_faces(given: Any, of_models: Any, *, dry: bool) -> tuple[list[str], i
 
 
 def experiments(
-    study: Mapping[str, Any], names: Sequence[str] | None, most: int | None = None
+    study: Mapping[str, Any],
+    names: Sequence[str] | None,
+    most: int | None = None,
+    pictures: Sequence[str] = (),
 ) -> list[Experiment]:
     """The named experiments of a study, all if None. Raises StepscopeError for an unknown one.
 
-    most: faces of an experiment at most.
+    most: faces of an experiment at most. pictures: without any, experiments of pictures are left out
+    where none are named, and refused where they are.
     """
     for name in names or ():
         if name not in study:
@@ -170,15 +183,35 @@ def experiments(
                 raise StepscopeError(
                     f"study.{name}.readings: no {reading!r}; {nearest(str(reading), READINGS)}"
                 )
-    return [
-        Experiment(
-            name,
-            min(values["faces"], most or values["faces"]),
-            values["every_step"],
-            tuple(values["lines"]),
-            tuple(values.get("readings") or ()),
-            tuple(values.get("reread_prompts") or ()),
+    found = []
+    for name, values in study.items():
+        of, overrides = values.get("of", "faces"), values.get("overrides")
+        if names is not None and name not in names:
+            continue
+        if of == "pictures" and not pictures:
+            if names is None:
+                continue
+            raise StepscopeError(
+                f"experiment {name!r} needs reference pictures: models=full 'models.pictures=[FOLDER]'"
+            )
+        limit = min(most or values["faces"], len(pictures) if of == "pictures" else values["faces"])
+        found.append(
+            Experiment(
+                name,
+                min(values["faces"], limit),
+                values["every_step"],
+                tuple(values["lines"]),
+                tuple(values.get("readings") or ()),
+                tuple(values.get("reread_prompts") or ()),
+                of,
+                None if overrides is None else tuple(overrides),
+                tuple(values.get("metrics") or ()),
+            )
         )
-        for name, values in study.items()
-        if names is None or name in names
-    ]
+    return found
+
+
+def without_pictures(study: Mapping[str, Any], names: Sequence[str] | None) -> list[str]:
+    """Names of the experiments that are left out where no reference pictures are named."""
+    found = [name for name, values in study.items() if values.get("of") == "pictures"]
+    return found if names is None else []

@@ -52,7 +52,7 @@ def progress_of(path: Path) -> str:
 def label(one: Planned) -> str:
     """Experiment, backbone, settings and samples in columns."""
     study = one.study
-    scale = f"α {study.adapter.scale:g}" if study.adapter is not None else "no adapter"
+    scale = f"α {study.adapter.strength:g}" if study.adapter is not None else "no adapter"
     guidance = "" if study.guidance is None else f", guidance {study.guidance:g}"
     cfg = f", true CFG {study.true_cfg:g}" if study.true_cfg > 1 else ""
     if study.adapter is not None and study.adapter.window_unit == "step":

@@ -58,14 +58,17 @@ def disk(planned: Sequence[Planned], out: Path, say: Say) -> list[str]:
 
 
 def faces(planned: Sequence[Planned], wanted: Sequence[Need], say: Say) -> list[str]:
-    """How each portrait of the study is found; what is wrong."""
-    with_faces = [one.study for one in planned if one.study.adapter is not None]
-    names = list(dict.fromkeys(face for study in with_faces for face in study.faces))
-    if not names or not all(located(name).exists() for name in names):
-        return ["no portraits are named: faces=[...]"] if with_faces else []
-    study = replace(with_faces[0], faces=tuple(names))
-    return [
-        line
-        for adapter in study.adapters.values()
-        for line in look_at_files(study, adapter, face_files(names), wanted, say)
-    ]
+    """How each portrait and picture of the study is found; what is wrong."""
+    with_faces = [one for one in planned if one.study.reads]
+    wrong = []
+    for of in dict.fromkeys(one.experiment.of for one in with_faces):
+        studies = [one.study for one in with_faces if one.experiment.of == of]
+        names = list(dict.fromkeys(face for study in studies for face in study.faces))
+        if not names or not all(located(name).exists() for name in names):
+            word = "portraits are named: faces=[...]" if of == "faces" else "pictures are there"
+            wrong.append(f"no {word}")
+            continue
+        study = replace(studies[0], faces=tuple(names))
+        for adapter in study.adapters.values():
+            wrong += look_at_files(study, adapter, face_files(names), wanted, say)
+    return wrong

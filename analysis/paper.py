@@ -24,7 +24,14 @@ from stepscope.analysis.causal.planned import (
     planned_studies,
 )
 from stepscope.analysis.causal.projections import projections
-from stepscope.analysis.commands import Planned, chosen_faces, experiments, idle_limits, plan
+from stepscope.analysis.commands import (
+    Planned,
+    chosen_faces,
+    experiments,
+    idle_limits,
+    plan,
+    without_pictures,
+)
 from stepscope.analysis.cost import describe, label
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.exhibit import Exhibit
@@ -70,9 +77,17 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     margins = Margins.named(config["verdict"])
     dry = bool(config["dry"])
     faces, most = chosen_faces(config["faces"], models["faces"], dry=dry)
-    wanted = experiments(config["study"], config["experiments"], most)
-    planned = plan(wanted, faces, models["overrides"], out / "runs", dry=dry)
+    pictures, _ = chosen_faces(None, models["pictures"], dry=dry)
+    wanted = experiments(config["study"], config["experiments"], most, pictures)
+    overrides, folder = models["overrides"], out / "runs"
+    planned = plan(wanted, faces, overrides, folder, dry=dry, pictures=pictures)
     say(describe(planned, models))
+    left_out = without_pictures(config["study"], config["experiments"])
+    if left_out and not pictures and models["name"] != "pocket":
+        say(
+            f"note: {' and '.join(left_out)} are left out: they need reference pictures, "
+            "'models.pictures=[FOLDER]'"
+        )
     for note in idle_limits(task_words(), planned):
         say(f"note: {note}")
     causal = planned_studies(config["causal"], planned, models)
@@ -142,9 +157,12 @@ def wanted_metrics(
     measured, wanted = config["measured"], dict[Path, dict[str, None]]()
     for one in planned:
         names = wanted.setdefault(one.path, {})
-        names |= dict.fromkeys((*measured["at_the_end"], *config["models"]["metrics"]))
+        own = one.experiment.metrics
+        ends = ("latency", *own) if own else (*measured["at_the_end"], *config["models"]["metrics"])
+        names |= dict.fromkeys(ends)
         if one.experiment.every_step:
-            names |= dict.fromkeys(measured["every_step"])
+            along = [name for name in measured["every_step"] if not own or name != "arcface"]
+            names |= dict.fromkeys([*along, *(f"{name}_step" for name in own)])
         if one.experiment.readings:
             names |= dict.fromkeys(measured["read_again"])
             names |= dict.fromkeys(f"arcface_{reading}" for reading in one.experiment.readings)

@@ -1,11 +1,13 @@
 """Every YAML composes, and what it composes to is a study; no file can be forgotten."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
+from stepscope.probes.adapters import ADAPTERS
 from tests.shell import study_of
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -15,10 +17,30 @@ EXPERIMENTS = [name for group, name in MEMBERS if group == "experiment"]
 FACE, PROMPT = "faces=[face.npy]", "prompts=[a man]"
 
 
+def of_its_own(group: str, name: str) -> list[str]:
+    """The backbone and the adapter that the command at a file's head names, if it names an adapter."""
+    head = (CONF / group / f"{name}.yaml").read_text().split("prompts:")[0]
+    found = dict(re.findall(r"\b(backbone|adapter)=(\w+)", head))
+    return [f"{k}={v}" for k, v in found.items()] if found.get("adapter") == "ip_adapter" else []
+
+
+def backbone_for(adapter: str) -> str:
+    """A backbone that an adapter is made for."""
+    families = {kind.KIND: kind.FAMILIES for kind in ADAPTERS}
+    return "flux_dev" if "flux" in families.get(adapter, ("flux",)) else families[adapter][0]
+
+
 def named(group: str, name: str) -> list[str]:
-    words = [FACE, "adapter=infusenet", f"{group}={name}"]
-    if group != "backbone":
-        words.append("backbone=flux_dev")
+    own = of_its_own(group, name) if group == "experiment" else []
+    words = [FACE, *(own or ["adapter=infusenet"]), f"{group}={name}"]
+    if group == "backbone":
+        words.remove("adapter=infusenet")
+    elif not own:
+        words.append(f"backbone={backbone_for(name) if group == 'adapter' else 'flux_dev'}")
+    if (group, name) == ("adapter", "lora"):
+        words.append("adapter.path=a.safetensors")
+    if (group, name) == ("adapter", "instantid"):
+        words.append("control_image=pose.png")
     if group != "experiment":
         words.append(PROMPT)
     if (group, name) == ("record", "full"):
