@@ -86,7 +86,8 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     without = {} if config["experiments"] else left_out(config["study"], pictures)
     hidden = [name for name, of in without.items() if models["pictures"][of] is None]
     if told := {name: of for name, of in without.items() if name not in hidden}:
-        again = shlex.join([*config["command"].split(), *task_words()])
+        given = [word for word in task_words() if word.split("=")[0] != "dry"]
+        again = shlex.join([*config["command"].split(), *given])
         say(f"note: without {' and '.join(told)}: {again} {words_for(told.values())} adds them")
     for note in idle_limits(task_words(), planned):
         say(f"note: {note}")
@@ -196,10 +197,15 @@ def load_evidence(
         swapped=models["swapped"],
         levels=levels,
         margins=margins,
-        causal={(one.study.name, one.backbone): open_measured(one.path) for one in causal},
+        causal={(one.study.name, one.backbone): study_made(one) for one in causal},
         planted=known,
         projections={one.backbone: projections(one.path) for one in causal if one.study.learns},
     )
+
+
+def study_made(one: PlannedStudy) -> xr.Dataset:
+    """A measured causal study that says which run it is of."""
+    return open_measured(one.path).assign_attrs(of=str(one.of.path))
 
 
 def backbone(models: Mapping[str, Any]) -> list[str]:
@@ -234,7 +240,11 @@ def make_items(
     items = []
     for kind, known in KINDS.items():
         folder = local_path(config["out"], "out") / kind
-        every = [n for n, one in known.items() if not {*one.experiments} or {*one.experiments} - {*hidden}]
+        every = [
+            n
+            for n, one in known.items()
+            if not {*one.experiments} or {*one.experiments} - {*hidden}
+        ]
         for name in every if config[kind] is None else config[kind]:
             exhibit = known[name]
             about = describe_item(config, kind, exhibit, planned)

@@ -58,7 +58,11 @@ def tiny_overrides(base: str, adapter: str, encoder: Path) -> str:
 
 
 def tiny_paper(
-    folder: Path, networks: Mapping[str, Path | int], *, count: int = 3, steps: Sequence[int] = (2, 4)
+    folder: Path,
+    networks: Mapping[str, Path | int],
+    *,
+    count: int = 3,
+    steps: Sequence[int] = (2, 4),
 ) -> Words:
     """The two experiments, of `count` pictures each. networks: keys of `networks`, by name."""
     encoder = image_encoder(folder / "encoder")
