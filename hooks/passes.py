@@ -23,9 +23,14 @@ def check_called(pipe: Any, denoiser: nn.Module, what: str = "recording") -> Non
         )
 
 
-def undo(pipe: Any, denoiser: Any, processors: Mapping[str, Any]) -> None:
+def undo(pipe: Any, denoiser: Any, processors: Mapping[str, Any] | None) -> None:
     """Put back what a call that we ended by an error left half done: its attention processors (PAG), and
-    models that it moved to the device."""
+    models that it moved to the device.
+
+    processors: as they were when the call began; None where it was ended before that.
+    """
+    if processors is None:
+        return
     if dict(getattr(denoiser, "attn_processors", {})) != processors:
         denoiser.set_attn_processor(dict(processors))
     if hasattr(pipe, "maybe_free_model_hooks"):

@@ -57,7 +57,8 @@ class Recording:
         self._branches = branches_of(pipe, self.parts.family)
         self._call = Call(Stopwatch(device_of(pipe)))
         self._clock = Clock()
-        self._adapters, self._processors = "[]", {}
+        self._adapters = "[]"
+        self._processors: Mapping[str, Any] | None = None
         self._next = NextCall()
         self._lost: Exception | None = None
 
@@ -198,6 +199,7 @@ class Recording:
     def _end(self, output: Any) -> None:
         """Hand what a finished call made to the writer, and say of it what is to be known."""
         told, self._next = self._next, NextCall()
+        self._processors = None
         self.parts.added.end()
         if self._lost is not None:
             return
@@ -265,6 +267,7 @@ class Recording:
         self._sink.abandon()
         if isinstance(error, StepscopeError):
             undo(self.pipe, self._denoiser, self._processors)
+        self._processors = None
 
     def attach(self, stack: ExitStack) -> None:
         """Everything that watches the pipeline, each removed when `stack` closes."""

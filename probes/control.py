@@ -1,7 +1,7 @@
 """InfiniteYou's control image: five keypoints of a face on black, drawn here or drawn already.
 
 Follows pipelines/pipeline_infu_flux.py of github.com/bytedance/InfiniteYou (`resize_and_pad_image`,
-`draw_kps`; the drawing is InstantID's). The only door to OpenCV.
+`draw_kps`; the drawing is InstantID's). A door to OpenCV.
 """
 
 import math

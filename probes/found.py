@@ -46,8 +46,12 @@ def doubt(study: Study, found: Mapping[str, Any]) -> str:
 
 def doubts(study: Study, faces: Mapping[str, Face]) -> list[str]:
     """A line for each face that is doubtful."""
-    told = {name: doubt(study, face.found) for name, face in faces.items()}
-    return [f"face {name}: {text}" for name, text in told.items() if text]
+    told, facts = [], study.facts()
+    for name, face in faces.items():
+        texts = [doubt(study, face.found)]
+        texts += [one.doubt(face, facts) for one in study.adapters.values() if one.reads]
+        told += [f"face {name}: {text}" for text in texts if text]
+    return told
 
 
 def sides(found: Mapping[str, Any]) -> tuple[float, float]:

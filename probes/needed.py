@@ -44,10 +44,17 @@ DOWNLOADS = {
     "h94/IP-Adapter/sdxl_models/image_encoder": (3.7e9, "Apache-2.0, {command}"),
     "InstantX/InstantID": (
         3.3e9,
-        "Apache-2.0, `hf download InstantX/InstantID --include 'ControlNetModel/*' ip-adapter.bin`; its "
-        "face models are for non-commercial research",
+        # names alone: beside a name `hf download` ignores --include
+        "Apache-2.0, `hf download InstantX/InstantID ip-adapter.bin ControlNetModel/config.json "
+        "ControlNetModel/diffusion_pytorch_model.safetensors`; its face models are for non-commercial "
+        "research",
     ),
     "guozinan/PuLID/pulid_flux_v0.9.1.safetensors": (1.1e9, "Apache-2.0, {command}"),
+    "QuanSun/EVA-CLIP/EVA02_CLIP_L_336_psz14_s6B.pt": (0.86e9, "MIT, {command}"),
+    "parsing_bisenet.pth": (
+        53e6,
+        "facexlib's file, https://github.com/xinntao/facexlib/releases/download/v0.2.0/parsing_bisenet.pth",
+    ),
     "glintr100.onnx": (261e6, "it is in antelopev2, the detector's pack"),
     "antelopev2": (
         360e6,

@@ -6,6 +6,7 @@ from pathlib import Path
 from stepscope.hooks.layout import Layout
 from stepscope.probes import grid
 from stepscope.probes.adapters import Adapter
+from stepscope.probes.adapters.adapter import Part
 from stepscope.probes.adapters.window import steps_inside
 from stepscope.probes.plan import counted
 from stepscope.probes.study import Study
@@ -41,25 +42,34 @@ def _without_adapter(study: Study) -> Iterator[str]:
 
 
 def _of_adapter(study: Study, key: str, adapter: Adapter, path: Path) -> Iterator[str]:
-    if not adapter.is_on:
-        yield f"{key}.scale=0.0: the adapter never runs"
-    if isinstance(adapter.scale, float | int) and adapter.scale < 0:
-        yield f"{key}.scale={adapter.scale} is negative: it leads away from the {adapter.reads or 'style'}"
-    sigmas = _sigmas(study, adapter, path)
-    inside = steps_inside(adapter.window, adapter.window_unit, sigmas)
+    for part in adapter.parts:
+        what = "the adapter" if len(adapter.parts) == 1 else f"this part of {adapter.name}"
+        yield from _of_part(study, adapter, part, f"{key}.{part.key}", what, path)
+
+
+def _of_part(
+    study: Study, adapter: Adapter, part: Part, key: str, what: str, path: Path
+) -> Iterator[str]:
+    """key: that of its settings begin with it. what: it is called."""
+    if part.scale == 0 or not adapter.is_on:
+        yield f"{key}scale=0.0: {what} never runs"
+    if isinstance(part.scale, float | int) and part.scale < 0:
+        yield f"{key}scale={part.scale} is negative: it leads away from the {adapter.reads or 'style'}"
+    inside = steps_inside(part.window, part.unit, _sigmas(study, part, path))
     if not inside:
         yield (
-            f"{key}.window={list(adapter.window)} in {adapter.window_unit} holds none of the "
-            f"{counted(study.steps, 'step')}: the adapter never runs"
+            f"{key}window={list(part.window)} in {part.unit} holds none of the "
+            f"{counted(study.steps, 'step')}: {what} never runs"
         )
     elif len(inside) < study.steps:
         span = f"{inside[0]}" if len(inside) == 1 else f"{inside[0]} to {inside[-1]}"
-        yield f"the adapter runs in {len(inside)} of {counted(study.steps, 'step')}: {span}, counted from 0"
+        named = what if not part.key else f"{what}, {part.key.rstrip('_')},"
+        yield f"{named} runs in {len(inside)} of {counted(study.steps, 'step')}: {span}, counted from 0"
 
 
-def _sigmas(study: Study, adapter: Adapter, path: Path) -> list[float]:
+def _sigmas(study: Study, part: Part, path: Path) -> list[float]:
     """Noise levels of the run's steps; their number alone where the window does not read them."""
-    if adapter.window_unit != "sigma":
+    if part.unit != "sigma":
         return [0.0] * study.steps
     return study.family.planned_sigmas(study, path)
 

@@ -76,10 +76,14 @@ def look_at_files(
         return []
     wrong, width = [], max(map(len, files), default=0)
     detector = not any(need.role.endswith("detector") and need.cure for need in wanted)
+    weights = not any(need.role.endswith("adapter") and need.cure for need in wanted)
     say("faces" if adapter.reads == "face" else "pictures")
     for name, path in files.items():
         try:
             if is_embedding(path):
+                if not weights:
+                    say(f"  {name:<{width}}  an embedding; not looked at, the adapter is not here")
+                    continue
                 where = reader.read(name, path).found
             else:
                 picture = read_picture(path, adapter.reads or "face")

@@ -77,12 +77,19 @@ class Study:
         kinds = get_args(ControlKind)
         one_of("control_image_kind", self.control_image_kind, kinds)
         names = [one.name for one in self.adapters.values()]
+        brought: dict[str, str] = {}
         for key, adapter in self.adapters.items():
             if names.count(adapter.name) > 1 and key != "adapter":
                 raise StepscopeError(f"two adapters are named {adapter.name!r}: {key}.name=...")
             adapter.check(self.facts(), self.faces)
             if adapter.reads is not None and not self.faces:
                 raise StepscopeError(f"adapter={adapter.name} needs {NEEDED[adapter.reads]}")
+            for what in adapter.FILLS:
+                if what in brought:
+                    raise StepscopeError(
+                        f"{key}: {brought[what]} brings {what} already: name one of the two"
+                    )
+                brought[what] = adapter.name
         if not all(-(2**63) <= seed < 2**64 for seed in self.seeds):
             raise StepscopeError(
                 f"seeds={list(self.seeds)}: torch takes 64 bits, from -2^63 to 2^64 - 1"

@@ -36,7 +36,7 @@ def check_fit(
                 f"{which}: the run has no branch {one.branch!r}, it has {', '.join(branches)}{told}"
             )
         if study.adapter is not None and any(site.endswith(f".{ADAPTER}") for site in chosen):
-            _check_adapter_on(study.adapter, which, one, inside, study.adapter.steps_on(sigmas))
+            _check_adapter_on(study.adapter, which, one, inside, sigmas)
         run = one.operation.run
         if run is not None:
             donor = Donor(run, one.operation.samples)
@@ -47,8 +47,10 @@ def check_fit(
 
 
 def _check_adapter_on(
-    adapter: Adapter, which: str, one: Edit, inside: frozenset[int], on: Sequence[int]
+    adapter: Adapter, which: str, one: Edit, inside: frozenset[int], sigmas: Sequence[float]
 ) -> None:
+    part = adapter.handing
+    on = part.steps(sigmas)
     if one.branch == "negative" and not adapter.IN_NEGATIVE:
         raise EditError(
             f"{which} would touch nothing: {adapter.name} does not run in the negative pass, as in "
@@ -59,7 +61,7 @@ def _check_adapter_on(
         told = f"in steps {on[0]} to {on[-1]}" if on else "in no step"
         raise EditError(
             f"{which} would touch nothing in steps {steps}: the adapter is on {told} "
-            f"(adapter.scale={adapter.scale}, adapter.window={list(adapter.window)})"
+            f"(adapter.{part.key}scale={part.scale}, adapter.{part.key}window={list(part.window)})"
         )
 
 

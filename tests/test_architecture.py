@@ -19,7 +19,7 @@ FILES = [path for room in (*OURS, "stepscope") for path in sorted((ROOT / room).
 
 DOORS = {
     "zarr": ("hooks/blank.py",),
-    "cv2": ("probes/control.py",),
+    "cv2": ("probes/control.py", "probes/adapters/pulid_encoder.py"),
     "insightface": ("probes/recognisers.py",),
     "matplotlib": ("analysis/figures/",),
     "seaborn": ("analysis/figures/",),

@@ -135,6 +135,18 @@ CALL: dict[str, tuple[str, Edit, str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.parametrize("name", ["flux_controlnet", "sd_controlnet_cfg"])
+def test_a_call_that_is_refused_before_recording_began_says_why(name, tmp_path):
+    """The edit was entered first, and is told of the call first."""
+    case = CASES[name]
+    site = "double.01.adapter" if name == "flux_controlnet" else "skip.00.adapter"
+    with edit(case.pipe, Edit(site, OFF)), record(case.pipe, tmp_path / "run.zarr"):
+        with pytest.raises(EditError, match="the adapter is off in this call"):
+            case(**PAIR, controlnet_conditioning_scale=0.0)
+        case(**PAIR)
+    assert opened(tmp_path / "run.zarr").sizes["sample"] == 2
+
+
 @pytest.mark.parametrize(("name", "one", "words", "call"), CALL.values(), ids=list(CALL))
 def test_what_the_call_does_not_have_is_refused_before_its_first_block(name, one, words, call):
     case = CASES[name]

@@ -270,22 +270,22 @@ def test_people_of_one_batch_are_each_as_alone(network):
     alone = []
     with injected(pipeline(), network):
         for network.identity in people:
-            alone.append(called("dev"))
+            alone.append(called("dev", num_inference_steps=2))
         network.identity = torch.cat(people)
-        both = called("dev", rows=2)
+        both = called("dev", rows=2, num_inference_steps=2)
     torch.testing.assert_close(both, torch.cat(alone), rtol=0, atol=1e-5)
     assert (alone[0] - alone[1]).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("off", [{"scale": 0.0}, {"steps": ()}, {"steps": (9,)}])
 def test_it_is_not_run_where_it_is_off(off, network, tmp_path):
-    plain = called("dev")
+    plain = called("dev", num_inference_steps=2)
     with injected(pipeline(), network, **off), seen(network.pulid_ca, lambda a, o: 1) as ran:
         with record(pipeline(), tmp_path / "run.zarr"):
-            assert torch.equal(called("dev"), plain)
+            assert torch.equal(called("dev", num_inference_steps=2), plain)
     assert not ran
     run = xr.open_zarr(tmp_path / "run.zarr").load()
-    assert run.contribution.shape == (1, 6, 1, 5)
+    assert run.contribution.shape == (1, 2, 1, 5)
     assert not run.contribution.any()
 
 
@@ -315,7 +315,7 @@ def test_steps_are_those_that_are_named(network, tmp_path):
 def test_an_error_leaves_nothing_behind(tokens, words, network):
     pipe = pipeline()
     called("dev_true_cfg_all")  # a first call sets attributes of the pipeline's own
-    before, plain = wiring(pipe), called("dev")
+    before, plain = wiring(pipe), called("dev", num_inference_steps=2)
     for name, value in tokens.items():
         setattr(network, name, value)
     with pytest.raises(StepscopeError, match=words):
@@ -323,21 +323,23 @@ def test_an_error_leaves_nothing_behind(tokens, words, network):
             called("dev_true_cfg_all")
     assert wiring(pipe) == before
     assert not injections_of(pipe.transformer)
-    assert torch.equal(called("dev"), plain)
+    assert torch.equal(called("dev", num_inference_steps=2), plain)
 
 
 def test_it_is_edited_away_and_left_alone(network):
-    plain = called("dev")
+    plain = called("dev", num_inference_steps=2)
     with injected(pipeline(), network):
-        full = called("dev")
+        full = called("dev", num_inference_steps=2)
         with edit(pipeline(), Edit("*.adapter", Scale(1.0))):
-            assert torch.equal(called("dev"), full)
+            assert torch.equal(called("dev", num_inference_steps=2), full)
         with edit(pipeline(), Edit("*.adapter", Scale(0.0))):
-            torch.testing.assert_close(called("dev"), plain, rtol=0, atol=1e-5)
+            torch.testing.assert_close(
+                called("dev", num_inference_steps=2), plain, rtol=0, atol=1e-5
+            )
         with edit(pipeline(), Edit("*.image.pulid", Scale(0.5))):
-            half = called("dev")
+            half = called("dev", num_inference_steps=2)
     with injected(pipeline(), network, scale=0.5):
-        torch.testing.assert_close(half, called("dev"), rtol=0, atol=1e-5)
+        torch.testing.assert_close(half, called("dev", num_inference_steps=2), rtol=0, atol=1e-5)
     assert (full - plain).abs().max() > 0.1
 
 
@@ -355,13 +357,13 @@ def test_people_of_one_batch_are_exchanged(network):
     people = [network.tokens(of(c, "id_cond"), of(c, "id_vit_hidden")) for c in ("dev", "schnell")]
     with injected(pipeline(), network):
         network.identity = torch.cat(people[::-1])
-        expected = called("dev", rows=2)
+        expected = called("dev", rows=2, num_inference_steps=2)
         network.identity = torch.cat(people)
         with edit(pipeline(), Edit("*.adapter", Swap((1, 0)))):
             # the noise of the rows is the same, so that in the first step only the people are other
-            swapped = called("dev", rows=2)
+            swapped = called("dev", rows=2, num_inference_steps=2)
         with edit(pipeline(), Edit("*.adapter", lambda values, at: at.batch[[1, 0]])):
-            assert torch.equal(called("dev", rows=2), swapped)
+            assert torch.equal(called("dev", rows=2, num_inference_steps=2), swapped)
     assert (swapped - expected).abs().max() < (swapped - expected.flip(0)).abs().max()
 
 

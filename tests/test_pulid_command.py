@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from tests.adapter_words import PULID, pulid_face, pulid_words
+from tests.adapter_words import PACK, PULID, pulid_face, pulid_words
 from tests.shell import Words, listed
 from tests.test_infinite_you import unpacked
 
@@ -61,8 +61,9 @@ def test_latents_are_the_published_ones(case, typed, tmp_path):
 
 
 WRONG = {
-    "a photo": (["faces=[face.png]"], "PuLID reads a .npz with id_cond"),
-    "another embedding": (["faces=[face.npy]"], "PuLID reads a .npz with id_cond"),
+    "no face": (["faces=[face.png]"], "no detector"),
+    "another embedding": (["faces=[face.npy]"], "PuLID reads a photo, or a .npz with id_cond"),
+    "no parsing": (["faces=[face.png]", f"adapter.detector={PACK}"], "parsing_bisenet.pth"),
     "another file": (["adapter.path={noise}"], "adapter"),
     "no file": (["adapter.path=/no/pulid.safetensors"], "no file '/no/pulid.safetensors'"),
 }

@@ -44,7 +44,7 @@ class Editing:
         self.targets = [Target(i, edit, self._sites, pipe) for i, edit in enumerate(edits)]
         self._clock = Clock()
         self._arguments: Mapping[str, Any] = {}
-        self._processors: Mapping[str, Any] = {}
+        self._processors: Mapping[str, Any] | None = None
         self._batch: int | None = None
         self._course: Course | None = None
         self._changes = Changes(self.targets, self._sites.handed)
@@ -98,6 +98,7 @@ class Editing:
         self._seen = []
 
     def _end(self, output: Any) -> None:
+        self._processors = None
         self._changes.close()
         left = [t.which for t in self.targets if not t.reached]
         if left and self._course is not None:
@@ -111,6 +112,7 @@ class Editing:
         self._changes.close()
         if isinstance(error, StepscopeError):
             undo(self.pipe, self._denoiser, self._processors)
+        self._processors = None
 
     # A pass of the denoiser.
 

@@ -20,9 +20,10 @@ class Edit:
     """One change to the values of some sites, in some steps, branches, rows and tokens.
 
     sites: shell-style patterns of site names; one, or several. `double.07.attention.image`,
-        `*.residual.text`, an IP-Adapter's output `*.attention.image_prompt` (also `<block>.adapter`, where
-        no ControlNet's is called so), a ControlNet's residual
-        after a block `double.07.adapter` (of a U-Net, to a skip connection, `skip.03.adapter`).
+        `*.residual.text`, an IP-Adapter's output `*.attention.image_prompt`, what another adapter adds
+        `double.00.image.pulid`, a ControlNet's residual after a block `double.07.adapter` (of a U-Net, to a
+        skip connection, `skip.03.adapter`). Where no ControlNet's is called so, `<block>.adapter` is all
+        that other adapters add in the block.
     do: an operation, or a function of the values (row, token, channel) and their context (`At`).
     steps: (start, end), start <= step < end; an end of None is the last step's. sigmas: (start, end) with
         start >= sigma > end. Neither: every step.

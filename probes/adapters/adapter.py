@@ -5,14 +5,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import torch
 from pydantic import ConfigDict
 from torch import nn
 
 from stepscope.hooks.errors import StepscopeError, nearest
-from stepscope.probes.adapters.window import WindowUnit, checked_window, steps_inside
+from stepscope.probes.adapters.window import Window, WindowUnit, checked_window, steps_inside
 from stepscope.probes.faces import Face, Finder
 from stepscope.probes.weights import weight_files
 
@@ -112,6 +112,19 @@ class Loaded:
         return {}
 
 
+class Part(NamedTuple):
+    """A part of an adapter with a scale and a window of its own; `key` begins the names of its settings."""
+
+    key: str
+    scale: Any
+    window: Window
+    unit: WindowUnit
+
+    def steps(self, sigmas: Sequence[float]) -> list[int]:
+        """The steps, counted from 0, in which it adds something."""
+        return steps_inside(self.window, self.unit, sigmas) if self.scale != 0 else []
+
+
 @dataclass(frozen=True)
 class Adapter:
     """Settings of an adapter; each kind adds its own, which are the keys of its YAML.
@@ -134,17 +147,20 @@ class Adapter:
     READS: ClassVar[Reads | None] = None
     IN_NEGATIVE: ClassVar[bool] = True
     """Whether it runs in the negative pass of classifier-free guidance."""
+    FILLS: ClassVar[tuple[str, ...]] = ()
+    """What it brings of which a pipeline holds one: `a ControlNet`, `an image prompt`."""
     PLACES: ClassVar[Mapping[str, str]] = {"path": "adapter"}
     """Settings that say where a model lies, each with the model's role."""
 
     def __post_init__(self) -> None:
-        if self.window_unit not in get_args(WindowUnit):
-            known = nearest(self.window_unit, get_args(WindowUnit))
-            raise StepscopeError(f"adapter.window_unit={self.window_unit!r}; {known}")
-        window = checked_window("adapter.window", self.window, self.window_unit)
-        object.__setattr__(self, "window", window)
-        if isinstance(self.scale, float | int) and not isfinite(self.scale):
-            raise StepscopeError(f"adapter.scale={self.scale} is not finite")
+        for key, scale, window, unit in self.parts:
+            if unit not in get_args(WindowUnit):
+                known = nearest(unit, get_args(WindowUnit))
+                raise StepscopeError(f"adapter.{key}window_unit={unit!r}; {known}")
+            window = checked_window(f"adapter.{key}window", window, unit)
+            object.__setattr__(self, f"{key}window", window)
+            if isinstance(scale, float | int) and not isfinite(scale):
+                raise StepscopeError(f"adapter.{key}scale={scale} is not finite")
 
     def check(self, facts: RunFacts, faces: Sequence[str]) -> None:
         """Raise StepscopeError for a run that it cannot be used in. faces: files, as they are named."""
@@ -165,9 +181,19 @@ class Adapter:
         return self.reads is None
 
     @property
+    def parts(self) -> tuple[Part, ...]:
+        """What can be switched on and off apart; one where it adds in one way."""
+        return (Part("", self.scale, self.window, self.window_unit),)
+
+    @property
+    def handing(self) -> Part:
+        """The part whose values are the sites `<block>.adapter`: its ControlNet's, where it brings one."""
+        return self.parts[-1]
+
+    @property
     def is_on(self) -> bool:
-        """Whether it adds anything where its window is open."""
-        return self.scale != 0
+        """Whether it adds anything where its windows are open."""
+        return any(part.scale != 0 for part in self.parts)
 
     @property
     def strength(self) -> float:
@@ -176,15 +202,23 @@ class Adapter:
 
     def off(self) -> "Adapter":
         """The same adapter, adding nothing."""
-        return replace(self, scale=0.0)
+        return replace(self, **{f"{part.key}scale": 0.0 for part in self.parts})
 
     def always_on(self) -> "Adapter":
         """The same adapter in every step."""
-        return replace(self, window=(0.0, 1.0), window_unit="fraction")
+        whole: dict[str, Any] = {}
+        for part in self.parts:
+            whole |= {f"{part.key}window": (0.0, 1.0), f"{part.key}window_unit": "fraction"}
+        return replace(self, **whole)
 
     def steps_on(self, sigmas: Sequence[float]) -> list[int]:
         """The steps, counted from 0, in which it is active."""
-        return steps_inside(self.window, self.window_unit, sigmas) if self.is_on else []
+        found = {step for part in self.parts for step in part.steps(sigmas)}
+        return sorted(found) if self.is_on else []
+
+    def doubt(self, face: Face, facts: RunFacts) -> str:
+        """What is doubtful about a face that it reads; empty for nothing."""
+        return ""
 
     def models(self) -> list[ModelPlace]:
         """Every model that it loads."""

@@ -1,7 +1,7 @@
 """Pictures as IP-Adapters read them: through CLIP's image encoder, or given as its embeddings."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
+from stepscope.probes.adapters.ip_adapter_file import Kind
 from stepscope.probes.faces import Face, FaceError, is_embedding
 from stepscope.probes.pictures import read_picture
 from stepscope.probes.weights import explained, subfolder
@@ -25,21 +26,20 @@ NO_FACE = np.full(512, np.nan, np.float32)
 class PictureReader:
     """Reads and encodes pictures; loads the encoder at the first one.
 
-    encoder: a folder or `OWNER/NAME/FOLDER` of the hub. hidden: whether the adapter reads the last hidden
-    states but one of every patch, as the "plus" ones do, and not the projected class token. black: whether
-    nothing is the embedding of a black picture, as diffusers has it for FLUX, and not zeros.
+    encoder: a folder or `OWNER/NAME/FOLDER` of the hub. kind: of the adapter; "plus" ones read the last
+    hidden states but one of every patch, and not the projected class token, and for FLUX's nothing is the
+    embedding of a black picture, as diffusers has it, and not zeros.
     """
 
     encoder: str
     device: str
-    hidden: bool
-    black: bool = False
+    kind: Callable[[], Kind]
     _loaded: tuple[Any, Any] | None = None
 
     def read(self, name: str, path: Path) -> Face:
         """Raises FaceError for embeddings of another form, PictureError, WeightsError."""
         if is_embedding(path):
-            given = read_embeddings(path, hidden=self.hidden)
+            given = read_embeddings(path, hidden=self.kind().hidden)
             return Face(name, NO_FACE, None, {"source": "embedding"}, 0.0, given)
         picture = read_picture(path, "picture")
         network, processor = self._load()
@@ -50,6 +50,10 @@ class PictureReader:
         found = {"source": "picture", "picture": [picture.width, picture.height]}
         given = {POSITIVE: made, NEGATIVE: nothing}
         return Face(name, NO_FACE, None, found, seconds, given, as_seen(picture))
+
+    @property
+    def hidden(self) -> bool:
+        return self.kind().hidden
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
@@ -74,7 +78,7 @@ class PictureReader:
 
     def _nothing(self, network: Any, processor: Any, made: np.ndarray) -> np.ndarray:
         """What stands for no picture, as each of diffusers' pipelines has it."""
-        if self.black:
+        if self.kind().flux:
             side = network.config.image_size
             return self._embedded(network, processor, Image.new("RGB", (side, side)))
         if not self.hidden:

@@ -60,6 +60,7 @@ class InfuseNetSettings(Adapter):
     FAMILIES: ClassVar[tuple[str, ...]] = ("flux",)
     READS: ClassVar[Reads | None] = "face"
     IN_NEGATIVE: ClassVar[bool] = False
+    FILLS: ClassVar[tuple[str, ...]] = ("a ControlNet",)
     PLACES: ClassVar[Mapping[str, str]] = {
         "path": "adapter",
         "encoder": "encoder",

@@ -3,12 +3,13 @@
 Follows the published pipeline (github.com/instantX-research/InstantID at 2145b67,
 pipeline_stable_diffusion_xl_instantid.py); Wang et al. 2024, arXiv 2401.07519. The face's embedding is not
 normalised, and nobody's is zeros. A sample's control image is the drawing of its own photo's keypoints,
-where the photo is fitted into the picture, unless `control_image` names one for all.
+where the photo is fitted into the picture as InfiniteYou fits one, unless `control_image` names one for
+all. (Published: the photo is resized, and the picture has its size.)
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -23,6 +24,7 @@ from stepscope.probes.adapters.adapter import (
     Adapter,
     Loaded,
     ModelPlace,
+    Part,
     Reader,
     Reads,
     RunFacts,
@@ -35,25 +37,26 @@ from stepscope.probes.adapters.image_attention import (
     each_its_own,
     windowed,
 )
-from stepscope.probes.adapters.instantid_network import IdentityNet
-from stepscope.probes.adapters.ip_adapter_file import Kind, load_file, read_kind
-from stepscope.probes.adapters.window import (
-    Window,
-    WindowUnit,
-    checked_window,
-    fractions,
-    steps_inside,
+from stepscope.probes.adapters.instantid_network import (
+    BRANCH,
+    IdentityNet,
+    bare_network,
+    branch_kind,
+    check_network,
+    load_network,
+    published,
+    weights,
 )
-from stepscope.probes.control import drawn, keypoints_in, load_control
+from stepscope.probes.adapters.ip_adapter_file import Kind, load_file
+from stepscope.probes.adapters.window import WindowUnit, fractions
+from stepscope.probes.control import Control, drawn, keypoints_in, load_control
 from stepscope.probes.faces import RAW, Face, FaceReader, Finder, is_embedding
-from stepscope.probes.weights import WeightsError, check_complete, explained, folder, meta
 
-NETWORK, BRANCH = "ControlNetModel", "ip-adapter.bin"
-"""What lies in the published folder."""
 NO_KEYPOINTS = (
     "is an embedding, which has no keypoints for IdentityNet: name control_image=photo.jpg, or their "
     "drawing with control_image_kind=keypoints"
 )
+UNIT = 1e-3  # antelopev2 gives embeddings some 20 long; one this near to 1 was normalised
 
 
 @dataclass(frozen=True)
@@ -78,18 +81,13 @@ class InstantIDSettings(Adapter):
     KIND: ClassVar[str] = "instantid"
     FAMILIES: ClassVar[tuple[str, ...]] = ("sdxl",)
     READS: ClassVar[Reads | None] = "face"
+    FILLS: ClassVar[tuple[str, ...]] = ("a ControlNet", "an image prompt")
     PLACES: ClassVar[Mapping[str, str]] = {
         "path": "adapter",
         "encoder": "encoder",
         "detector": "detector",
         "detector_root": "detector",
     }
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        key, unit = "adapter.controlnet_window", self.controlnet_window_unit
-        window = checked_window(key, self.controlnet_window, unit)
-        object.__setattr__(self, "controlnet_window", window)
 
     def check(self, facts: RunFacts, faces: Sequence[str]) -> None:
         super().check(facts, faces)
@@ -98,60 +96,59 @@ class InstantIDSettings(Adapter):
                 raise StepscopeError(f"face {face} {NO_KEYPOINTS}")
 
     @property
-    def is_on(self) -> bool:
-        return self.scale != 0 or self.controlnet_scale != 0
+    def parts(self) -> tuple[Part, ...]:
+        window, unit = self.controlnet_window, self.controlnet_window_unit
+        return (*super().parts, Part("controlnet_", self.controlnet_scale, window, unit))
 
-    def off(self) -> Adapter:
-        return replace(self, scale=0.0, controlnet_scale=0.0)
+    @property
+    def strength(self) -> float:
+        """Of the image branch; of IdentityNet where that is off."""
+        return self.scale or self.controlnet_scale
 
-    def always_on(self) -> Adapter:
-        both: Window = (0.0, 1.0)
-        return replace(
-            self,
-            window=both,
-            window_unit="fraction",
-            controlnet_window=both,
-            controlnet_window_unit="fraction",
-        )
-
-    def steps_on(self, sigmas: Sequence[float]) -> list[int]:
-        return sorted({*self.branch_on(sigmas), *self.network_on(sigmas)})
-
-    def branch_on(self, sigmas: Sequence[float]) -> list[int]:
-        """The steps in which the image branch is active."""
-        return steps_inside(self.window, self.window_unit, sigmas) if self.scale else []
-
-    def network_on(self, sigmas: Sequence[float]) -> list[int]:
-        """The steps in which IdentityNet is."""
-        unit = self.controlnet_window_unit
-        return steps_inside(self.controlnet_window, unit, sigmas) if self.controlnet_scale else []
+    def doubt(self, face: Face, facts: RunFacts) -> str:
+        told, size = [], (facts.width, facts.height)
+        if abs(np.linalg.norm(face.given[RAW]) - 1) < UNIT:
+            told.append(
+                "its embedding is of unit norm, and InstantID reads one as it comes from the encoder"
+            )
+        keypoints = keypoints_in(face.found, size)
+        if facts.control_image is None and self.controlnet_scale and keypoints is not None:
+            if ((keypoints < 0) | (keypoints >= size)).any():
+                told.append(
+                    f"it reaches out of {size[0]} x {size[1]} pixels once its photo is fitted there, and "
+                    "IdentityNet sees a part of it"
+                )
+        return "; ".join(told)
 
     def models(self) -> list[ModelPlace]:
-        own = ModelPlace("adapter", "path", self.path, lambda: self._folder(download=False))
+        own = ModelPlace(
+            "adapter",
+            "path",
+            self.path,
+            lambda: published(self.path, download=False),
+            files=weights,
+        )
         return [own, encoder_place(self.encoder), pack_place(self.detector, self.detector_root)]
 
     def skeleton(self, facts: RunFacts) -> nn.Module:
-        with explained(self.path, "adapter"):
-            return meta(IdentityNet, self._folder(settings=True) / NETWORK)
+        return bare_network(self.path)
 
     def on_skeleton(self, denoiser: nn.Module) -> AbstractContextManager[None]:
+        check_network(bare_network(self.path), denoiser, self.path)
+        root = published(self.path, settings=True)
+        if (root / BRANCH).is_file():
+            branch_kind(root, self.path, denoiser)
         return attentions_on_skeleton(denoiser)
 
     def load(self, facts: RunFacts) -> Loaded:
-        root = self._folder()
-        path = root / BRANCH
-        kind = read_kind(path, self.path, facts.family)
-        with explained(self.path, "adapter"):
-            network = IdentityNet.from_pretrained(root / NETWORK, torch_dtype=facts.dtype)
-            check_complete(network)
-        size = facts.width, facts.height
+        root, size = published(self.path), (facts.width, facts.height)
+        kind = branch_kind(root, self.path)
+        network = load_network(root, self.path, facts.dtype)
         control = None
-        found: Mapping[str, Any] = {}
         if facts.control_image is not None:
             finder = self.finder(facts.device)
-            made = load_control(facts.control_image, facts.control_image_kind, size, finder)
-            control, found = made.image, made.found
-        return LoadedInstantID(network, path, kind, size, control, found)
+            control = load_control(facts.control_image, facts.control_image_kind, size, finder)
+        return LoadedInstantID(network, self.path, root / BRANCH, kind, size, control)
 
     def reader(self, device: str) -> Reader:
         return FaceReader(self.finder(device), self.encoder, device, raw=True)
@@ -159,29 +156,20 @@ class InstantIDSettings(Adapter):
     def finder(self, device: str) -> Finder:
         return Finder(self.detector, self.detector_root, device)
 
-    def _folder(self, *, download: bool = True, settings: bool = False) -> Path:
-        wanted = [f"{NETWORK}/*.json"] if settings else [f"{NETWORK}/*", BRANCH]
-        found = folder(self.path, "adapter", wanted, download=download)
-        lost = [NETWORK] if not (found / NETWORK).is_dir() else []
-        lost += [BRANCH] if not settings and not (found / BRANCH).is_file() else []
-        if lost:
-            raise WeightsError(f"adapter {self.path!r} has no {lost[0]}")
-        return found
-
 
 @dataclass
 class LoadedInstantID(Loaded):
     """InstantID on its device.
 
-    size: (width, height) of a run. control: one image for all, or None; face: where its face was found.
+    size: (width, height) of a run. control: one image for all, and where its face was found; or None.
     """
 
     network: IdentityNet
-    path: Path
+    place: str
+    branch: Path
     kind: Kind
     size: tuple[int, int]
-    control: Image.Image | None
-    face: Mapping[str, Any]
+    control: Control | None
     attentions: Attentions | None = None
 
     @property
@@ -190,17 +178,11 @@ class LoadedInstantID(Loaded):
 
     @property
     def found(self) -> Mapping[str, Any]:
-        return self.face
+        return {} if self.control is None else self.control.found
 
     def attach(self, pipe: Any) -> None:
-        network: Any = self.network
-        width, text = network.config.cross_attention_dim, pipe.unet.config.cross_attention_dim
-        if width != text:
-            raise WeightsError(
-                f"adapter {str(self.path.parent)!r}: IdentityNet reads tokens of {width} channels, and "
-                f"the backbone's text has {text}: it is another backbone's"
-            )
-        load_file(pipe, self.path, self.kind)
+        check_network(self.network, pipe.unet, self.place)
+        load_file(pipe, self.branch, self.kind)
         self.attentions = Attentions(denoiser_of(pipe))
 
     def arguments(self, adapter: InstantIDSettings, pipe: Any, steps: Steps) -> dict[str, Any]:
@@ -215,7 +197,7 @@ class LoadedInstantID(Loaded):
     @contextmanager
     def hooked(self, adapter: InstantIDSettings, pipe: Any, steps: Steps) -> Iterator[None]:
         assert self.attentions is not None
-        inside = {step - steps.first for step in adapter.branch_on(steps.sigmas)}
+        inside = {step - steps.first for step in adapter.parts[0].steps(steps.sigmas)}
         with self.attentions.kept():
             pipe.set_ip_adapter_scale(adapter.scale)
             with each_its_own(pipe), windowed(pipe, self.attentions, inside):
@@ -231,11 +213,14 @@ class LoadedInstantID(Loaded):
         face = torch.cat([torch.zeros_like(face), face]) if branches == 2 else face
         (tokens,) = like.encoder_hid_proj([face])
         self.network.identity = tokens[:, 0]
-        return {"ip_adapter_image_embeds": [face], "image": [self._drawing(one) for one in faces]}
+        seen = [self._drawing(adapter, one) for one in faces]
+        return {"ip_adapter_image_embeds": [face], "image": seen}
 
-    def _drawing(self, face: Face) -> Image.Image:
+    def _drawing(self, adapter: InstantIDSettings, face: Face) -> Image.Image:
         if self.control is not None:
-            return self.control
+            return self.control.image
+        if not adapter.controlnet_scale:  # nobody looks at it
+            return Image.new("RGB", self.size)
         keypoints = keypoints_in(face.found, self.size)
         if keypoints is None:
             raise StepscopeError(f"face {face.name} {NO_KEYPOINTS}")

@@ -64,6 +64,7 @@ class IPAdapterSettings(Adapter):
 
     KIND: ClassVar[str] = "ip_adapter"
     FAMILIES: ClassVar[tuple[str, ...]] = ("sd15", "sdxl", "flux")
+    FILLS: ClassVar[tuple[str, ...]] = ("an image prompt",)
     PLACES: ClassVar[Mapping[str, str]] = {
         "path": "adapter",
         "encoder": "encoder",
@@ -123,9 +124,8 @@ class IPAdapterSettings(Adapter):
         return [own, encoder]
 
     def on_skeleton(self, denoiser: nn.Module) -> AbstractContextManager[None]:
-        path = there(self.path)
-        if path is not None:
-            check_width(read_kind(path, self.path, None), denoiser, self.path)
+        if there(self.path) is not None:
+            check_width(self._file(None)[1], denoiser, self.path)
         return attentions_on_skeleton(denoiser)
 
     def load(self, facts: RunFacts) -> Loaded:
@@ -136,10 +136,9 @@ class IPAdapterSettings(Adapter):
         return LoadedIPAdapter(*self._file(facts.family))
 
     def reader(self, device: str) -> Reader:
-        _, kind = self._file(None)
         if self.face_id:
             return FaceReader(self._faces(device), self.encoder, device)
-        return PictureReader(self.encoder, device, kind.hidden, black=kind.flux)
+        return PictureReader(self.encoder, device, lambda: self._file(None)[1])
 
     def finder(self, device: str) -> Finder | None:
         return self._faces(device) if self.face_id else None

@@ -19,13 +19,15 @@ class Kind:
     """What a file holds.
 
     hidden: it reads the encoder's hidden states. face_id: it reads a face's embedding. flux: it is FLUX's.
-    width: of the tokens that its attentions read.
+    width: of the tokens that its attentions read. embedding: numbers of a token that its resampler reads,
+    0 where it has none.
     """
 
     hidden: bool
     face_id: bool
     flux: bool
     width: int
+    embedding: int
 
 
 def read_kind(path: Path, place: str, family: str | None) -> Kind:
@@ -52,7 +54,8 @@ def read_kind(path: Path, place: str, family: str | None) -> Kind:
     face_id = "proj.0.weight" in projection and "norm.weight" in projection
     face_id = face_id and "proj.3.weight" not in projection
     plain = "proj.weight" in projection
-    kind = Kind(not (plain or face_id), face_id, flux, keys[-1])
+    read = projection.get("proj_in.weight", (0,))[-1]
+    kind = Kind(not (plain or face_id), face_id, flux, keys[-1], read)
     if family is not None and flux != (family == "flux"):
         made_for = "FLUX" if flux else "a U-Net"
         raise WeightsError(

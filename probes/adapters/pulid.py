@@ -5,7 +5,7 @@ Follows the published code, v0.9.1 (github.com/ToTheBeginning/PuLID at 1aa2fc7).
 (`timestep_to_start_cfg` is 0).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +23,12 @@ from stepscope.probes.adapters.adapter import (
     RunFacts,
     Steps,
 )
+from stepscope.probes.adapters.face_models import encoder_place, pack_place
+from stepscope.probes.adapters.pulid_encoder import PulidEncoder
 from stepscope.probes.adapters.pulid_faces import CLIP, HIDDEN, PulidReader
 from stepscope.probes.adapters.pulid_injection import declared, injected
 from stepscope.probes.adapters.pulid_network import Pulid, check_fits, load_pulid, sizes_of
-from stepscope.probes.faces import RAW, Face
+from stepscope.probes.faces import RAW, Face, Finder
 from stepscope.probes.weights import WeightsError, file
 
 
@@ -35,22 +37,50 @@ class PulidSettings(Adapter):
     """PuLID, and what it reads of a face.
 
     path: the file of weights, on this machine or `OWNER/NAME/FILE` of the hub. scale: the published
-    `id_weight`. Files of `faces` are `.npz` with `id_cond` and `id_vit_hidden`, as the published
-    `get_id_embedding` makes them.
+    `id_weight`. Files of `faces` are photos, or `.npz` with `id_cond` and `id_vit_hidden`, as the published
+    `get_id_embedding` makes them. encoder: antelopev2's recogniser, an ArcFace-form `.onnx`. clip: the file
+    of EVA02-CLIP-L-14-336. parsing: facexlib's BiSeNet, which tells the face from its background; None
+    leaves the background, which PuLID was not trained with. detector: an insightface pack, by name under
+    `detector_root` or by folder.
     """
 
     scale: float = 1.0
+    encoder: str = "~/.insightface/models/antelopev2/glintr100.onnx"
+    clip: str = "QuanSun/EVA-CLIP/EVA02_CLIP_L_336_psz14_s6B.pt"
+    parsing: str | None = "models/parsing_bisenet.pth"
+    detector: str = "antelopev2"
+    detector_root: str = "~/.insightface"
     kind: Literal["pulid"] = "pulid"
 
     KIND: ClassVar[str] = "pulid"
     FAMILIES: ClassVar[tuple[str, ...]] = ("flux",)
     READS: ClassVar[Reads | None] = "face"
+    PLACES: ClassVar[Mapping[str, str]] = {
+        "path": "adapter",
+        "encoder": "encoder",
+        "clip": "clip",
+        "parsing": "parsing",
+        "detector": "detector",
+        "detector_root": "detector",
+    }
 
     def models(self) -> list[ModelPlace]:
-        def find() -> Path:
-            return file(self.path, "adapter", download=False)
+        def place(role: str, key: str, where: str) -> ModelPlace:
+            def find() -> Path:
+                return file(where, role, download=False)
 
-        return [ModelPlace("adapter", "path", self.path, find, files=lambda path: [path])]
+            own = role == "adapter"
+            return ModelPlace(
+                role, key, where, find, lambda path: [path], cast=own, held=own, faces=not own
+            )
+
+        return [
+            place("adapter", "path", self.path),
+            encoder_place(self.encoder),
+            place("clip", "clip", self.clip),
+            *([place("parsing", "parsing", self.parsing)] if self.parsing is not None else []),
+            pack_place(self.detector, self.detector_root),
+        ]
 
     @contextmanager
     def on_skeleton(self, denoiser: Any) -> Iterator[None]:
@@ -67,7 +97,15 @@ class PulidSettings(Adapter):
         return LoadedPulid(network.to(facts.device))
 
     def reader(self, device: str) -> Reader:
-        return PulidReader()
+        def load() -> PulidEncoder:
+            clip = str(file(self.clip, "adapter.clip"))
+            parsing = None if self.parsing is None else str(file(self.parsing, "adapter.parsing"))
+            return PulidEncoder.load(self.encoder, clip, parsing, device)
+
+        return PulidReader(self.finder(device), load)
+
+    def finder(self, device: str) -> Finder:
+        return Finder(self.detector, self.detector_root, device)
 
 
 def file_is_here(place: str) -> bool:

@@ -1,10 +1,15 @@
 """A face as PuLID reads it: a recogniser's embedding, and EVA-CLIP's class output and hidden states."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from stepscope.probes.faces import RAW, Face, FaceError
+from stepscope.probes.adapters.pulid_encoder import PulidEncoder
+from stepscope.probes.faces import RAW, Face, FaceError, Finder, is_embedding
+from stepscope.probes.pictures import read_picture
+from stepscope.probes.recognisers import aligned
 
 CLIP, HIDDEN = "eva_clip", "eva_clip_hidden"
 """In `Face.given`: EVA-CLIP's class output (768,) of unit norm, and hidden states (5, token, channel)."""
@@ -13,24 +18,48 @@ FORM = "a .npz with id_cond, (1280,), and id_vit_hidden, (5, token, channel)"
 
 
 class PulidReader:
-    """Reads what the published `get_id_embedding` makes of a photo."""
+    """Reads photos, and what the published `get_id_embedding` makes of them.
+
+    load: loads the encoder, which is done at the first photo.
+    """
+
+    def __init__(self, finder: Finder, load: Callable[[], PulidEncoder]) -> None:
+        self._finder, self._load = finder, load
+        self._encoder: PulidEncoder | None = None
 
     def read(self, name: str, path: Path) -> Face:
-        """Raises FaceError for a file of another form."""
-        try:
-            with np.load(path) as arrays:
-                condition, hidden = (
-                    np.asarray(arrays[key], np.float32) for key in ("id_cond", "id_vit_hidden")
-                )
-        except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError) as error:
-            raise FaceError(f"PuLID reads {FORM}: {str(path)!r} is none") from error
-        condition = condition.reshape(-1)
-        hidden = hidden[0] if hidden.ndim == 4 and len(hidden) == 1 else hidden
-        finite = np.isfinite(condition).all() and np.isfinite(hidden).all()
-        if condition.size <= EMBEDDING or hidden.ndim != 3 or len(hidden) != 5 or not finite:
-            shapes = f"{condition.shape} and {hidden.shape}"
-            raise FaceError(f"PuLID reads {FORM} of finite numbers: {str(path)!r} has {shapes}")
-        raw, clip = condition[:EMBEDDING], condition[EMBEDDING:]
-        unit = raw / np.linalg.norm(raw)
-        given = {RAW: raw, CLIP: clip, HIDDEN: hidden}
-        return Face(name, unit, None, {"source": "embedding"}, 0.0, given)
+        """Raises FaceError, PictureError, WeightsError."""
+        if is_embedding(path):
+            return read_pulid_face(name, path)
+        image = np.asarray(read_picture(path, "face"))[:, :, ::-1].copy()
+        self._finder.load()
+        if self._encoder is None:
+            self._encoder = self._load()
+        start = time.perf_counter()
+        keypoints, found = self._finder.find(image, str(path))
+        seen = self._encoder(image, keypoints)
+        crop = aligned(image, keypoints)[:, :, ::-1].copy()
+        given = {RAW: seen.raw, CLIP: seen.clip, HIDDEN: seen.hidden}
+        unit = seen.raw / np.linalg.norm(seen.raw)
+        return Face(name, unit, crop, found, time.perf_counter() - start, given)
+
+
+def read_pulid_face(name: str, path: Path) -> Face:
+    """A face from a `.npz` with `id_cond` and `id_vit_hidden`. Raises FaceError for another form."""
+    try:
+        with np.load(path) as arrays:
+            condition, hidden = (
+                np.asarray(arrays[key], np.float32) for key in ("id_cond", "id_vit_hidden")
+            )
+    except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError) as error:
+        raise FaceError(f"PuLID reads a photo, or {FORM}: {str(path)!r} is neither") from error
+    condition = condition.reshape(-1)
+    hidden = hidden[0] if hidden.ndim == 4 and len(hidden) == 1 else hidden
+    finite = np.isfinite(condition).all() and np.isfinite(hidden).all()
+    if condition.size <= EMBEDDING or hidden.ndim != 3 or len(hidden) != 5 or not finite:
+        shapes = f"{condition.shape} and {hidden.shape}"
+        raise FaceError(f"PuLID reads {FORM} of finite numbers: {str(path)!r} has {shapes}")
+    raw, clip = condition[:EMBEDDING], condition[EMBEDDING:]
+    unit = raw / np.linalg.norm(raw)
+    given = {RAW: raw, CLIP: clip, HIDDEN: hidden}
+    return Face(name, unit, None, {"source": "embedding"}, 0.0, given)

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-FACE, CLIP = 512, 768
-"""Numbers of a face: its recogniser's embedding, then the class output of EVA-CLIP."""
 SCALES = 5
 """Layers of EVA-CLIP whose hidden states IDFormer reads, one after the other."""
 DOUBLE_INTERVAL, SINGLE_INTERVAL = 2, 4
