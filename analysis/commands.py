@@ -16,6 +16,9 @@ from stepscope.probes.readings import READINGS
 from stepscope.probes.study import Study, prompts_of
 from stepscope.probes.usage import says
 
+FACES = "faces"
+"""What an experiment is of; another word is a kind of reference pictures, which its adapter is given."""
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -23,9 +26,9 @@ class Experiment:
 
     faces: how many of the models' faces. every_step: its runs are measured along the run, not at
     its end alone. lines: what one would give to `stepscope probe -m experiment=<name>`. readings: how
-    `probes.reread` reads its runs again, and of which prompts, of all if none is named. of: `faces` or
-    `pictures` of the models. overrides: of its runs, None for the models'. metrics: in place of those of
-    faces.
+    `probes.reread` reads its runs again, and of which prompts, of all if none is named. of: `faces` of
+    the models, or a kind of their `pictures`. overrides: of its runs, None for the models'. metrics: in
+    place of those of faces; also of every step, by their names with `_step`, if `every_step`.
     """
 
     name: str
@@ -34,7 +37,7 @@ class Experiment:
     lines: tuple[str, ...]
     readings: tuple[str, ...] = ()
     reread_prompts: tuple[str, ...] = ()
-    of: str = "faces"
+    of: str = FACES
     overrides: tuple[str, ...] | None = None
     metrics: tuple[str, ...] = ()
 
@@ -79,23 +82,22 @@ def plan(
     folder: Path,
     *,
     dry: bool,
-    pictures: Sequence[str] = (),
+    pictures: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Planned]:
     """Every run of the experiments, those that hold others' cells first among equals.
 
-    faces, pictures: the models'; overrides: of every run that has none of its own. Raises StepscopeError
-    for too few faces, unless `dry`, which then names them by number.
+    faces, pictures: of the models, the latter by kind; overrides: of every run whose experiment has none of its own. Raises
+    StepscopeError for too few faces, unless `dry`, which then names them by number.
     """
     found = []
     for experiment in experiments:
-        known = pictures if experiment.of == "pictures" else faces
+        known = {FACES: faces, **(pictures or {})}[experiment.of]
         chosen = list(known[: experiment.faces])
         if len(chosen) < experiment.faces:
             if known or not dry:
                 raise StepscopeError(
-                    f"experiment {experiment.name!r} needs {experiment.faces} {experiment.of}, "
-                    f"models.{experiment.of} has {len(known)}: name more, or take fewer, "
-                    f"faces={max(len(known), 1)}"
+                    f"experiment {experiment.name!r} needs {experiment.faces} faces, models.faces has "
+                    f"{len(known)}: name more, or take fewer, faces={max(len(known), 1)}"
                 )
             chosen = [f"face {i + 1}" for i in range(experiment.faces)]
         own = overrides if experiment.overrides is None else experiment.overrides
@@ -163,16 +165,30 @@ def chosen_faces(given: Any, of_models: Any, *, dry: bool) -> tuple[list[str], i
     return files, count
 
 
+def chosen_pictures(given: Any, of_models: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The reference pictures of a study by kind, folders spread out.
+
+    given: the key `faces`; a number is also the most of each kind. Raises StepscopeError for what does not
+    exist.
+    """
+    found = {}
+    for kind, named in of_models.items():
+        named = [named] if isinstance(named, str) else list(map(str, named or []))
+        files = face_files(named, f"models.pictures.{kind}") if named else {}
+        found[kind] = [*map(str, files.values())][: given if isinstance(given, int) else None]
+    return found
+
+
 def experiments(
     study: Mapping[str, Any],
     names: Sequence[str] | None,
     most: int | None = None,
-    pictures: Sequence[str] = (),
+    pictures: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Experiment]:
     """The named experiments of a study, all if None. Raises StepscopeError for an unknown one.
 
-    most: faces of an experiment at most. pictures: without any, experiments of pictures are left out
-    where none are named, and refused where they are.
+    most: faces of an experiment at most. pictures: by kind; an experiment of one has those that there are,
+    and without any it is left out, or refused where it is named.
     """
     for name in names or ():
         if name not in study:
@@ -185,16 +201,17 @@ def experiments(
                 )
     found = []
     for name, values in study.items():
-        of, overrides = values.get("of", "faces"), values.get("overrides")
         if names is not None and name not in names:
             continue
-        if of == "pictures" and not pictures:
-            if names is None:
-                continue
+        of, overrides = values.get("of", FACES), values.get("overrides")
+        limit = most or values["faces"] if of == FACES else len((pictures or {}).get(of, ()))
+        if not limit and names is None:
+            continue
+        if not limit:
             raise StepscopeError(
-                f"experiment {name!r} needs reference pictures: models=full 'models.pictures=[FOLDER]'"
+                f"experiment {name!r} needs reference pictures: {says('paper')} models=full "
+                f"{words_for([of])}"
             )
-        limit = min(most or values["faces"], len(pictures) if of == "pictures" else values["faces"])
         found.append(
             Experiment(
                 name,
@@ -211,7 +228,12 @@ def experiments(
     return found
 
 
-def without_pictures(study: Mapping[str, Any], names: Sequence[str] | None) -> list[str]:
-    """Names of the experiments that are left out where no reference pictures are named."""
-    found = [name for name, values in study.items() if values.get("of") == "pictures"]
-    return found if names is None else []
+def left_out(study: Mapping[str, Any], pictures: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The experiments whose kind of pictures is not there, each with the kind."""
+    kinds = {name: values.get("of", FACES) for name, values in study.items()}
+    return {name: of for name, of in kinds.items() if of != FACES and not pictures.get(of)}
+
+
+def words_for(kinds: Iterable[str]) -> str:
+    """The words of a command that name reference pictures of these kinds."""
+    return " ".join(f"'models.pictures.{kind}=[FOLDER]'" for kind in dict.fromkeys(kinds))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from stepscope.analysis.commands import Planned
+from stepscope.analysis.commands import FACES, Planned
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes import plan
 from stepscope.probes.faces import face_files
@@ -65,8 +65,7 @@ def faces(planned: Sequence[Planned], wanted: Sequence[Need], say: Say) -> list[
         studies = [one.study for one in with_faces if one.experiment.of == of]
         names = list(dict.fromkeys(face for study in studies for face in study.faces))
         if not names or not all(located(name).exists() for name in names):
-            word = "portraits are named: faces=[...]" if of == "faces" else "pictures are there"
-            wrong.append(f"no {word}")
+            wrong.append("no portraits are named: faces=[...]" if of == FACES else f"no {of}")
             continue
         study = replace(studies[0], faces=tuple(names))
         for adapter in study.adapters.values():

@@ -18,7 +18,6 @@ from hydra.core.hydra_config import HydraConfig
 
 from stepscope.analysis import report
 from stepscope.analysis.causal.planned import (
-    METRIC,
     PlannedStudy,
     describe_studies,
     planned_studies,
@@ -27,10 +26,12 @@ from stepscope.analysis.causal.projections import projections
 from stepscope.analysis.commands import (
     Planned,
     chosen_faces,
+    chosen_pictures,
     experiments,
     idle_limits,
+    left_out,
     plan,
-    without_pictures,
+    words_for,
 )
 from stepscope.analysis.cost import describe, label
 from stepscope.analysis.evidence import Evidence
@@ -77,24 +78,25 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     margins = Margins.named(config["verdict"])
     dry = bool(config["dry"])
     faces, most = chosen_faces(config["faces"], models["faces"], dry=dry)
-    pictures, _ = chosen_faces(None, models["pictures"], dry=dry)
+    pictures = chosen_pictures(config["faces"], models["pictures"])
     wanted = experiments(config["study"], config["experiments"], most, pictures)
     overrides, folder = models["overrides"], out / "runs"
     planned = plan(wanted, faces, overrides, folder, dry=dry, pictures=pictures)
     say(describe(planned, models))
-    left_out = without_pictures(config["study"], config["experiments"])
-    if left_out and not pictures and models["name"] != "pocket":
-        say(
-            f"note: {' and '.join(left_out)} are left out: they need reference pictures, "
-            "'models.pictures=[FOLDER]'"
-        )
+    without = {} if config["experiments"] else left_out(config["study"], pictures)
+    hidden = [name for name, of in without.items() if models["pictures"][of] is None]
+    if told := {name: of for name, of in without.items() if name not in hidden}:
+        given = [word for word in task_words() if word.split("=")[0] != "dry"]
+        again = shlex.join([*config["command"].split(), *given])
+        say(f"note: without {' and '.join(told)}: {again} {words_for(told.values())} adds them")
     for note in idle_limits(task_words(), planned):
         say(f"note: {note}")
     causal = planned_studies(config["causal"], planned, models)
     if causal:
         say(describe_studies(causal, models))
-    measured, settings = wanted_metrics(planned, config), Settings(photos=tuple(models["photos"]))
-    measured |= {one.path: (METRIC, *models["edited"]) for one in causal}
+    networks = {word: value for word, value in config["networks"].items() if value is not None}
+    settings = Settings(photos=tuple(models["photos"]), **networks)
+    measured = wanted_metrics(planned, config) | {one.path: one.metrics for one in causal}
     left = (name for path, names in measured.items() for name in unmeasured(path, names))
     metrics = list(dict.fromkeys(left))
     if dry:
@@ -108,7 +110,7 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     measure_runs(measured, settings, say)
     known = read_all(local_path(config["planted"], "planted"))
     evidence = load_evidence(planned, models, margins, causal, known)
-    items = make_items(config, evidence, planned, say)
+    items = make_items(config, evidence, planned, say, hidden)
     made = f"{sum(not item.missing for item in items)} of {len(items)} figures and tables"
     if not config["report"]:
         say(
@@ -157,12 +159,12 @@ def wanted_metrics(
     measured, wanted = config["measured"], dict[Path, dict[str, None]]()
     for one in planned:
         names = wanted.setdefault(one.path, {})
-        own = one.experiment.metrics
-        ends = ("latency", *own) if own else (*measured["at_the_end"], *config["models"]["metrics"])
-        names |= dict.fromkeys(ends)
-        if one.experiment.every_step:
-            along = [name for name in measured["every_step"] if not own or name != "arcface"]
-            names |= dict.fromkeys([*along, *(f"{name}_step" for name in own)])
+        if own := one.experiment.metrics:
+            along, ends = [f"{name}_step" for name in own], ("latency", *own)
+        else:
+            along = measured["every_step"]
+            ends = (*measured["at_the_end"], *config["models"]["metrics"])
+        names |= dict.fromkeys([*ends, *(along if one.experiment.every_step else ())])
         if one.experiment.readings:
             names |= dict.fromkeys(measured["read_again"])
             names |= dict.fromkeys(f"arcface_{reading}" for reading in one.experiment.readings)
@@ -195,10 +197,15 @@ def load_evidence(
         swapped=models["swapped"],
         levels=levels,
         margins=margins,
-        causal={(one.study.name, one.backbone): open_measured(one.path) for one in causal},
+        causal={(one.study.name, one.backbone): study_made(one) for one in causal},
         planted=known,
         projections={one.backbone: projections(one.path) for one in causal if one.study.learns},
     )
+
+
+def study_made(one: PlannedStudy) -> xr.Dataset:
+    """A measured causal study that says which run it is of."""
+    return open_measured(one.path).assign_attrs(of=str(one.of.path))
 
 
 def backbone(models: Mapping[str, Any]) -> list[str]:
@@ -220,13 +227,25 @@ def restrict(measured: xr.Dataset, one: Planned) -> xr.Dataset:
 
 
 def make_items(
-    config: Mapping[str, Any], evidence: Evidence, planned: Sequence[Planned], say: Say
+    config: Mapping[str, Any],
+    evidence: Evidence,
+    planned: Sequence[Planned],
+    say: Say,
+    hidden: Sequence[str] = (),
 ) -> list[Item]:
-    """Make and save every figure and table; one that lacks something says what."""
+    """Make and save every figure and table; one that lacks something says what.
+
+    hidden: experiments; what needs these alone is made only where it is named.
+    """
     items = []
     for kind, known in KINDS.items():
         folder = local_path(config["out"], "out") / kind
-        for name in known if config[kind] is None else config[kind]:
+        every = [
+            n
+            for n, one in known.items()
+            if not {*one.experiments} or {*one.experiments} - {*hidden}
+        ]
+        for name in every if config[kind] is None else config[kind]:
             exhibit = known[name]
             about = describe_item(config, kind, exhibit, planned)
             try:

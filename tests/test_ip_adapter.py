@@ -9,12 +9,13 @@ import pytest
 import torch
 import xarray as xr
 from PIL import Image
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPVisionModelWithProjection
 
 from stepscope.probes.adapters.ip_adapter import IPAdapterSettings
 from stepscope.probes.models import load
 from stepscope.probes.plan import latent_shape, outline
 from tests.adapter_words import IP_ADAPTER, picture, unet_words
+from tests.pictured import image_encoder
 from tests.shell import Words, listed, study_of
 
 CASES: list[dict[str, Any]] = json.loads((IP_ADAPTER / "cases.json").read_text())
@@ -109,20 +110,7 @@ def test_what_it_adds_is_linear_in_its_scale(typed, tmp_path):
 
 @pytest.fixture
 def encoder(tmp_path) -> Path:
-    """A random CLIP whose projection is as wide as the reference's plain adapters read."""
-    torch.manual_seed(0)
-    config = CLIPVisionConfig(
-        hidden_size=28,
-        intermediate_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        image_size=224,
-        patch_size=112,
-        projection_dim=36,
-    )
-    folder = tmp_path / "encoder"
-    CLIPVisionModelWithProjection(config).save_pretrained(folder)
-    return folder
+    return image_encoder(tmp_path / "encoder")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepscope.analysis.commands import Planned
+from stepscope.analysis.commands import FACES, Planned
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.probes.composing import composed
 from stepscope.probes.faces import FaceError, face_files
@@ -15,15 +15,16 @@ from stepscope.probes.interventions.study import CausalStudy
 from stepscope.probes.study import prompts_of
 
 METRIC = "edited_identity"
-"""What every causal study is measured by."""
+"""What a causal study is measured by that names no metrics."""
 
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """One causal study of one run. path: where its edited samples lie."""
+    """One causal study of one run. path: where its edited samples lie. metrics: that measure them."""
 
     study: CausalStudy
     of: Planned
+    metrics: tuple[str, ...] = (METRIC,)
 
     @property
     def path(self) -> Path:
@@ -39,16 +40,17 @@ def planned_studies(
 ) -> list[PlannedStudy]:
     """The studies of the configuration's `causal`, for the runs of the experiments that are planned.
 
-    causal: by name of a file of `conf/edit`: `of`, an experiment; `faces`, the first so many; `prompts`;
-    `every` and `together`, of the baseline and of the swapped backbone; and `parts`, names of those that
-    are made of each, all without. Of parts with `learned: there` the other run is the baseline's. Raises
-    StepscopeError for a prompt that the experiment does not have, and for an unknown part.
+    causal: by name: `edit`, a file of `conf/edit`, without it the one of that name; `of`, an experiment;
+    `faces`, the first so many; `prompts`; `every` and `together`, of the baseline and of the swapped
+    backbone, or one number of every backbone; `parts`, names of those that are made of each, all without;
+    and `metrics`, without them METRIC and those of the models. A study is made once of each backbone: of
+    the run of the most steps, and of those of the largest scale. Of parts with `learned: there` the other
+    run is the baseline's. Raises StepscopeError for a prompt that the experiment does not have, and for an
+    unknown part.
     """
     found = []
     for name, values in (causal or {}).items():
-        for one in planned:
-            if one.experiment.name != values["of"]:
-                continue
+        for one in longest([one for one in planned if one.experiment.name == values["of"]]):
             known = prompts_of(one.study)
             for prompt in values["prompts"]:
                 if prompt not in known:
@@ -56,22 +58,46 @@ def planned_studies(
                         f"causal.{name}.prompts: {values['of']} has no {prompt!r}; {nearest(prompt, known)}"
                     )
             swapped = one.study.backbone.name == models["swapped"]
-            config = composed([f"edit={name}"], "intervene")
+            config = composed([f"edit={values.get('edit', name)}"], "intervene")
+            config["edit"]["name"] = name
             config |= {
-                "every": values["every"][swapped],
-                "together": values["together"][swapped],
-                "photos": list(models["photos"]),
+                "every": of_backbone(values["every"], swapped),
+                "together": of_backbone(values["together"], swapped),
+                "photos": list(models["photos"]) if one.experiment.of == FACES else [],
                 "regions": models["regions"],
                 "prompts": list(values["prompts"]),
                 "faces": names_of(one)[: values["faces"]],
             }
             config.pop("runs")
-            if chosen := values.get("parts", (None, None))[swapped]:
+            if chosen := of_backbone(values.get("parts"), swapped):
                 config["edit"]["parts"] = some_parts(name, config["edit"], chosen)
             if swapped and (baseline := baseline_of(found, name)) is not None:
                 config["directions_of"] = str(baseline.of.path)
-            found.append(PlannedStudy(CausalStudy.from_config(config), one))
+            metrics = values.get("metrics") or (METRIC, *models["edited"])
+            found.append(PlannedStudy(CausalStudy.from_config(config), one, tuple(metrics)))
     return found
+
+
+def longest(planned: Sequence[Planned]) -> list[Planned]:
+    """Of each backbone the run of the most steps, and of those the one of the largest adapter scale."""
+    best: dict[str, Planned] = {}
+    for one in planned:
+        known = best.setdefault(one.study.backbone.name, one)
+        if rank(one) > rank(known):
+            best[one.study.backbone.name] = one
+    return list(best.values())
+
+
+def rank(one: Planned) -> tuple[int, float]:
+    """Steps, then the adapter's scale."""
+    adapter = one.study.adapter
+    return one.study.steps, adapter.strength if adapter is not None else 0.0
+
+
+def of_backbone(value: Any, swapped: bool) -> Any:
+    """The second of a pair for the swapped backbone, else the first; what is no pair is of every backbone."""
+    pair = isinstance(value, Sequence) and not any(isinstance(one, str) for one in value)
+    return value[swapped] if pair else value
 
 
 def some_parts(name: str, edit: Mapping[str, Any], chosen: Sequence[str]) -> list[Any]:

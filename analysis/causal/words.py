@@ -27,25 +27,22 @@ def of_backbones(evidence: Evidence, say: Callable[[Evidence, str], str]) -> str
 def adapter_window(evidence: Evidence, backbone: str) -> str:
     """The fewest first steps that are enough, and how many single steps and blocks are necessary."""
     first = effects(evidence, "adapter_window", backbone, "first steps")
-    steps = study_of(evidence, "adapter_window", backbone).sizes["step"]
-    share = evidence.margins.retention if evidence.margins is not None else 0.9
-    enough = first.isel(cell=np.flatnonzero(first["kept_low"].values >= share))
-    if enough.sizes["cell"]:
-        cell = enough.isel(cell=int(np.argmin(enough["at"].values)))
-        said = (
-            f"the adapter in the first {int(cell['at'])} of {steps} steps leaves {_share(cell)} of "
-            "identity"
-        )
-    else:
-        said = (
-            f"no number of first steps that was tried surely leaves {share:.0%} of identity"
-            f" ({_best(first)})"
-        )
+    said = enough(evidence, first, study_of(evidence, "adapter_window", backbone).sizes["step"])
     need = [
-        _surviving(effects(evidence, "adapter_window", backbone, part), what)
+        surviving(effects(evidence, "adapter_window", backbone, part), what)
         for part, what in (("all but one step", "bins of steps"), ("all but one block", "blocks"))
     ]
     return f"{said}; off there alone, identity changes in {' and in '.join(need)}."
+
+
+def enough(evidence: Evidence, first: xr.Dataset, steps: int, what: str = "identity") -> str:
+    """The fewest first steps with the adapter, of those that were tried, that leave enough of `what`."""
+    share = evidence.margins.retention if evidence.margins is not None else 0.9
+    some = first.isel(cell=np.flatnonzero(first["kept_low"].values >= share))
+    if not some.sizes["cell"]:
+        return f"no number of first steps that was tried surely leaves {share:.0%} of {what} ({_best(first)})"
+    cell = some.isel(cell=int(np.argmin(some["at"].values)))
+    return f"the adapter in the first {int(cell['at'])} of {steps} steps leaves {_share(cell)} of {what}"
 
 
 def face_swap(evidence: Evidence, backbone: str) -> str:
@@ -70,11 +67,11 @@ def transplant(evidence: Evidence, backbone: str) -> str:
         found = effects(evidence, "transplant", backbone, part)
         cell = found.isel(cell=int(np.nanargmax(found["gained"].fillna(-np.inf).values)))
         said.append(
-            f"{part}, {_surviving(found, 'cells')} (most at step {int(cell['at'])} of "
+            f"{part}, {surviving(found, 'cells')} (most at step {int(cell['at'])} of "
             f"{cell['at_block'].item()}: {_share(cell, 'gained')} of the way)"
         )
     controls = [
-        _surviving(effects(evidence, "transplant", backbone, part), what)
+        surviving(effects(evidence, "transplant", backbone, part), what)
         for part, what in (
             ("adapter of another photo", "with another photo"),
             ("adapter at random", "in a random direction"),
@@ -95,7 +92,8 @@ def directions(evidence: Evidence, backbone: str) -> str:
     return f"share of identity that is made by a direction, given once: {'; '.join(some)}."
 
 
-def _surviving(found: xr.Dataset, what: str) -> str:
+def surviving(found: xr.Dataset, what: str) -> str:
+    """How many cells differ from 0 with the error of the map held."""
     return f"{int(found['survives'].sum())} of {found.sizes['cell']} {what}"
 
 

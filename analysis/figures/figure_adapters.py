@@ -20,16 +20,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stepscope.analysis.bootstrap import Means, too_few
-from stepscope.analysis.causal.effects import effects, study_of
+from stepscope.analysis.causal.effects import effects
+from stepscope.analysis.causal.moved import LIKENESSES
+from stepscope.analysis.causal.words import enough, surviving
 from stepscope.analysis.cells import face_means
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.figures.marks import bars, curve, look
 from stepscope.analysis.figures.style import canvas, gap, panel
 from stepscope.analysis.lookup import MissingEvidenceError, measured, setting
 from stepscope.analysis.quantities import adapters, name, whole_contribution
+from stepscope.probes.usage import says
 
 EXPERIMENTS = ("trajectory", "style_adapter", "object_adapter")
-STUDY = "adapter_window"
 PARTS = {"first steps": "off from the step on", "all but one step": "off in one bin of steps alone"}
 """Parts of the causal study, by what the figure calls them."""
 
@@ -42,14 +44,46 @@ class Course(NamedTuple):
     adapter: str
 
 
+def words(evidence: Evidence) -> str:
+    """Of each adapter where it adds most, and what its causal window shows; empty where none was recorded."""
+    try:
+        found = courses(every_run(evidence))
+    except MissingEvidenceError:
+        return ""
+    return " ".join(f"{one.label}: {said(evidence, one)}." for one in found)
+
+
+def said(evidence: Evidence, one: Course) -> str:
+    """One adapter in words. Where a curve is largest says nothing of how flat it is."""
+    where, steps = course(evidence, one)["mean"].values, one.run.sizes["step"]
+    told = ["it adds nothing"]
+    if np.isfinite(where).any():
+        place = int(np.nanargmax(np.where(np.isfinite(one.run["log_snr"]), where, np.nan)))
+        told = [
+            f"adds most at step {place} of {steps}, log-SNR {float(one.run['log_snr'][place]):.1f}"
+        ]
+    try:
+        first, off = (effects_of(evidence, one.run, part) for part in PARTS)
+    except MissingEvidenceError:
+        return told[0]
+    what = "likeness to the picture" if first.attrs["judge"] in LIKENESSES else "identity"
+    told.append(enough(evidence, first, steps, what))
+    return "; ".join([*told, f"off there alone, it changes in {surviving(off, 'bins of steps')}"])
+
+
 def draw(evidence: Evidence) -> Figure:
     """The runs of the most steps of each experiment that was made."""
+    return of_runs(evidence, every_run(evidence))
+
+
+def every_run(evidence: Evidence) -> list[xr.Dataset]:
+    """Of each experiment that was made, and each backbone, the run of the most steps."""
     made = [name for name in EXPERIMENTS if evidence.runs.get(name)] or EXPERIMENTS[:1]
-    return of_runs(evidence, [run for name in made for run in longest(evidence.all(name))])
+    return [run for name in made for run in longest(evidence.all(name))]
 
 
 def of_runs(evidence: Evidence, runs: Sequence[xr.Dataset]) -> Figure:
-    """The adapters of these runs; `evidence` has the choices, and the causal studies by backbone.
+    """The adapters of these runs; `evidence` has the choices, and the causal studies.
 
     Raises MissingEvidenceError where no run has a contribution.
     """
@@ -171,13 +205,36 @@ def draw_windows(evidence: Evidence, axes: Axes, found: Sequence[Course], part: 
 def effects_of(evidence: Evidence, run: xr.Dataset, part: str) -> xr.Dataset:
     """The part's effects in the study of this run. Raises MissingEvidenceError where it was not made."""
     backbone = str(setting(run, "backbone"))
-    there = study_of(evidence, STUDY, backbone)
-    own, other = (each.attrs.get("configuration", {}).get("adapter") for each in (run, there))
-    if there.sizes["step"] != run.sizes["step"] or (other is not None and own != other):
+    made = {
+        name: study
+        for (name, other), study in evidence.causal.items()
+        if other == backbone and switches_off(study, part)
+    }
+    if not made:
         raise MissingEvidenceError(
-            f"the causal study {STUDY!r} on {backbone} is of a run of another adapter or step count"
+            f"no causal study on {backbone} has the adapter off in some steps: {says('paper')} makes one "
+            "where its causal names the experiment, with edit=adapter_window"
         )
-    return effects(evidence, STUDY, backbone, part)
+    mine = next((name for name, study in made.items() if is_of(study, run)), None)
+    if mine is None:
+        raise MissingEvidenceError(
+            f"{', '.join(made)} on {backbone} is of a run of another adapter or step count"
+        )
+    return effects(evidence, mine, backbone, part)
+
+
+def switches_off(study: xr.Dataset, part: str) -> bool:
+    """Whether a causal study has a part of this name, and it zeroes."""
+    here = study["part"].values.astype(object) == part
+    return bool(here.any() and (study["do"].values[here].astype(object) == "zero").all())
+
+
+def is_of(study: xr.Dataset, run: xr.Dataset) -> bool:
+    """Whether a causal study continues this run: by the run's path, or by its adapter and step count."""
+    if "of" in study.attrs and "path" in run.attrs:
+        return study.attrs["of"] == run.attrs["path"]
+    own, other = (each.attrs.get("configuration", {}).get("adapter") for each in (run, study))
+    return study.sizes["step"] == run.sizes["step"] and other in (None, own)
 
 
 def left(run: xr.Dataset, effect: xr.Dataset) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -4,10 +4,11 @@ Cosines of DINOv2's class tokens and of CLIP's image embeddings, of the whole pi
 Gram matrices of VGG's features (Gatys et al. 2016; it falls as the style comes near). First column: final
 images of whole runs against their number of steps. Second and third: x0 along the run of the most steps,
 against step and log-SNR, 2 ln(alpha / sigma) at the start of the step; a first step of noise alone is at
-minus infinity, and left out. Shaded: interval over reference images; outlined: simultaneous band. The
-cosine of unlike pictures is above 0, so that the last column, where the early window ends (our definition),
-counts from the value at the first step: an arrow marks an interval that extends beyond the run, a cross an
-estimator without a position.
+minus infinity, and left out. x0 is blurred where the noise is high; no control for that blur is measured.
+Shaded: interval over reference images; outlined: simultaneous band. The cosine of unlike pictures is above
+0, so that the last column, where the early window ends (our definition), counts from the value at the first
+step: an arrow marks an interval that extends beyond the run, a cross an estimator without a position and a
+curve whose last x0 is not surely nearer than its first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,11 +24,13 @@ from stepscope.analysis.figures.likeness import (
     COSINES,
     DISTANCES,
     STEP,
+    comes_nearer,
     estimators,
     finite,
     names_of,
     rising,
 )
+from stepscope.analysis.figures.likeness_words import CAVEAT, of_measure
 from stepscope.analysis.figures.marks import curve, legend, look, plain, steps
 from stepscope.analysis.figures.style import Look, canvas, gap, panel
 from stepscope.analysis.figures.window_ends import window_ends
@@ -49,6 +52,23 @@ class Series(NamedTuple):
     @property
     def longest(self) -> xr.Dataset:
         return max(self.runs, key=lambda run: run.sizes["step"])
+
+
+def words(evidence: Evidence) -> str:
+    """What the figure shows, in numbers; empty where nothing of it was measured."""
+    paragraphs = []
+    for experiment in EXPERIMENTS:
+        runs = evidence.runs.get(experiment) or []
+        every = (
+            one
+            for some in (COSINES, DISTANCES)
+            for one in series(runs, some)
+            if names_of(runs, some)
+        )
+        told = [of_measure(evidence, one.label, one.measure, one.runs) for one in every]
+        if any(told):
+            paragraphs.append(f"{name(experiment)}. {' '.join(filter(None, told))}")
+    return " ".join([*paragraphs, CAVEAT]) if paragraphs else ""
 
 
 def draw(evidence: Evidence) -> Figure:
@@ -103,7 +123,7 @@ def draw_row(evidence: Evidence, axes: Sequence[Axes], found: Sequence[Series]) 
     whole, along, against, ends = axes
     falls = found[0].measure in DISTANCES
     counts: set[int] = set()
-    drawn: dict[str, tuple[xr.DataArray, Look]] = {}
+    drawn: dict[str, tuple[xr.DataArray | None, Look]] = {}
     lacking: dict[str, None] = {}
     for one in found:
         try:
@@ -122,7 +142,8 @@ def draw_row(evidence: Evidence, axes: Sequence[Axes], found: Sequence[Series]) 
         if "log_snr" in run.coords:
             x, there = finite(run["log_snr"].values.astype(float), mean)
             curve(against, x, there, one.look, one.label)
-        drawn[one.label] = rising(values, one.measure), one.look
+        nearer = comes_nearer(evidence, values, one.measure)
+        drawn[one.label] = rising(values, one.measure) if nearer else None, one.look
     for each in (whole, along, against):
         if not each.has_data():
             gap(each, next(iter(lacking), "the runs do not say what their scheduler was"))

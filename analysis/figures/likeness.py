@@ -55,6 +55,17 @@ def rising(values: xr.DataArray, name: str) -> xr.DataArray:
     return values.isel(step=0, drop=True) - values if name in DISTANCES else values
 
 
+def gain(values: xr.DataArray, name: str, dim: str = "step") -> xr.DataArray:
+    """How much nearer (sample) to the picture the last point of a measure is than its first."""
+    change = values.isel({dim: -1}, drop=True) - values.isel({dim: 0}, drop=True)
+    return -change if name in DISTANCES else change
+
+
+def comes_nearer(evidence: Evidence, values: xr.DataArray, name: str) -> bool:
+    """Whether a measure (sample, step) surely comes nearer: of others no window is told."""
+    return values.sizes["step"] > 1 and bool(evidence.average(gain(values, name))["low"] > 0)
+
+
 def estimators(share: float) -> tuple[Estimator, ...]:
     """Where such a curve ends to rise, from its first value on: unlike pictures have no cosine of 0."""
     return (

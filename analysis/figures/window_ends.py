@@ -1,6 +1,7 @@
 """Where curves saturate, drawn as a row of marks for each estimator: shared by figures of early windows."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import xarray as xr
@@ -20,19 +21,24 @@ from stepscope.hooks.errors import StepscopeError
 def window_ends(
     evidence: Evidence,
     axes: Axes,
-    curves: Mapping[str, tuple[xr.DataArray, Look]],
+    curves: Mapping[str, tuple[xr.DataArray | None, Look]],
     against: Against,
     rows: Sequence[Estimator] = (),
 ) -> None:
-    """The window's end of every curve, one row for each estimator; the usual ones if none is named."""
+    """The window's end of every curve, one row for each estimator; the usual ones if none is named.
+
+    None in place of a curve is one of which no window is told: it has a cross.
+    """
     rows = rows or estimators(evidence.share)
     for k, (label, (values, drawn)) in enumerate(curves.items()):
         offset = (k - (len(curves) - 1) / 2) * 0.8 / max(len(curves), 2)
         for row, estimator in enumerate(rows):
-            try:
-                where = window(values, estimator, evidence.window_interval, against=against)
-            except StepscopeError:  # too few faces: a position without interval is not drawn
-                where = None
+            where = None
+            if values is not None:
+                with suppress(
+                    StepscopeError
+                ):  # too few faces: no position without interval is drawn
+                    where = window(values, estimator, evidence.window_interval, against=against)
             shown = Look(drawn.colour, drawn.line, "|") if label == NULL else drawn
             position_mark(axes, where, row + offset, shown)
     axes.set_yticks(range(len(rows)), [two_lines(short(e)) for e in rows], fontsize=6)

@@ -10,13 +10,15 @@ attributes named by it that the read-out sees; else CLIP's cosine). Face found: 
 Controls: rows with `another photo` and `at random` should change nothing; `shuffled` ones touch as many
 steps or blocks as the rows with first or later ones, at random places. Of `directions` the share left is
 that of the way from the run without the adapter (0) to the run with it (1), also where a direction is
-added to the former.
+added to the former. Of an adapter that is given a picture and no face, identity is likeness to that
+picture (DINOv2, else CLIP, else minus the Gram distance), and no face is looked for.
 """
 
 import numpy as np
 import xarray as xr
 
 from stepscope.analysis.causal.effects import effects, study_of
+from stepscope.analysis.causal.moved import LIKENESSES
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.lookup import MissingEvidenceError
 from stepscope.analysis.number import Entry, Number
@@ -24,7 +26,7 @@ from stepscope.analysis.quantities import name
 from stepscope.analysis.tables.table import Table
 from stepscope.probes.interventions.names import ANCHOR
 
-EXPERIMENTS = ("trajectory",)
+EXPERIMENTS = ("trajectory", "style_adapter", "object_adapter")
 COLUMNS = (
     "study", "backbone", "part", "cells", "survive", "largest change", "in the cell", "share left",
     "share gained", "outside the face", "prompt", "face found",
@@ -54,6 +56,7 @@ def row(found: xr.Dataset) -> list[Entry]:
         Number(float(cell[word]), float(cell[f"{word}_low"]), float(cell[f"{word}_high"]))
         for word in ("kept", "gained")
     ]
+    seen = found["found"].mean() if found.attrs["judge"] not in LIKENESSES else np.nan
     return [
         str(found.sizes["cell"]),
         str(int(found["survives"].sum())),
@@ -62,5 +65,5 @@ def row(found: xr.Dataset) -> list[Entry]:
         *shares,
         Number(float(found["outside"].mean()), interval=False),
         Number(float(found["obeyed"].mean()), interval=False),
-        Number(float(found["found"].mean()), digits=2, interval=False),
+        Number(float(seen), digits=2, interval=False),
     ]
