@@ -92,9 +92,7 @@ def edited_streams(output: Any) -> tuple[torch.Tensor, ...] | None:
     return getattr(output, _STREAMS, None)
 
 
-def select(
-    patterns: Iterable[str], blocks: Iterable[Block], more: Sequence[str] = ()
-) -> list[str]:
+def select(patterns: Iterable[str], blocks: Iterable[Block], more: Sequence[str] = ()) -> list[str]:
     """Names of sites that can be kept whole and match any of the shell-style patterns, in order of
     execution.
 

@@ -79,6 +79,8 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     loaded = companions.with_other_photos(
         load_models(run, Rereadings(device=study.device)), study.photos
     )
+    if any(part.do == "face" and part.donor == "random" for part in study.made):
+        loaded = companions.with_random_faces(loaded, run.others)
     check_reproduces(run, loaded)
     made = store.open_or_create(plan)
     with progress(plan.evaluations(left) + more) as advance, equal_rows_once(loaded.pipe):

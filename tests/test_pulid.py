@@ -177,7 +177,11 @@ def test_the_published_file_fits_strictly():
 def test_sizes_are_those_of_the_header():
     told, sizes = json.loads((FOLDER / "config.json").read_text()), sizes_of(FILE)
     former, ca = told["id_former"], told["ca"]
-    assert (sizes.dim, sizes.depth, sizes.heads) == (former["dim"], former["depth"], former["heads"])
+    assert (sizes.dim, sizes.depth, sizes.heads) == (
+        former["dim"],
+        former["depth"],
+        former["heads"],
+    )
     assert (sizes.queries, sizes.width) == (former["num_queries"], former["output_dim"])
     assert (sizes.face_tokens, sizes.inner) == (former["num_id_token"], 4 * former["dim"])
     assert (sizes.modules, sizes.image, sizes.image_heads) == (5, ca["dim"], ca["heads"])
@@ -206,7 +210,9 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
         r"has what PuLID for FLUX has not, ip\.to_k",
     ),
     "another shape": (
-        lambda folder: altered(folder, lambda w: w.update({"pulid_ca.2.norm1.bias": torch.zeros(9)})),
+        lambda folder: altered(
+            folder, lambda w: w.update({"pulid_ca.2.norm1.bias": torch.zeros(9)})
+        ),
         r"pulid_ca\.2\.norm1\.bias is \(9,\), and fits the others as \(28,\)",
     ),
     "for SDXL": (
@@ -236,7 +242,10 @@ def test_a_truncated_file_is_refused(tmp_path):
     ("model", "words"),
     [
         ({"doubles": 19, "singles": 38, "width": 32}, "has 5 pulid_ca, .* blocks needs 20"),
-        ({"doubles": 5, "singles": 6, "width": 3072}, "32 channels, and the transformer's have 3072"),
+        (
+            {"doubles": 5, "singles": 6, "width": 3072},
+            "32 channels, and the transformer's have 3072",
+        ),
     ],
 )
 def test_another_backbone_is_refused(model, words):
@@ -387,8 +396,12 @@ def test_a_place_holds_the_mean_of_a_run(network, tmp_path):
 def test_the_residual_stream_is_edited_before(network):
     """The block's own output is a site; what PuLID adds to it comes behind."""
     site, given = "double.00.residual.image", []
-    hook = pipeline().transformer.transformer_blocks[1].register_forward_pre_hook(
-        lambda m, a, k: given.append(k["hidden_states"].abs().max()), with_kwargs=True
+    hook = (
+        pipeline()
+        .transformer.transformer_blocks[1]
+        .register_forward_pre_hook(
+            lambda m, a, k: given.append(k["hidden_states"].abs().max()), with_kwargs=True
+        )
     )
     for first in (True, False):
         contexts = [
@@ -423,7 +436,9 @@ def test_verify_sees_what_switching_it_off_takes_away(name, network):
 def test_verify_notices_that_more_is_added_than_is_told(network, monkeypatch):
     monkeypatch.setattr(pulid_injection, "returned", lambda args, kwargs, output: 0.9 * output)
     with injected(pipeline(), network):
-        findings = verify(pipeline(), lambda: called("dev", num_inference_steps=2, output_type="np"))
+        findings = verify(
+            pipeline(), lambda: called("dev", num_inference_steps=2, output_type="np")
+        )
     wrong = [finding.claim for finding in findings if not finding.holds]
     assert [claim for claim in wrong if claim.startswith("a contribution is what")]
 
@@ -431,6 +446,8 @@ def test_verify_notices_that_more_is_added_than_is_told(network, monkeypatch):
 def test_another_pipeline_is_refused(network):
     from tests.cases import CASES as PIPELINES
 
-    with pytest.raises(StepscopeError, match="adds to FluxTransformer2DModel, and the pipeline has UNet"):
+    with pytest.raises(
+        StepscopeError, match="adds to FluxTransformer2DModel, and the pipeline has UNet"
+    ):
         with injected(PIPELINES["sd"].pipe, network), nullcontext():
             pass

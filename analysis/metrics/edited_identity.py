@@ -33,8 +33,8 @@ class EditedIdentity(Recognition):
     final: the image at the end, after the intervention. clamped: x0 of the first edited step, computed
     from the recorded x_t. Both are decoded here and not kept.
 
-    vae: as `decode` has it. recognisers: None is the pack that found the run's faces: effects are counted by
-    a judge, and the encoder that conditions the run is none.
+    vae: as `decode` has it. recognisers: None is the pack that found the run's faces: effects are counted
+    by a judge, and the encoder that conditions the run is none.
     """
 
     vae: str | None = None

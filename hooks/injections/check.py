@@ -56,7 +56,13 @@ class InjectionCheck:
     def attach(self) -> list[RemovableHandle]:
         """Lay the hooks; the caller removes the handles."""
         first = self.denoiser.register_forward_pre_hook(self._open, with_kwargs=True)
-        found = self._residuals(), self._skips(), self._attentions(), self._layers(), self._between()
+        found = (
+            self._residuals(),
+            self._skips(),
+            self._attentions(),
+            self._layers(),
+            self._between(),
+        )
         return [first, *(handle for handles in found for handle in handles)]
 
     def _open(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:

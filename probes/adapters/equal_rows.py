@@ -1,7 +1,7 @@
 """Rows of one batch that a network is given alike are computed once, and their output is repeated.
 
-The samples of a causal study are continued from one x_t in many ways: in the first step an adapter's network
-is given the same for all of them.
+The samples of a causal study are continued from one x_t in many ways: in the first step an adapter's
+network is given the same for all of them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
