@@ -5,8 +5,8 @@ from which the adapter is given the second, with the same noise: at the left of 
 run, at the right of the first person's. Bands: intervals over faces. Vertical line: sigma at which both
 similarities are equal, with its interval over faces. Controls: another photo of the first person in place
 of the second, which should change nothing; a face embedding at the same distance from the first in a
-random direction, which should lead to nobody; and the second face in as many steps, at random places
-(others for each sample), which tells the number of steps from their place.
+random direction, which should lead to nobody (of it no whole run is made); and the second face in as many
+steps, at random places (others for each sample), which tells the number of steps from their place.
 """
 
 import numpy as np

@@ -69,7 +69,7 @@ def draw(evidence: Evidence) -> Figure:
             np.array([[float(v[word]) for word in ("mean", "low", "high")] for v in values]).T
             for values in zip(*((w.seconds, w.lost) for w in found.windows), strict=True)
         )
-        one.plot([0, *seconds[0]], [0, *lost[0]], color=look(k).colour, lw=0.7)
+        one.plot([0, *seconds[0]], [0, *lost[0]], color=look(0).colour, lw=0.7)
         one.plot([0], [0], "s", color=INK, ms=4, label="the whole run")
         expected = [found.expected(window) for window in found.windows]
         open_ = {"ls": ":", "lw": 0.8, "marker": "D", "mfc": "white", "ms": 3.6}
@@ -77,11 +77,12 @@ def draw(evidence: Evidence) -> Figure:
             [0, *expected],
             [0, *lost[0]],
             color=QUIET,
+            markevery=slice(1, None),
             **open_,
             label="by the network's own seconds",
         )
-        bars(one, lost[0], list(seconds), look(k), across=True, label="measured")
-        bars(one, seconds[0], list(lost), look(k))
+        bars(one, lost[0], list(seconds), look(0), across=True, label="measured")
+        bars(one, seconds[0], list(lost), look(0))
         labels = [(found.windows[0].steps, 0.0, 0.0)]
         labels += zip((w.end for w in found.windows), seconds[0], lost[0], strict=True)
         for end, x, y in labels:

@@ -235,8 +235,10 @@ def cosines(
     encode: EncodeMany, images: np.ndarray, keypoints: np.ndarray, reference: np.ndarray
 ) -> np.ndarray:
     """Cosine (image,) of each image's face at its keypoints to its reference; NaN where one is missing."""
-    known = np.isfinite(reference).all(1)
-    embedded = embeddings(encode, images, np.where(known[:, None, None], keypoints, np.nan))
+    known = np.flatnonzero(np.isfinite(reference).all(1))
+    asked = np.full_like(keypoints, np.nan)
+    asked[known] = keypoints[known]
+    embedded = embeddings(encode, images, asked)
     return (embedded * reference).sum(1)
 
 

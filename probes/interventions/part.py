@@ -42,15 +42,15 @@ class Part:
 
     name: as figures and tables call it. do: at sites, `zero`, `swap` with a donor's values, or `steer` with
     `to` times a learned direction; without sites, what the run is continued with from the window on: the
-    donor's `face` (of which `random` is an embedding at the angle of `other`, in a random direction; and in
-    `shuffled` steps the own face is given between them), another `prompt`, adapter `scale`, `noise` (x0 as estimated, with the noise of another
-    seed) or `backbone`, each in `to`. sites: patterns as `edit` has them, `*.adapter`. donor: `other`, the
-    run's next person; `same`, another photo of the person; `off`, the sample without the adapter; `random`,
-    as far from the sample as `other` is, in a random direction. steps, blocks: `only` each one, the `first`
-    so many, `from` each on, `all_but` each, `all`, or `shuffled`: as many as `first` has, at random places,
-    others for each sample. every, together: how many steps, and blocks, are one bin; None for the study's.
-    faces: only of the first so many faces of the run; None for all. clamped: also keep x0 of the window's
-    first step.
+    donor's `face` (of which `random` is an embedding at the angle of `other`, in a random direction; in
+    `shuffled` steps the own face is given between them), another `prompt`, adapter `scale`, `noise` (x0 as
+    estimated, with the noise of another seed) or `backbone`, each in `to`. sites: patterns as `edit` has
+    them, `*.adapter`. donor: `other`, the run's next person; `same`, another photo of the person; `off`,
+    the sample without the adapter; `random`, as far from it as `other` is, in a random direction.
+    steps, blocks: `only` each one, the `first` so many, `from` each on, `all_but` each, `all`, or
+    `shuffled`: as many as `first` has, at random places, others for each sample. every, together: how many
+    steps, and blocks, are one bin; None for the study's. faces: only of the first so many faces of the run;
+    None for all. clamped: also keep x0 of the window's first step.
 
     along: of `steer`, which difference of means, see `directions.py`. That of the `adapter` or the `person`
     is added to the sample without the adapter, or with `to` below 0 taken from the sample with it; that to

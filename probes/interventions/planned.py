@@ -64,8 +64,8 @@ class Planned:
 def planned(run: Rereading, study: CausalStudy, sites: Sites) -> Planned:
     """The study's samples on a run, by sample, part and window.
 
-    Raises StepscopeError for a face, prompt or seed that the run does not have, and for a face in some steps
-    of a run whose adapter is not on in all of them; EditError for sites.
+    Raises StepscopeError for a face, prompt or seed that the run does not have, and for a face in some
+    steps of a run whose adapter is not on in all of them; EditError for sites.
     """
     bases = select(run, study)
     check_on(run, study)
@@ -103,15 +103,16 @@ def planned(run: Rereading, study: CausalStudy, sites: Sites) -> Planned:
 
 
 def check_on(run: Rereading, study: CausalStudy) -> None:
-    """Raise StepscopeError where a face changes to and fro and the adapter's window is not the whole run."""
-    adapter, all_steps = run.study.adapter, list(range(run.steps))
+    """Raise StepscopeError where a face changes to and fro and the adapter is not on in every step."""
+    adapter = run.study.adapter
+    if adapter is None or adapter.steps_on(run.sigma.tolist()) == list(range(run.steps)):
+        return
     for part in study.made:
-        if part.do == "face" and part.shuffled and adapter is not None:
-            if adapter.steps_on(run.sigma.tolist()) != all_steps:
-                raise StepscopeError(
-                    f"part {part.name}: do=face steps={part.steps} is made of runs with the adapter on in "
-                    f"every step, and {run.path} has adapter.window={list(adapter.window)}"
-                )
+        if part.do == "face" and part.shuffled:
+            raise StepscopeError(
+                f"part {part.name}: do=face steps={part.steps} is made of runs with the adapter on in "
+                f"every step, and {run.path} has adapter.window={list(adapter.window)}"
+            )
 
 
 def donors_of(parts: Sequence[Part]) -> set[str]:
