@@ -27,6 +27,7 @@ from hydra.errors import HydraException
 from stepscope.hooks.edits.sites import Sites
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes import models
+from stepscope.probes.adapters.equal_rows import equal_rows_once
 from stepscope.probes.command import command, composition, entry
 from stepscope.probes.composing import composed
 from stepscope.probes.existing import check_same_models
@@ -78,9 +79,11 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     loaded = companions.with_other_photos(
         load_models(run, Rereadings(device=study.device)), study.photos
     )
+    if any(part.do == "face" and part.donor == "random" for part in study.made):
+        loaded = companions.with_random_faces(loaded, run.others)
     check_reproduces(run, loaded)
     made = store.open_or_create(plan)
-    with progress(plan.evaluations(left) + more) as advance:
+    with progress(plan.evaluations(left) + more) as advance, equal_rows_once(loaded.pipe):
         steering = None if asked is None else learned(plan, asked, loaded, advance)
         making = Making(plan, loaded, given(plan, loaded), continuing(plan, loaded), steering)
         make(making, made, advance)

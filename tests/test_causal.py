@@ -213,6 +213,16 @@ def test_the_words_of_a_study_are_its_numbers(study):
         found = study_of(told, study, "pocket_schnell")
         where = crossing(swapped(found, judge_of(told, found), 0.0), told)
         assert f"sigma {float(where['position']):.2f} [" in backbone
+        photo = effects(told, study, "pocket_schnell", "another photo")
+        assert f"{int(photo['survives'].sum())} of 3 cells change with another photo" in backbone
+        random = effects(told, study, "pocket_schnell", "at random")["gained"]
+        assert f"a random face as far away goes at most {float(random.max()):.2f} [" in backbone
+        shuffled, last = (
+            effects(told, study, "pocket_schnell", part)["gained"].values[1]
+            for part in ("another person in shuffled steps", "another person")
+        )
+        assert f"in 2 of 4 steps at random places goes {shuffled:.2f} [" in backbone
+        assert f"in the last 2 {last:.2f} [" in backbone
         return
     if study == "directions":
         own = next(one for one in shares(told, study, "pocket_schnell") if one.label == "own x 1")
@@ -221,6 +231,37 @@ def test_the_words_of_a_study_are_its_numbers(study):
     part = {"adapter_window": "all but one block", "transplant": "attention"}[study]
     found = effects(told, study, "pocket_schnell", part)
     assert f"{int(found['survives'].sum())} of {found.sizes['cell']} " in backbone
+
+
+def test_swaps_are_laid_by_the_steps_with_the_first_face():
+    """The whole runs at both ends; of a random face the run from the start was not made."""
+    rows = [
+        row("f", part, donor, *cosines, do=do, steps=steps, at=at)
+        for part, donor, do, steps, at, cosines in (
+            (ANCHOR, "", "", "", 0, (0.9, 0.0)),
+            (ANCHOR, "other", "", "", 0, (0.0, 0.8)),
+            ("swap", "other", "face", "from", 1, (0.1, 0.7)),
+            ("swap", "other", "face", "from", 2, (0.6, 0.2)),
+            ("random", "random", "face", "from", 1, (0.2, 0.03)),
+            ("shuffled", "other", "face", "shuffled", 1, (0.5, 0.4)),
+            ("shuffled", "other", "face", "shuffled", 2, (0.3, 0.5)),
+        )
+    ]
+    found = swapped(measured_study(rows, [1.0, 0.8, 0.5]), "pocket", 0.0)
+    assert found.photo is None
+    assert found.random is not None
+    assert found.shuffled is not None
+    for values, at, expected in (
+        (found.own, [0, 1, 2, 3], [0.0, 0.1, 0.6, 0.9]),
+        (found.other, [0, 1, 2, 3], [0.8, 0.7, 0.2, 0.0]),
+        (found.random[0], [1, 3], [0.2, 0.9]),
+        (found.random[1], [1, 3], [0.03, 0.0]),
+        (found.shuffled[0], [0, 1, 2, 3], [0.0, 0.3, 0.5, 0.9]),
+        (found.shuffled[1], [0, 1, 2, 3], [0.8, 0.5, 0.4, 0.0]),
+    ):
+        assert values["at"].values.tolist() == at
+        assert values["at_sigma"].values.tolist() == [[1.0, 0.8, 0.5, 0.0][k] for k in at]
+        np.testing.assert_allclose(values.values, [expected], atol=1e-6)
 
 
 def test_without_a_study_there_are_no_words():

@@ -12,6 +12,7 @@ from stepscope.hooks.edits import Edit, Scale, edit
 from stepscope.hooks.errors import EditError, RunError, StepscopeError
 from stepscope.probes.intervene import intervene, main, sites_of
 from stepscope.probes.interventions import making
+from stepscope.probes.interventions.companions import RANDOM, with_random_faces
 from stepscope.probes.interventions.names import ANCHOR
 from stepscope.probes.interventions.part import Part
 from stepscope.probes.interventions.planned import planned
@@ -36,6 +37,8 @@ EVERYTHING = (
     Part("blocks", "swap", ("*.attention.image",), "other", "from", "only", together=3, faces=1),
     Part("face", "face", (), "other", "from"),
     Part("photo", "face", (), "same", "from"),
+    Part("nobody", "face", (), "random", "from"),
+    Part("to and fro", "face", (), "other", "shuffled"),
     Part("prompt", "prompt", to="a woman portrait", steps="from"),
     Part("half", "scale", to=STRONG / 2, steps="from"),
     Part("noise", "noise", to=7, steps="from"),
@@ -145,6 +148,52 @@ def test_a_face_from_a_step_on_is_a_run_continued_with_it(made, everything):
         expected = resume_from(loaded, others, opened.read("latents", rows)[:, step], step)
         chosen = everything.isel(sample=(everything["part"] == "face") & (everything["at"] == step))
         assert close(chosen["final_latents"].values, expected, opened.read("final_latents", rows))
+
+
+def test_a_random_face_is_as_far_as_the_other_person_and_leads_elsewhere(made, everything):
+    opened = open_rereading(made)
+    loaded = with_random_faces(load(opened, Settings()), opened.others)
+    for name, other in opened.others.items():
+        own, found, to = (loaded.faces[n].embedding for n in (name, RANDOM + name, other))
+        assert found @ own == pytest.approx(to @ own, abs=1e-6)
+        assert np.linalg.norm(found) == pytest.approx(1, abs=1e-6)
+        along = to @ own
+        assert (
+            abs((found - along * own) @ (to - along * own)) < 0.2
+        )  # 512 channels: 4 of 1 / sqrt(512)
+    cells = [replace(cell, face=RANDOM + cell.face) for cell in opened.cells]
+    rows = [cell.index for cell in cells]
+    expected = resume_from(loaded, cells, opened.read("latents", rows)[:, 1], 1)
+    chosen = everything.isel(sample=(everything["part"] == "nobody") & (everything["at"] == 1))
+    assert close(chosen["final_latents"].values, expected, opened.read("final_latents", rows))
+    assert chosen["donor_face"].values.tolist() == [opened.others[c.face] for c in opened.cells]
+
+
+def test_a_face_in_shuffled_steps_is_given_there_alone(made, everything):
+    """Step by step, each with the face of that step."""
+    opened = open_rereading(made)
+    loaded = load(opened, Settings())
+    part = everything.isel(sample=everything["part"].values == "to and fro")
+    assert sorted({*part["at"].values.tolist()}) == [1, 2]
+    for cell in opened.cells:
+        mine = part.isel(sample=part["base"].values == cell.index)
+        before = opened.read("final_latents", [cell.index])
+        for window in windows("shuffled", STEPS, 1, cell.index):
+            x = opened.read("latents", [cell.index])[:, 0]
+            for step in range(STEPS):
+                face = opened.others[cell.face] if step in window.places else cell.face
+                x = continue_rows(loaded, [replace(cell, face=face)], x, step, steps=1).final
+            got = mine["final_latents"].values[mine["at"].values == window.at]
+            assert close(got, x, before)
+
+
+def test_a_face_to_and_fro_needs_the_adapter_in_every_step(made):
+    opened, part = open_rereading(made), Part("a", "face", (), "other", "shuffled")
+    adapter = opened.study.adapter
+    assert adapter is not None
+    cut = replace(opened.study, adapter=replace(adapter, window=(0, 2), window_unit="step"))
+    with pytest.raises(StepscopeError, match=r"adapter.window=\[0, 2\]"):
+        planned(replace(opened, study=cut), study(made, part), sites_of(opened.study))
 
 
 def test_another_prompt_or_scale_is_a_run_continued_with_it(made, everything):

@@ -38,6 +38,8 @@ def test_what_a_window_saves_and_loses_is_what_was_put_in():
         warm = seconds.values[8:32]  # without the first call, and the last, which is smaller
         expected = (1 - one.end / STEPS) * np.mean(np.unique(warm))
         assert float(one.seconds["mean"]) == pytest.approx(expected)
+        told = (1 - one.end / STEPS) * float(np.median(seconds))
+        assert found.expected(one) == pytest.approx(told)
     best = fastest(found, 0.05)
     assert best is not None
     assert best.end == 14

@@ -35,6 +35,10 @@ class Savings(NamedTuple):
     whole: float
     adapter: float
 
+    def expected(self, window: Saving) -> float:
+        """Seconds an image that the adapter's network took in the steps that a window leaves out."""
+        return (window.steps - window.end) * self.adapter
+
 
 def savings(evidence: Evidence, backbone: str) -> Savings:
     """What each window of first steps saves and costs.

@@ -10,20 +10,25 @@ from stepscope.analysis.cells import face_means
 from stepscope.analysis.evidence import Evidence
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.interventions.names import ANCHOR
+from stepscope.probes.interventions.windows import SHUFFLED
 
 
 @dataclass(frozen=True)
 class Swapped:
     """Cosines (sample, point) to the first and the second person, by the step of the swap.
 
-    The first point is the second person's own run, and the last the first person's: `at` is the number of
-    steps with the first face, `at_sigma` the noise level there. same: the first person's after a swap to
-    another photo of them, None where there was none.
+    `at` of a point is the number of steps with the first face, `at_sigma` the noise level after them. The
+    last point is the first person's run, and the first the second person's. Controls, each None where it
+    was not made: photo, a swap to another photo of the first person, and of that person alone; random, to a
+    face in a random direction, without the first point; shuffled, with the second face in as many steps at
+    random places.
     """
 
     own: xr.DataArray
     other: xr.DataArray
-    same: xr.DataArray | None
+    photo: xr.DataArray | None
+    random: tuple[xr.DataArray, xr.DataArray] | None
+    shuffled: tuple[xr.DataArray, xr.DataArray] | None
 
 
 def swapped(study: xr.Dataset, judge: str, lost_face: float) -> Swapped:
@@ -31,50 +36,63 @@ def swapped(study: xr.Dataset, judge: str, lost_face: float) -> Swapped:
 
     Raises StepscopeError for a study without swaps to another person.
     """
-    donors, parts = (study[word].values.astype(object) for word in ("donor", "part"))
-    does = study["do"].values.astype(object)
-    whole = (parts == ANCHOR) & (study["steps"].values.astype(object) == "")
-    if not ((does == "face") & (donors == "other")).any():
-        raise StepscopeError("the study swaps no face for another person's")
     final = study["edited_similarity"].sel(recogniser=judge, edited_image="final", drop=True)
-    final = final.fillna(lost_face)
-    last = float(study.sizes["step"])
+    curves = _Curves(study, final.fillna(lost_face))
+    if not curves.made("other"):
+        raise StepscopeError("the study swaps no face for another person's")
 
-    def along(donor: str, toward: str) -> xr.DataArray:
-        rows = whole & (donors == donor), (does == "face") & (donors == donor)
-        ends = (
-            final.sel(toward=toward).isel(sample=rows[0]),
-            final.sel(toward=toward).isel(sample=whole & (donors == "")),
-        )
-        inside = final.sel(toward=toward).isel(sample=rows[1])
-        points = sorted(
-            {
-                (int(a), float(s))
-                for a, s in zip(inside["at"].values, inside["at_sigma"].values, strict=True)
-            }
-        )
-        each = [
-            ends[0],
-            *(inside.isel(sample=inside["at"].values == at) for at, _ in points),
-            ends[1],
-        ]
-        first = float(study["sigma"].values[0])
-        columns = np.stack([one.values for one in each], 1)
+    def both(donor: str, steps: str = "from") -> tuple[xr.DataArray, xr.DataArray] | None:
+        if not curves.made(donor, steps):
+            return None
+        return curves.along(donor, "own", steps), curves.along(donor, "donor", steps)
+
+    return Swapped(
+        curves.along("other", "own"),
+        curves.along("other", "donor"),
+        curves.along("same", "own") if curves.made("same") else None,
+        both("random"),
+        both("other", SHUFFLED),
+    )
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """Cosines (sample, toward) of a study's final images, and how they are laid along the swap's step."""
+
+    study: xr.Dataset
+    final: xr.DataArray
+
+    def _rows(self, **wanted: str) -> np.ndarray:
+        held = (self.study[word].values.astype(object) == value for word, value in wanted.items())
+        return np.logical_and.reduce([*held])
+
+    def made(self, donor: str, steps: str = "from") -> bool:
+        return bool(self._rows(do="face", donor=donor, steps=steps).any())
+
+    def along(self, donor: str, toward: str, steps: str = "from") -> xr.DataArray:
+        """Similarity (sample, point) to `own` or `donor` of one kind of swap."""
+        sigma, last = self.study["sigma"].values, self.study.sizes["step"]
+        values = self.final.sel(toward=toward)
+        edited = values.isel(sample=self._rows(do="face", donor=donor, steps=steps))
+        # shuffled: named after how many steps have the second face
+        kept = last - edited["at"].values if steps == SHUFFLED else edited["at"].values
+        points = {int(k): edited.isel(sample=kept == k) for k in sorted({*kept.tolist()})}
+        for k, whose in ((0, donor), (last, "")):
+            whole = self._rows(part=ANCHOR, steps="", donor=whose)
+            if whole.any():
+                points[k] = values.isel(sample=whole)
+        columns = dict(sorted(points.items()))
+        own = points[last]
         return xr.DataArray(
-            columns,
+            np.stack([one.values for one in columns.values()], 1),
             dims=("sample", "point"),
             coords={
-                **{word: ("sample", ends[1][word].values) for word in ("face", "prompt", "seed")},
-                "at": ("point", [0.0, *(float(at) for at, _ in points), last]),
-                "at_sigma": ("point", [first, *(sigma for _, sigma in points), 0.0]),
+                **{word: ("sample", own[word].values) for word in ("face", "prompt", "seed")},
+                "at": ("point", [float(k) for k in columns]),
+                "at_sigma": ("point", [float([*sigma, 0.0][k]) for k in columns]),
             },
             attrs={"units": "1", "long_name": f"cosine to the {toward} face"},
         )
-
-    same = ((does == "face") & (donors == "same")).any()
-    return Swapped(
-        along("other", "own"), along("other", "donor"), along("same", "own") if same else None
-    )
 
 
 def crossing(found: Swapped, evidence: Evidence) -> xr.Dataset:

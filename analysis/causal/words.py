@@ -1,6 +1,6 @@
 """What a causal study shows, as sentences from its numbers: the paragraph beside each figure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import xarray as xr
@@ -46,18 +46,72 @@ def enough(evidence: Evidence, first: xr.Dataset, steps: int, what: str = "ident
 
 
 def face_swap(evidence: Evidence, backbone: str) -> str:
-    """The sigma at which both people are equally present."""
+    """The sigma at which both people are equally present, and the cells that move in each control."""
     study = study_of(evidence, "face_swap", backbone)
     lost = evidence.margins.lost_face if evidence.margins is not None else 0.0
     where = crossing(swapped(study, judge_of(evidence, study), lost), evidence)
-    if not np.isfinite(float(where["position"])):
-        return "the final image is never as near to one person as to the other."
-    low, high = sorted((float(where["low"]), float(where["high"])))
-    between = f" [{low:.2f}, {high:.2f}]" if np.isfinite([low, high]).all() else ""
+    if np.isfinite(float(where["position"])):
+        low, high = sorted((float(where["low"]), float(where["high"])))
+        between = f" [{low:.2f}, {high:.2f}]" if np.isfinite([low, high]).all() else ""
+        said = (
+            f"the final image is as near to one person as to the other where the face changes at sigma "
+            f"{float(where['position']):.2f}{between}."
+        )
+    else:
+        said = "the final image is never as near to one person as to the other."
+    controls = [
+        told for part, tell in SWAP_CONTROLS.items() if (told := tell(evidence, backbone, part))
+    ]
+    return f"{said} Controls: {'; '.join(controls)}." if controls else said
+
+
+def _photo(evidence: Evidence, backbone: str, part: str) -> str:
+    found = _made(evidence, backbone, part)
+    return "" if found is None else f"{_surviving(found, 'cells')} change with another photo"
+
+
+def _nobody(evidence: Evidence, backbone: str, part: str) -> str:
+    """The largest share of the way to the second person that a random face goes."""
+    found = _made(evidence, backbone, part)
+    if found is None or not np.isfinite(found["gained"]).any():
+        return ""
+    cell = found.isel(cell=int(np.nanargmax(found["gained"].values)))
     return (
-        f"the final image is as near to one person as to the other where the face changes at sigma "
-        f"{float(where['position']):.2f}{between}."
+        f"a random face as far away goes at most {_share(cell, 'gained')} of the way to the second"
     )
+
+
+def _shuffled(evidence: Evidence, backbone: str, part: str) -> str:
+    """At half of the steps, or as near to it as there is, first steps and as many at random places."""
+    found, plain = _made(evidence, backbone, part), _made(evidence, backbone, "another person")
+    if found is None or plain is None:
+        return ""
+    steps = study_of(evidence, "face_swap", backbone).sizes["step"]
+    k = int(np.argmin(np.abs(found["at"].values - steps / 2)))
+    count = int(found["at"].values[k])
+    last = plain.isel(cell=np.flatnonzero(plain["at"].values == steps - count))
+    if not last.sizes["cell"]:
+        return ""
+    return (
+        f"the second face in {count} of {steps} steps at random places goes "
+        f"{_share(found.isel(cell=k), 'gained')} of the way, and in the last {count} "
+        f"{_share(last.isel(cell=0), 'gained')}"
+    )
+
+
+def _made(evidence: Evidence, backbone: str, part: str) -> xr.Dataset | None:
+    """The effects of a part, None where it was not made."""
+    try:
+        return effects(evidence, "face_swap", backbone, part)
+    except MissingEvidenceError:
+        return None
+
+
+SWAP_CONTROLS: Mapping[str, Callable[[Evidence, str, str], str]] = {
+    "another photo": _photo,
+    "at random": _nobody,
+    "another person in shuffled steps": _shuffled,
+}
 
 
 def transplant(evidence: Evidence, backbone: str) -> str:

@@ -4,8 +4,9 @@ A step without the adapter does not run its network. Each point is a run of its 
 in so many first steps (labels); the square at the origin is the run with the adapter in all steps, the
 paper's setting. Across: seconds an image less than that run, with an interval over pipeline calls. Up:
 fall of the cosine to the reference, paired by face, prompt and noise, with an interval over faces; an
-image without a face counts with `verdict.lost_face`. Dashed: `verdict.transfer_margin`. Timings hold for
-this machine and batch size only.
+image without a face counts with `verdict.lost_face`. Open: the seconds that the adapter's network took in
+those steps of the run with the adapter in all steps, which is what a window should save. Dashed:
+`verdict.transfer_margin`. Timings hold for this machine and batch size only.
 """
 
 import numpy as np
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from stepscope.analysis.causal.savings import fastest, savings
 from stepscope.analysis.causal.words import of_backbones
 from stepscope.analysis.evidence import Evidence
-from stepscope.analysis.figures.marks import bars, look
+from stepscope.analysis.figures.marks import bars, key, look
 from stepscope.analysis.figures.style import INK, QUIET, canvas, gap, panel
 from stepscope.analysis.quantities import name
 from stepscope.hooks.errors import StepscopeError
@@ -30,7 +31,10 @@ def words(evidence: Evidence) -> str:
 def said(evidence: Evidence, backbone: str) -> str:
     """The fastest window whose loss stays within the margin, and what a step without the adapter saves."""
     found = savings(evidence, backbone)
-    each = f"a step without the adapter saves {1000 * found.adapter:.0f} ms an image"
+    each = (
+        f"by the time that the adapter's network takes, a step without it saves {1000 * found.adapter:.0f} "
+        "ms an image"
+    )
     if evidence.margins is None:
         return f"{each}."
     margin = evidence.margins.transfer_margin
@@ -43,14 +47,14 @@ def said(evidence: Evidence, backbone: str) -> str:
     )
     return (
         f"{each}; with the adapter in the first {best.end} of {best.steps} steps an image takes "
-        f"{seconds} s less of {found.whole:.2f} s and loses {lost} of the cosine, surely at most "
-        f"{margin:g}."
+        f"{seconds} s less of {found.whole:.2f} s (by the network's time {found.expected(best):.2f} s) and "
+        f"loses {lost} of the cosine, surely at most {margin:g}."
     )
 
 
 def draw(evidence: Evidence) -> Figure:
     """A panel of each backbone."""
-    figure = canvas(2.6)
+    figure = canvas(2.8)
     axes = figure.subplots(1, 2, sharey=True)
     for k, backbone in enumerate(evidence.backbones):
         one = axes[k]
@@ -65,10 +69,20 @@ def draw(evidence: Evidence) -> Figure:
             np.array([[float(v[word]) for word in ("mean", "low", "high")] for v in values]).T
             for values in zip(*((w.seconds, w.lost) for w in found.windows), strict=True)
         )
-        one.plot([0, *seconds[0]], [0, *lost[0]], color=look(k).colour, lw=0.7)
-        one.plot([0], [0], "s", color=INK, ms=4)
-        bars(one, lost[0], list(seconds), look(k), across=True)
-        bars(one, seconds[0], list(lost), look(k))
+        one.plot([0, *seconds[0]], [0, *lost[0]], color=look(0).colour, lw=0.7)
+        one.plot([0], [0], "s", color=INK, ms=4, label="the whole run")
+        expected = [found.expected(window) for window in found.windows]
+        open_ = {"ls": ":", "lw": 0.8, "marker": "D", "mfc": "white", "ms": 3.6}
+        one.plot(
+            [0, *expected],
+            [0, *lost[0]],
+            color=QUIET,
+            markevery=slice(1, None),
+            **open_,
+            label="by the network's own seconds",
+        )
+        bars(one, lost[0], list(seconds), look(0), across=True, label="measured")
+        bars(one, seconds[0], list(lost), look(0))
         labels = [(found.windows[0].steps, 0.0, 0.0)]
         labels += zip((w.end for w in found.windows), seconds[0], lost[0], strict=True)
         for end, x, y in labels:
@@ -77,4 +91,5 @@ def draw(evidence: Evidence) -> Figure:
             one.axhline(evidence.margins.transfer_margin, color=QUIET, ls="--", lw=0.7)
         one.axhline(0, color="#999999", lw=0.6, zorder=0)
     axes[0].set_ylabel("cosine lost")
+    key(figure, axes[0])
     return figure

@@ -235,10 +235,18 @@ def cosines(
     encode: EncodeMany, images: np.ndarray, keypoints: np.ndarray, reference: np.ndarray
 ) -> np.ndarray:
     """Cosine (image,) of each image's face at its keypoints to its reference; NaN where one is missing."""
-    values = np.full(len(images), np.nan, np.float32)
-    here = np.flatnonzero(flags(keypoints, reference) == FOUND)
+    known = np.flatnonzero(np.isfinite(reference).all(1))
+    asked = np.full_like(keypoints, np.nan)
+    asked[known] = keypoints[known]
+    embedded = embeddings(encode, images, asked)
+    return (embedded * reference).sum(1)
+
+
+def embeddings(encode: EncodeMany, images: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
+    """Unit-norm embeddings (image, 512) of each image's face at its keypoints; NaN where one is missing."""
+    found = np.full((len(images), 512), np.nan, np.float32)
+    here = np.flatnonzero(np.isfinite(keypoints).all((1, 2)))
     for rows in np.split(here, range(CROPS, len(here), CROPS)):
         if len(rows):
-            embedded = encode([aligned(images[i], keypoints[i]) for i in rows])
-            values[rows] = (embedded * reference[rows]).sum(1)
-    return values
+            found[rows] = encode([aligned(images[i], keypoints[i]) for i in rows])
+    return found

@@ -11,14 +11,14 @@ from stepscope.analysis.metrics.arcface import (
     NOT_MEASURED,
     Recognition,
     bgr,
-    cosines,
+    embeddings,
     flags,
     found_flags,
 )
 from stepscope.analysis.metrics.decode import Decode
 from stepscope.analysis.metrics.kept_pictures import kept_pictures
 from stepscope.analysis.metrics.metric import Quantity
-from stepscope.analysis.metrics.panel import pinned, references
+from stepscope.analysis.metrics.panel import Recogniser, pinned, references
 from stepscope.analysis.metrics.sharpness import around
 from stepscope.probes.interventions.names import CLAMPED
 
@@ -33,7 +33,8 @@ class EditedIdentity(Recognition):
     final: the image at the end, after the intervention. clamped: x0 of the first edited step, computed
     from the recorded x_t. Both are decoded here and not kept.
 
-    vae: as `decode` has it.
+    vae: as `decode` has it. recognisers: None is the pack that found the run's faces: effects are counted
+    by a judge, and the encoder that conditions the run is none.
     """
 
     vae: str | None = None
@@ -42,6 +43,11 @@ class EditedIdentity(Recognition):
         "final_latents", CLAMPED, "face_crop", "face_embedding", "donor_face_crop",
         "donor_face_embedding", "base_image",
     )  # fmt: skip
+
+    def panel(self, run: xr.Dataset) -> tuple[Recogniser, ...]:
+        found = super().panel(run)
+        judges = tuple(one for one in found if not one.conditioning)
+        return judges if self.recognisers is None and judges else found
 
     def size(self, run: xr.Dataset) -> int:
         rows, columns = (run["base_image"].sizes[axis] for axis in ("row", "column"))
@@ -98,9 +104,10 @@ class EditedIdentity(Recognition):
                 continue
             images = bgr(kept_pictures(vae, latents[here]))
             for r, (one, encode, keypoints) in enumerate(self.faces_in(samples, images)):
+                seen = embeddings(encode, images, keypoints)
                 for t, people in enumerate((samples, donors)):
                     known = references(one, encode, people)[here]
-                    similarity[here, place, r, t] = cosines(encode, images, keypoints, known)
+                    similarity[here, place, r, t] = (seen * known).sum(1)
                     if t == 0:
                         found[here, place, r] = flags(keypoints, known)
             if place == 0:
@@ -111,13 +118,15 @@ class EditedIdentity(Recognition):
 
     def outside(self, samples: xr.Dataset, images: np.ndarray, before: np.ndarray) -> np.ndarray:
         """Root mean square difference (image,), 0 to 1, to the images before, outside the face in them."""
-        unlike, place = np.unique(before, axis=0, return_inverse=True)
+        places: dict[bytes, int] = {}  # the edits of a sample share one image
+        place = np.array([places.setdefault(image.tobytes(), len(places)) for image in before])
+        unlike = before[[int(np.argmax(place == k)) for k in range(len(places))]]
         (_, _, keypoints), *_ = self.faces_in(samples, unlike)
         masks = np.ones(unlike.shape[:3], bool)
         for mask, points in zip(masks, keypoints, strict=True):
             if np.isfinite(points).all():
                 mask[around(points, mask.shape)] = False
         difference = ((images.astype(np.float32) - before.astype(np.float32)) / 255) ** 2
-        masks = masks[place.ravel()]
+        masks = masks[place]
         total = (difference.mean(-1) * masks).sum((1, 2))
         return np.sqrt(total / np.maximum(masks.sum((1, 2)), 1))

@@ -12,7 +12,7 @@ from stepscope.analysis.metrics.arcface import (
     NOT_MEASURED,
     Recognition,
     bgr,
-    cosines,
+    embeddings,
     flags,
     found_flags,
 )
@@ -111,11 +111,11 @@ class ReadingIdentity(Recognition):
         found = np.full(shape, NOT_MEASURED, np.int8)
         for r, (one, encode, own) in enumerate(panel):
             final = samples["final_keypoints"].values[here, r].repeat(points, axis=0)
+            seen = [embeddings(encode, images, keypoints) for keypoints in (own, final)]
             for t, given in enumerate(towards.values()):
                 reference = references(one, encode, given)[here].repeat(points, axis=0)
-                for a, keypoints in enumerate((own, final)):
-                    cosine = cosines(encode, images, keypoints, reference)
-                    values[here, :, r, a, t] = cosine.reshape(-1, points)
+                for a, embedded in enumerate(seen):
+                    values[here, :, r, a, t] = (embedded * reference).sum(1).reshape(-1, points)
                 if t == 0:
                     found[here, :, r] = flags(own, reference).reshape(-1, points)
         return values, found

@@ -7,8 +7,9 @@ part held (max-T over sign flips of faces). Share left, share gained: of that ce
 faces (Fieller); blank where there is nothing to divide by. Outside the face: root mean square change of
 pixels, 0 to 1. Prompt: mean change of how much the image obeys its prompt (pocket models: share of the
 attributes named by it that the read-out sees; else CLIP's cosine). Face found: share of edited images.
-Controls: rows with `another photo` and `at random` should change nothing; `shuffled` ones touch as many
-steps or blocks as the rows with first or later ones, at random places. Of `directions` the share left is
+Controls: rows with `another photo` and `at random` should change nothing, but for a random face, which
+takes the own one away and should gain nothing; `shuffled` ones touch as many steps or blocks as the rows
+with first or later ones, at random places. Of `directions` the share left is
 that of the way from the run without the adapter (0) to the run with it (1), also where a direction is
 added to the former. Of an adapter that is given a picture and no face, identity is likeness to that
 picture (DINOv2, else CLIP, else minus the Gram distance), and no face is looked for.

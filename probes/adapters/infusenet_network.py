@@ -22,6 +22,7 @@ from stepscope.hooks import families
 from stepscope.hooks.clock import Listener, listening
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.families.flux import FLUX_CONTROLNET
+from stepscope.probes.adapters.equal_rows import computed_once
 from stepscope.probes.weights import WeightsError, check_complete, explained, folder
 
 PROJECTION = "image_proj_model.bin"
@@ -32,11 +33,12 @@ class InfuseNet(FluxControlNetModel):
     """FluxControlNetModel that reads identity tokens, and is not run where it cannot matter.
 
     A subclass only because FluxControlNetPipeline asks for the class. Set `identity` (batch, token,
-    channel) before a call; `guidance` is its own guidance embedding.
+    channel) before a call; `guidance` is its own guidance embedding. equal_rows_once: see `equal_rows.py`.
     """
 
     identity: Tensor | None = None
     guidance: float = 1.0
+    equal_rows_once: bool = False
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, hidden_states: Tensor, *, conditioning_scale: float = 1.0, **kwargs: Any
@@ -52,7 +54,11 @@ class InfuseNet(FluxControlNetModel):
             "txt_ids": kwargs["img_ids"].new_zeros(tokens.shape[1], 3),
             "guidance": hidden_states.new_full((len(hidden_states),), self.guidance),
         }
-        return super().forward(hidden_states, conditioning_scale=conditioning_scale, **kwargs)
+        kwargs["conditioning_scale"] = conditioning_scale
+        if self.equal_rows_once:
+            ids = ("img_ids", "txt_ids")
+            return computed_once(super().forward, hidden_states, ids, **kwargs)
+        return super().forward(hidden_states, **kwargs)
 
 
 INFUSENET = replace(

@@ -1,7 +1,7 @@
 """Interventions that run together: rows that start at one step, with the rows that give them values."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from stepscope.hooks.edits import Edit, Operation, Scale, Swap
@@ -34,12 +34,14 @@ class Batch:
     """Rows of one call, which start at the same step: those that give values first, then the jobs'.
 
     giving: of each such row, the sample that it belongs to and the kind of donor. scale: the adapter's in
-    the run. backbone: the name of another one that the rows are continued by.
+    the run. backbone: the name of another one that the rows are continued by. switches: whether the face
+    that a row is given changes along the way.
     """
 
     start: int
     scale: float = 1.0
     backbone: str | None = None
+    switches: bool = False
     giving: list[tuple[Cell, str]] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
 
@@ -54,6 +56,26 @@ class Batch:
     def add(self, job: Job) -> None:
         self.giving += self.lacks(job)
         self.jobs.append(job)
+
+    def stretches(self, steps: int) -> Iterator[tuple[int, int, list[Cell]]]:
+        """First step, end and rows, while the face of no row changes; of a batch without giving rows.
+
+        A row has its own face outside the intervention's steps. steps: of the run.
+        """
+        rows = [
+            [
+                job.cell
+                if step in job.intervention.steps
+                else replace(job.cell, face=job.base.face)
+                for job in self.jobs
+            ]
+            for step in range(self.start, steps)
+        ]
+        first = self.start
+        for step in range(self.start + 1, steps + 1):
+            if step == steps or rows[step - self.start] != rows[first - self.start]:
+                yield first, step, rows[first - self.start]
+                first = step
 
     def edits(self) -> list[Edit]:
         """What changes these rows, with steps counted from the start; one edit for all rows of one kind."""
@@ -92,15 +114,16 @@ def batches(jobs: Sequence[Job], size: int, scale: float = 1.0) -> Iterator[Batc
     in the run.
     """
 
-    def kind(job: Job) -> tuple[str, int]:
-        return job.intervention.backbone or "", job.intervention.start
+    def kind(job: Job) -> tuple[str, int, bool]:
+        one = job.intervention
+        return one.backbone or "", one.start, one.switches
 
     ordered = sorted(jobs, key=lambda job: (*kind(job), job.base.index, job.index))
-    for (backbone, start), some in groupby(ordered, key=kind):
-        batch = Batch(start, scale, backbone or None)
+    for (backbone, start, switches), some in groupby(ordered, key=kind):
+        batch = Batch(start, scale, backbone or None, switches)
         for job in some:
             if batch.jobs and len(batch) + 1 + len(batch.lacks(job)) > size:
                 yield batch
-                batch = Batch(start, scale, backbone or None)
+                batch = Batch(start, scale, backbone or None, switches)
             batch.add(job)
         yield batch

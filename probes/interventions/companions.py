@@ -1,4 +1,4 @@
-"""The runs that give values and are not recorded: another photo of the person, and the adapter off."""
+"""What gives values and is not recorded: another photo of the person, a random face, the adapter off."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stepscope.hooks.errors import StepscopeError
+from stepscope.hooks.fingerprint import of_bytes
 from stepscope.hooks.patch import replaced
 from stepscope.probes import grid
 from stepscope.probes.devices import pick_device
@@ -18,6 +19,9 @@ from stepscope.probes.replay import continue_rows, unpack
 
 SAME = "same person: "
 """Before a face's name, the name of the other photo of that person among the models' faces."""
+
+RANDOM = "random: "
+"""Before a face's name, the name of a random embedding as far from it as the run's next face is."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,37 @@ def with_other_photos(loaded: Models, photos: Sequence[str]) -> Models:
     read = faces_of(loaded.study, chosen, pick_device(loaded.study.device))
     more = {SAME + name: replace(face, name=SAME + name) for name, face in read.items()}
     return replace(loaded, faces={**loaded.faces, **more})
+
+
+def with_random_faces(loaded: Models, others: Mapping[str, str]) -> Models:
+    """The models, with a random face beside each one. others: of each face, the next one of the run.
+
+    Raises StepscopeError for an adapter that reads more than a face's embedding.
+    """
+    made = {}
+    for name, next_one in others.items():
+        face = loaded.faces[name]
+        if face.given or not np.isfinite(face.embedding).all():
+            raise StepscopeError(
+                "donor=random of do=face is an embedding, and the adapter reads more of a face than that"
+            )
+        embedding = random_face(name, face.embedding, loaded.faces[next_one].embedding)
+        made[RANDOM + name] = Face(RANDOM + name, embedding, None, {"source": "random"}, 0.0)
+    return replace(loaded, faces={**loaded.faces, **made})
+
+
+def random_face(
+    name: str, own: Float[np.ndarray, "512"], other: Float[np.ndarray, "512"]
+) -> Float[np.ndarray, "512"]:
+    """An embedding of unit norm at the angle of `other` from `own`, in a direction drawn from the name.
+
+    cos(a) own + sin(a) u, with u of unit norm and at right angles to `own`.
+    """
+    drawn = np.random.default_rng(int(of_bytes(name.encode())[:15], 16)).normal(size=own.shape)
+    across = drawn - (drawn @ own) * own
+    cosine = float(np.clip(own @ other, -1, 1))
+    found = cosine * own + np.sqrt(1 - cosine**2) * across / np.linalg.norm(across)
+    return found.astype(np.float32)
 
 
 def other_photos(faces: Sequence[str], photos: Sequence[str]) -> dict[str, Path]:

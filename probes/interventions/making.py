@@ -137,6 +137,9 @@ def evaluated(advance: Advance, batch: Batch) -> None:
 
 def make_batch(making: Making, batch: Batch, out: Run, on_step: Callable[[], None]) -> None:
     """Continue the rows of a batch, and write its jobs."""
+    if batch.switches:
+        switched(making, batch, out, on_step)
+        return
     rows = [making.giving(*row) for row in batch.giving] + [job.cell for job in batch.jobs]
     start = [making.latents(*row, batch.start) for row in batch.giving]
     start += [making.start(job) for job in batch.jobs]
@@ -148,3 +151,17 @@ def make_batch(making: Making, batch: Batch, out: Run, on_step: Callable[[], Non
     for row, job in enumerate(batch.jobs, len(batch.giving)):
         clamped = made.x0[row] if job.intervention.part.clamped else None
         out.write(job.index, store.values(made.final[row], clamped))
+
+
+def switched(making: Making, batch: Batch, out: Run, on_step: Callable[[], None]) -> None:
+    """Continue rows whose face changes to and fro, one call for each stretch of steps, and write them."""
+    latents, x0 = np.stack([making.start(job) for job in batch.jobs]), None
+    for first, end, rows in batch.stretches(making.plan.run.steps):
+        made = continue_rows(making.loaded, rows, latents, first, (), on_step, steps=end - first)
+        latents, x0 = made.final, made.x0 if x0 is None else x0
+    assert x0 is not None
+    for row, job in enumerate(batch.jobs):
+        out.write(
+            job.index,
+            store.values(latents[row], x0[row] if job.intervention.part.clamped else None),
+        )

@@ -26,6 +26,9 @@ SAID = {
     "steer": "a number",
 }  # fmt: skip
 
+FACE_WINDOWS, FACE_DONORS = ("from", "shuffled"), ("other", "same", "random")
+"""In which steps another face can be given, and whose."""
+
 CLAMPS = ("only", "from", "all")
 """Windows of steps that begin at the step that they are named after."""
 
@@ -39,14 +42,15 @@ class Part:
 
     name: as figures and tables call it. do: at sites, `zero`, `swap` with a donor's values, or `steer` with
     `to` times a learned direction; without sites, what the run is continued with from the window on: the
-    donor's `face`, another `prompt`, adapter `scale`, `noise` (x0 as estimated, with the noise of another
-    seed) or `backbone`, each in `to`. sites: patterns as `edit` has them, `*.adapter`. donor: `other`, the
-    run's next person; `same`, another photo of the person; `off`, the sample without the adapter; `random`,
-    as far from the sample as `other` is, in a random direction. steps, blocks: `only` each one, the `first`
-    so many, `from` each on, `all_but` each, `all`, or `shuffled`: as many as `first` has, at random places,
-    others for each sample. every, together: how many steps, and blocks, are one bin; None for the study's.
-    faces: only of the first so many faces of the run; None for all. clamped: also keep x0 of the window's
-    first step.
+    donor's `face` (of which `random` is an embedding at the angle of `other`, in a random direction; in
+    `shuffled` steps the own face is given between them), another `prompt`, adapter `scale`, `noise` (x0 as
+    estimated, with the noise of another seed) or `backbone`, each in `to`. sites: patterns as `edit` has
+    them, `*.adapter`. donor: `other`, the run's next person; `same`, another photo of the person; `off`,
+    the sample without the adapter; `random`, as far from it as `other` is, in a random direction.
+    steps, blocks: `only` each one, the `first` so many, `from` each on, `all_but` each, `all`, or
+    `shuffled`: as many as `first` has, at random places, others for each sample. every, together: how many
+    steps, and blocks, are one bin; None for the study's. faces: only of the first so many faces of the run;
+    None for all. clamped: also keep x0 of the window's first step.
 
     along: of `steer`, which difference of means, see `directions.py`. That of the `adapter` or the `person`
     is added to the sample without the adapter, or with `to` below 0 taken from the sample with it; that to
@@ -90,10 +94,13 @@ class Part:
                 raise self._wrong(f"do={self.do} {'asks for' if needed else 'takes no'} {what}")
         for word in (self.steps, self.blocks):
             list(windows(word, 1))
-        if self.continues and (self.steps != "from" or self.blocks != "all"):
-            raise self._wrong(f"do={self.do} goes on to the end: steps=from, blocks=all")
-        if self.do == "face" and self.donor not in ("other", "same"):
-            raise self._wrong("do=face takes donor=other or same")
+        allowed = FACE_WINDOWS if self.do == "face" else ("from",)
+        if self.continues and (self.steps not in allowed or self.blocks != "all"):
+            raise self._wrong(
+                f"do={self.do} goes on to the end: steps={' or '.join(allowed)}, blocks=all"
+            )
+        if self.do == "face" and self.donor not in FACE_DONORS:
+            raise self._wrong(f"do=face takes donor={', '.join(FACE_DONORS)}")
         if self.clamped and self.steps not in CLAMPS:
             raise self._wrong(
                 f"clamped reads x0 of the step that a window is named after: steps={' or '.join(CLAMPS)}"
@@ -185,6 +192,11 @@ class Intervention:
         """Whether the sample is steered from its run without the adapter."""
         steered = self.part.do == "steer" and self.part.along != "other"
         return steered and float(self.part.to or 0) >= 0
+
+    @property
+    def switches(self) -> bool:
+        """Whether the face that the adapter is given changes more than once."""
+        return self.part.do == "face" and self.part.steps == SHUFFLED
 
     @property
     def donors(self) -> tuple[str, ...]:

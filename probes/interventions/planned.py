@@ -8,7 +8,7 @@ from stepscope.hooks.edits.sites import Sites
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.probes import grid
 from stepscope.probes.interventions.batch import Job
-from stepscope.probes.interventions.companions import SAME
+from stepscope.probes.interventions.companions import RANDOM, SAME
 from stepscope.probes.interventions.names import ANCHOR
 from stepscope.probes.interventions.part import Intervention, Part
 from stepscope.probes.interventions.study import CausalStudy
@@ -64,9 +64,11 @@ class Planned:
 def planned(run: Rereading, study: CausalStudy, sites: Sites) -> Planned:
     """The study's samples on a run, by sample, part and window.
 
-    Raises StepscopeError for a face, prompt or seed that the run does not have, EditError for sites.
+    Raises StepscopeError for a face, prompt or seed that the run does not have, and for a face in some
+    steps of a run whose adapter is not on in all of them; EditError for sites.
     """
     bases = select(run, study)
+    check_on(run, study)
 
     def interventions(part: Part, seed: int) -> tuple[Intervention, ...]:
         every = part.interventions(sites, run.steps, study.every, study.together, seed)
@@ -100,6 +102,19 @@ def planned(run: Rereading, study: CausalStudy, sites: Sites) -> Planned:
     return Planned(run, study, tuple(anchors), tuple(jobs))
 
 
+def check_on(run: Rereading, study: CausalStudy) -> None:
+    """Raise StepscopeError where a face changes to and fro and the adapter is not on in every step."""
+    adapter = run.study.adapter
+    if adapter is None or adapter.steps_on(run.sigma.tolist()) == list(range(run.steps)):
+        return
+    for part in study.made:
+        if part.do == "face" and part.shuffled:
+            raise StepscopeError(
+                f"part {part.name}: do=face steps={part.steps} is made of runs with the adapter on in "
+                f"every step, and {run.path} has adapter.window={list(adapter.window)}"
+            )
+
+
 def donors_of(parts: Sequence[Part]) -> set[str]:
     """The kinds of donor whose final images the effects of parts are counted to; `off` for zeros."""
     image = {"": "off", "random": "other"}
@@ -114,10 +129,15 @@ def counted(part: Part) -> str:
 
 
 def face_given(one: Intervention, base: grid.Cell, others: dict[str, str]) -> str:
-    """The face that the adapter is given from the intervention's start on."""
+    """The face that the adapter is given in the intervention's steps."""
     if one.part.do != "face":
         return base.face
-    return others[base.face] if one.part.donor == "other" else SAME + base.face
+    known = {
+        "other": others.get(base.face, ""),
+        "same": SAME + base.face,
+        "random": RANDOM + base.face,
+    }
+    return known[str(one.part.donor)]
 
 
 def select(run: Rereading, study: CausalStudy) -> list[grid.Cell]:
