@@ -86,8 +86,8 @@ def plan(
 ) -> list[Planned]:
     """Every run of the experiments, those that hold others' cells first among equals.
 
-    faces, pictures: of the models, the latter by kind; overrides: of every run whose experiment has none of its own. Raises
-    StepscopeError for too few faces, unless `dry`, which then names them by number.
+    faces, pictures: of the models, the latter by kind; overrides: of every run whose experiment has none
+    of its own. Raises StepscopeError for too few faces, unless `dry`, which then names them by number.
     """
     found = []
     for experiment in experiments:

@@ -95,7 +95,7 @@ def rank(one: Planned) -> tuple[int, float]:
 
 
 def of_backbone(value: Any, swapped: bool) -> Any:
-    """The second of a pair for the swapped backbone, else the first; what is no pair is of every backbone."""
+    """The second of a pair for the swapped backbone, else the first; what is no pair is of each."""
     pair = isinstance(value, Sequence) and not any(isinstance(one, str) for one in value)
     return value[swapped] if pair else value
 

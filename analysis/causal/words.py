@@ -40,7 +40,10 @@ def enough(evidence: Evidence, first: xr.Dataset, steps: int, what: str = "ident
     share = evidence.margins.retention if evidence.margins is not None else 0.9
     some = first.isel(cell=np.flatnonzero(first["kept_low"].values >= share))
     if not some.sizes["cell"]:
-        return f"no number of first steps that was tried surely leaves {share:.0%} of {what} ({_best(first)})"
+        best = _best(first)
+        return (
+            f"no number of first steps that was tried surely leaves {share:.0%} of {what} ({best})"
+        )
     cell = some.isel(cell=int(np.argmin(some["at"].values)))
     return f"the adapter in the first {int(cell['at'])} of {steps} steps leaves {_share(cell)} of {what}"
 
@@ -67,7 +70,7 @@ def face_swap(evidence: Evidence, backbone: str) -> str:
 
 def _photo(evidence: Evidence, backbone: str, part: str) -> str:
     found = _made(evidence, backbone, part)
-    return "" if found is None else f"{_surviving(found, 'cells')} change with another photo"
+    return "" if found is None else f"{surviving(found, 'cells')} change with another photo"
 
 
 def _nobody(evidence: Evidence, backbone: str, part: str) -> str:

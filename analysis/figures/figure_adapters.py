@@ -45,7 +45,7 @@ class Course(NamedTuple):
 
 
 def words(evidence: Evidence) -> str:
-    """Of each adapter where it adds most, and what its causal window shows; empty where none was recorded."""
+    """Where each adapter adds most, and what its causal window shows; empty where none was recorded."""
     try:
         found = courses(every_run(evidence))
     except MissingEvidenceError:
