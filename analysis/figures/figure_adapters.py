@@ -7,7 +7,8 @@ maximum taken anew each time. (b, c) Causal windows of the same runs, where they
 final image with the adapter off from the step to the end, and off in one bin of steps alone, as a share of
 the way from the run without the adapter (0) to the run itself (1), by the judge of faces or, of a picture,
 by DINOv2 or CLIP; bars: Fieller's intervals; of a run of several adapters all are off, in the look of its
-first. log-SNR is 2 ln(alpha / sigma) at the start of the step: noise on the left. A first step of noise
+first; small letters: what has no share, or one of a cosine below `verdict.least_lift`, of which none should
+be read. log-SNR is 2 ln(alpha / sigma) at the start of the step: noise on the left. A first step of noise
 alone is at minus infinity, and left out.
 """
 
@@ -22,7 +23,7 @@ from matplotlib.figure import Figure
 from stepscope.analysis.bootstrap import Means, too_few
 from stepscope.analysis.causal.moved import LIKENESSES
 from stepscope.analysis.causal.of_run import effects_of
-from stepscope.analysis.causal.words import enough, surviving
+from stepscope.analysis.causal.words import enough, of_little, surviving
 from stepscope.analysis.cells import face_means
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.figures.marks import bars, curve, look
@@ -67,6 +68,8 @@ def said(evidence: Evidence, one: Course) -> str:
         return told[0]
     what = "likeness to the picture" if first.attrs["judge"] in LIKENESSES else "identity"
     told.append(enough(evidence, first, steps, what))
+    if of_little(evidence, first):
+        return "; ".join(told)
     return "; ".join([*told, f"off there alone, it changes in {surviving(off, 'bins of steps')}"])
 
 
@@ -204,13 +207,17 @@ def draw_windows(evidence: Evidence, axes: Axes, found: Sequence[Course], part: 
         x, values = left(one.run, effect)
         bars(axes, x, values, look(k), ls="-", lw=0.8, elinewidth=0.7)
         made.append(one.run)
-        if not np.isfinite(values[0]).any():
-            why = "no bin after the first" if not len(x) else "on and off do not differ"
-            blank.append(f"{one.label}: {why}")
+        lift = float(np.abs(effect["lift"]).max())
+        if not len(x):
+            blank.append(f"{one.label}: no bin at a finite log-SNR")
+        elif not np.isfinite(values[0]).any():
+            blank.append(f"{one.label}: on and off do not surely differ")
+        elif of_little(evidence, effect):
+            blank.append(f"{one.label}: on and off differ by {lift:.3f} alone")
     if not made:
         gap(axes, lacking)
         return
-    axes.set_ylim(-0.35 - 0.1 * len(blank), 1.35)
+    axes.set_ylim(-0.35 - 0.12 * len(blank), 1.35)
     axes.annotate(
         "\n".join(blank),
         (0, 0),
