@@ -139,6 +139,7 @@ def test_all_weights_that_are_missing_are_named_in_one_line_before_a_run_is_made
     assert not Path(full["out"]).exists()
 
 
+@pytest.mark.slow
 def test_from_the_command_to_the_figures_and_the_report(clip, dinov2, vgg, tmp_path, capsys):
     """On random models: both experiments, their causal windows, and words that claim no window."""
     networks = {"clip": clip, "dinov2": dinov2, "dinov2_size": DINOV2_SIZE, "gram": vgg}

@@ -39,7 +39,8 @@ def enough(evidence: Evidence, first: xr.Dataset, steps: int, what: str = "ident
     """The fewest first steps with the adapter, of those that were tried, that leave enough of `what`."""
     share = evidence.margins.retention if evidence.margins is not None else 0.9
     if of_little(evidence, first):
-        return f"with the adapter on and off the judge's cosine differs by {float(first['lift'][0]):.3f} alone"
+        lift = float(first["lift"][0])
+        return f"with the adapter on and off the judge's cosine differs by {lift:.3f} alone"
     some = first.isel(cell=np.flatnonzero(first["kept_low"].values >= share))
     if not some.sizes["cell"]:
         best = _best(first)
