@@ -88,7 +88,8 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     if told := {name: of for name, of in without.items() if name not in hidden}:
         given = [word for word in task_words() if word.split("=")[0] != "dry"]
         again = shlex.join([*config["command"].split(), *given])
-        say(f"note: without {' and '.join(told)}: {again} {words_for(told.values())} adds them")
+        adds = f"{words_for(told.values())} adds {'it' if len(told) == 1 else 'them'}"
+        say(f"note: without {' and '.join(told)}: {again} {adds}")
     for note in idle_limits(task_words(), planned):
         say(f"note: {note}")
     causal = planned_studies(config["causal"], planned, models)
@@ -280,8 +281,11 @@ def describe_item(
     (other,) = KINDS.keys() - {kind}
     alone = [f"{kind}=[{name}]", f"{other}=[]", f"experiments=[{','.join(needs)}]", "report=false"]
     drawn = sorted({one.study.backbone.name for one in behind})
-    grid = {(len(o.study.faces), len(o.study.prompts), len(o.study.seeds)) for o in behind}
-    cells = "; ".join(f"{f} faces x {p} prompts x {s} seeds" for f, p, s in sorted(grid))
+    grid = {
+        (len(o.study.faces), o.experiment.of, len(o.study.prompts), len(o.study.seeds))
+        for o in behind
+    }
+    cells = "; ".join(f"{f} {of} x {p} prompts x {s} seeds" for f, of, p, s in sorted(grid))
     return {
         "name": name,
         "caption": f"{exhibit.caption}\n\nDrawn by {', '.join(drawn)} ({cells})."

@@ -61,6 +61,7 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     run = open_rereading(path, study.places)
     if run.study.adapter is None or not run.study.adapter.is_on:
         raise StepscopeError(f"{path} was made without an adapter: no face is given to the model")
+    judge = "edited_reference_dinov2" if run.study.adapter.reads == "picture" else "edited_identity"
     plan = planned(run, study, sites_of(run.study))
     asked = learning(plan, sites_of(run.study))
     out = store.folder(plan)
@@ -68,7 +69,7 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     left = [job for job in plan.jobs if not done[job.index]]
     more = 0 if asked is None else asked.evaluations
     say(described(plan, left, asked))
-    after = f"next: {says('measure')} {shlex.quote(str(out))} 'metrics=[edited_identity]'"
+    after = f"next: {says('measure')} {shlex.quote(str(out))} 'metrics=[{judge}]'"
     if done.all():
         say(f"finished: nothing to do\n{after}")
         return out

@@ -14,6 +14,9 @@ from tests.shell import Words, listed
 SDXL, SD15 = "ip-adapter_sdxl.bin", "ip-adapter-plus_sd15.bin"
 """The adapter of styles on SDXL, and that of objects on SD 1.5."""
 
+FEW = ("every=1", "prompts=[a man]", "parts=[first steps,all but one step]")
+"""Of a causal study, what is made quickly."""
+
 
 def image_encoder(folder: Path) -> Path:
     """A random CLIP whose projection and tokens are as wide as the reference's adapters read."""
@@ -73,7 +76,8 @@ def tiny_paper(
         f"models.pictures.objects={pictures(folder / 'objects', count)}",
         f"study.style_adapter.overrides={tiny_overrides('sdxl', SDXL, encoder)}",
         f"study.object_adapter.overrides={tiny_overrides('sd15', SD15, encoder)}",
-        f"study.style_adapter.lines=['backbone=sdxl steps={many}']",
-        f"study.object_adapter.lines=['backbone=sd15 steps={many}']",
+        f"study.style_adapter.lines=['backbone=sdxl steps={many} \"prompts=[a man]\"']",
+        f"study.object_adapter.lines=['backbone=sd15 steps={many} \"prompts=[a man]\"']",
+        *(f"causal.{name}.{word}" for name in ("style_window", "object_window") for word in FEW),
         *(f"networks.{word}={value}" for word, value in networks.items()),
     ]

@@ -1,12 +1,15 @@
 """Every YAML composes, and what it composes to is a study; no file can be forgotten."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
+from stepscope.analysis.commands import expand
+from stepscope.analysis.metrics import METRICS
 from stepscope.probes.adapters import ADAPTERS
 from tests.shell import study_of
 
@@ -14,16 +17,26 @@ CONF = Path(__file__).parents[1] / "conf"
 GROUPS = ("backbone", "adapter", "record", "experiment")
 MEMBERS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 EXPERIMENTS = [name for group, name in MEMBERS if group == "experiment"]
-OF_PICTURES = {"style_adapter", "object_adapter"}
-"""Experiments with a backbone of their own."""
+PAPER: Any = OmegaConf.to_container(OmegaConf.load(CONF / "paper.yaml"))
+OF_ANY = [name for name in EXPERIMENTS if "overrides" not in PAPER["study"][name]]
+"""Experiments that run on any models' backbones and adapter; others name their own."""
 FACE, PROMPT = "faces=[face.npy]", "prompts=[a man]"
 
 
+def at_the_head(experiment: str, verb: str) -> list[list[str]]:
+    """The words of each command of this verb in the comment at the head of an experiment."""
+    head = re.match("(#.*\n)+", (CONF / "experiment" / f"{experiment}.yaml").read_text())
+    assert head
+    lines = re.sub(r"\\\n#\s*", "", head[0])
+    return [shlex.split(said) for said in re.findall(rf"stepscope {verb} (.+)", lines)]
+
+
 def of_its_own(group: str, name: str) -> list[str]:
-    """The backbone and the adapter that the command at a file's head names, if it names an adapter."""
-    head = (CONF / group / f"{name}.yaml").read_text().split("prompts:")[0]
-    found = dict(re.findall(r"\b(backbone|adapter)=(\w+)", head))
-    return [f"{k}={v}" for k, v in found.items()] if found.get("adapter") == "ip_adapter" else []
+    """The backbone and the adapter of an experiment that runs on no others."""
+    if group != "experiment" or name in OF_ANY:
+        return []
+    (words,) = at_the_head(name, "probe")
+    return [word for word in words if word.startswith(("backbone=", "adapter="))]
 
 
 def backbone_for(adapter: str) -> str:
@@ -33,7 +46,7 @@ def backbone_for(adapter: str) -> str:
 
 
 def named(group: str, name: str) -> list[str]:
-    own = of_its_own(group, name) if group == "experiment" else []
+    own = of_its_own(group, name)
     words = [FACE, *(own or ["adapter=infusenet"]), f"{group}={name}"]
     if group == "backbone":
         words.remove("adapter=infusenet")
@@ -63,8 +76,25 @@ def test_member_of_a_group_composes_to_a_study(group, name):
         assert all(study.prompts)
 
 
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_commands_at_the_head_of_an_experiment_are_studies_as_typed(experiment):
+    for words in at_the_head(experiment, "probe"):
+        assert words.pop(0) == "-m"
+        assert all(study_of(one).faces for one in expand(shlex.join(words)))
+    for _, *words in at_the_head(experiment, "measure"):
+        (metrics,) = (word.removeprefix("metrics=").strip("[]") for word in words)
+        assert {*metrics.split(",")} <= METRICS.keys()
+
+
+def test_the_study_runs_each_experiment_on_any_models_or_on_those_of_its_head():
+    assert PAPER["study"].keys() == {*EXPERIMENTS}
+    for name in {*EXPERIMENTS} - {*OF_ANY}:
+        (own,), values = at_the_head(name, "probe"), PAPER["study"][name]
+        assert {*shlex.split(values["lines"][0]), *values["overrides"]} <= {*own}
+
+
 @pytest.mark.parametrize("models", sorted((CONF / "models").glob("*.yaml")), ids=lambda p: p.stem)
-@pytest.mark.parametrize("experiment", sorted({*EXPERIMENTS} - OF_PICTURES))
+@pytest.mark.parametrize("experiment", OF_ANY)
 def test_backbones_that_are_compared_read_texts_of_equal_length(models, experiment):
     """The text stream holds its padding, so its norms are comparable at equal length alone."""
     told: Any = OmegaConf.to_container(OmegaConf.load(models))

@@ -180,7 +180,8 @@ def test_the_full_plan_counts_a_run_once(capsys) -> None:
     *lines, last = every[: [line.startswith("2 runs") for line in every].index(True) + 1]
     assert len(lines) == 4
     causal = every[len(lines) + 1 :]
-    assert len(causal) == 2 * len(composed(["models=full"], "paper")["causal"])
+    studies = composed(["models=full"], "paper")["causal"].values()
+    assert len(causal) == 2 * sum(one["of"] == "trajectory" for one in studies)
     assert all("not planned: backbone flux_" in line for line in causal)
     assert sum("  in flux_" in line for line in lines) == 2
     told = re.fullmatch(

@@ -55,9 +55,10 @@ class Moved:
         """Effects of every intervention of a part, along `cell`.
 
         study: a measured run of edited samples. Variables: `kept` and `gained` with `_low` and `_high`, NaN
-        where they are blank; `change`, the mean difference in similarity to the own face, and `p` of it by
-        max-T over the part's cells; `outside`, mean difference outside the face; `obeyed`, mean change of
-        the prompt's score, NaN where it was not measured; `found`, share of images with a face; `faces`.
+        where they are blank; `lift`, the mean of m_A - m_B; `change`, the mean difference in similarity to
+        the own face, and `p` of it by max-T over the part's cells; `outside`, mean difference outside the
+        face; `obeyed`, mean change of the prompt's score, NaN where it was not measured; `found`, share of
+        images with a face; `faces`.
         Raises StepscopeError for a part that the study does not have.
         """
         names = study["part"].values.astype(object)
@@ -147,6 +148,7 @@ class Moved:
             **_said("kept", kept),
             **_said("gained", gained),
             "change": float((own - a_own).mean()),
+            "lift": float((a_own - b_own).mean()),
             "own": float(own.mean()),
             "toward_donor": float(donor.mean()),
             "outside": float(e["outside"].mean()),

@@ -38,6 +38,9 @@ def adapter_window(evidence: Evidence, backbone: str) -> str:
 def enough(evidence: Evidence, first: xr.Dataset, steps: int, what: str = "identity") -> str:
     """The fewest first steps with the adapter, of those that were tried, that leave enough of `what`."""
     share = evidence.margins.retention if evidence.margins is not None else 0.9
+    if of_little(evidence, first):
+        lift = float(first["lift"][0])
+        return f"with the adapter on and off the judge's cosine differs by {lift:.3f} alone"
     some = first.isel(cell=np.flatnonzero(first["kept_low"].values >= share))
     if not some.sizes["cell"]:
         best = _best(first)
@@ -46,6 +49,13 @@ def enough(evidence: Evidence, first: xr.Dataset, steps: int, what: str = "ident
         )
     cell = some.isel(cell=int(np.argmin(some["at"].values)))
     return f"the adapter in the first {int(cell['at'])} of {steps} steps leaves {_share(cell)} of {what}"
+
+
+def of_little(evidence: Evidence, found: xr.Dataset) -> bool:
+    """Whether shares are of less than `least_lift` of a cosine: of so little no share is asked for."""
+    least = evidence.margins.least_lift if evidence.margins is not None else 0.0
+    cosine = found.attrs["judge"] != "edited_style_gram"
+    return cosine and bool((np.abs(found["lift"]) < least).all())
 
 
 def face_swap(evidence: Evidence, backbone: str) -> str:

@@ -7,7 +7,8 @@ maximum taken anew each time. (b, c) Causal windows of the same runs, where they
 final image with the adapter off from the step to the end, and off in one bin of steps alone, as a share of
 the way from the run without the adapter (0) to the run itself (1), by the judge of faces or, of a picture,
 by DINOv2 or CLIP; bars: Fieller's intervals; of a run of several adapters all are off, in the look of its
-first. log-SNR is 2 ln(alpha / sigma) at the start of the step: noise on the left. A first step of noise
+first; small letters: what has no share, or one of a cosine below `verdict.least_lift`, of which none should
+be read. log-SNR is 2 ln(alpha / sigma) at the start of the step: noise on the left. A first step of noise
 alone is at minus infinity, and left out.
 """
 
@@ -20,16 +21,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stepscope.analysis.bootstrap import Means, too_few
-from stepscope.analysis.causal.effects import effects
 from stepscope.analysis.causal.moved import LIKENESSES
-from stepscope.analysis.causal.words import enough, surviving
+from stepscope.analysis.causal.of_run import effects_of
+from stepscope.analysis.causal.words import enough, of_little, surviving
 from stepscope.analysis.cells import face_means
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.figures.marks import bars, curve, look
-from stepscope.analysis.figures.style import canvas, gap, panel
+from stepscope.analysis.figures.style import QUIET, canvas, gap, panel
 from stepscope.analysis.lookup import MissingEvidenceError, measured, setting
 from stepscope.analysis.quantities import adapters, name, whole_contribution
-from stepscope.probes.usage import says
 
 EXPERIMENTS = ("trajectory", "style_adapter", "object_adapter")
 PARTS = {"first steps": "off from the step on", "all but one step": "off in one bin of steps alone"}
@@ -47,7 +47,7 @@ class Course(NamedTuple):
 def words(evidence: Evidence) -> str:
     """Where each adapter adds most, and what its causal window shows; empty where none was recorded."""
     try:
-        found = courses(every_run(evidence))
+        found = courses(evidence, every_run(evidence))
     except MissingEvidenceError:
         return ""
     return " ".join(f"{one.label}: {said(evidence, one)}." for one in found)
@@ -68,6 +68,8 @@ def said(evidence: Evidence, one: Course) -> str:
         return told[0]
     what = "likeness to the picture" if first.attrs["judge"] in LIKENESSES else "identity"
     told.append(enough(evidence, first, steps, what))
+    if of_little(evidence, first):
+        return "; ".join(told)
     return "; ".join([*told, f"off there alone, it changes in {surviving(off, 'bins of steps')}"])
 
 
@@ -87,7 +89,7 @@ def of_runs(evidence: Evidence, runs: Sequence[xr.Dataset]) -> Figure:
 
     Raises MissingEvidenceError where no run has a contribution.
     """
-    found = courses(runs)
+    found = courses(evidence, runs)
     figure = canvas(4.4)
     (above,), (below,) = figure.subfigures(2, 1, height_ratios=[1.15, 1], squeeze=False)
     top, pair = above.subplots(), below.subplots(1, 2, sharey=True)
@@ -123,7 +125,7 @@ def rank(run: xr.Dataset) -> tuple[int, float]:
     return run.sizes["step"], float(scale) if isinstance(scale, int | float) else 0.0
 
 
-def courses(runs: Sequence[xr.Dataset]) -> list[Course]:
+def courses(evidence: Evidence, runs: Sequence[xr.Dataset]) -> list[Course]:
     """Every adapter of every run that has a contribution and log-SNR, named so that no two are alike.
 
     Raises MissingEvidenceError, what the last run lacks, where none has.
@@ -148,9 +150,17 @@ def courses(runs: Sequence[xr.Dataset]) -> list[Course]:
     return [
         one
         if labels.count(one.label) == 1
-        else one._replace(label=f"{one.label}, {one.run.sizes['step']} steps")
+        else one._replace(label=f"{one.label}, {experiment_of(evidence, one.run)}")
         for one in found
     ]
+
+
+def experiment_of(evidence: Evidence, run: xr.Dataset) -> str:
+    """Which experiment a run is of, in words; its number of steps where it is of none."""
+    for experiment in EXPERIMENTS:
+        if any(run is one for one in evidence.runs.get(experiment, ())):
+            return name(experiment)
+    return f"{run.sizes['step']} steps"
 
 
 def draw_course(evidence: Evidence, axes: Axes, one: Course, place: int) -> None:
@@ -181,8 +191,8 @@ def course(evidence: Evidence, one: Course) -> xr.Dataset:
 
 
 def draw_windows(evidence: Evidence, axes: Axes, found: Sequence[Course], part: str) -> None:
-    """A causal window for every run of which the study was made; else what is missing, in words."""
-    made, lacking = list[xr.Dataset](), ""
+    """A causal window for every run of which the study was made; of others what is missing, in words."""
+    made, lacking, blank = list[xr.Dataset](), "", list[str]()
     for level in (0, 1):
         axes.axhline(level, color="#999999", lw=0.6, zorder=0)
     for k, one in enumerate(found):
@@ -192,49 +202,31 @@ def draw_windows(evidence: Evidence, axes: Axes, found: Sequence[Course], part: 
             effect = effects_of(evidence, one.run, part)
         except MissingEvidenceError as error:
             lacking = lacking or str(error)
+            blank.append(f"{one.label}: not made")
             continue
         x, values = left(one.run, effect)
         bars(axes, x, values, look(k), ls="-", lw=0.8, elinewidth=0.7)
         made.append(one.run)
+        lift = float(np.abs(effect["lift"]).max())
+        if not len(x):
+            blank.append(f"{one.label}: no bin at a finite log-SNR")
+        elif not np.isfinite(values[0]).any():
+            blank.append(f"{one.label}: on and off do not surely differ")
+        elif of_little(evidence, effect):
+            blank.append(f"{one.label}: on and off differ by {lift:.3f} alone")
     if not made:
         gap(axes, lacking)
-    else:
-        axes.set_ylim(-0.35, 1.35)
-
-
-def effects_of(evidence: Evidence, run: xr.Dataset, part: str) -> xr.Dataset:
-    """The part's effects in the study of this run. Raises MissingEvidenceError where it was not made."""
-    backbone = str(setting(run, "backbone"))
-    made = {
-        name: study
-        for (name, other), study in evidence.causal.items()
-        if other == backbone and switches_off(study, part)
-    }
-    if not made:
-        raise MissingEvidenceError(
-            f"no causal study on {backbone} has the adapter off in some steps: {says('paper')} makes one "
-            "where its causal names the experiment, with edit=adapter_window"
-        )
-    mine = next((name for name, study in made.items() if is_of(study, run)), None)
-    if mine is None:
-        raise MissingEvidenceError(
-            f"{', '.join(made)} on {backbone} is of a run of another adapter or step count"
-        )
-    return effects(evidence, mine, backbone, part)
-
-
-def switches_off(study: xr.Dataset, part: str) -> bool:
-    """Whether a causal study has a part of this name, and it zeroes."""
-    here = study["part"].values.astype(object) == part
-    return bool(here.any() and (study["do"].values[here].astype(object) == "zero").all())
-
-
-def is_of(study: xr.Dataset, run: xr.Dataset) -> bool:
-    """Whether a causal study continues this run: by the run's path, or by its adapter and step count."""
-    if "of" in study.attrs and "path" in run.attrs:
-        return study.attrs["of"] == run.attrs["path"]
-    own, other = (each.attrs.get("configuration", {}).get("adapter") for each in (run, study))
-    return study.sizes["step"] == run.sizes["step"] and other in (None, own)
+        return
+    axes.set_ylim(-0.35 - 0.12 * len(blank), 1.35)
+    axes.annotate(
+        "\n".join(blank),
+        (0, 0),
+        (3, 2),
+        "axes fraction",
+        "offset points",
+        fontsize=5.5,
+        color=QUIET,
+    )
 
 
 def left(run: xr.Dataset, effect: xr.Dataset) -> tuple[np.ndarray, list[np.ndarray]]:

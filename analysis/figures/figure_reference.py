@@ -4,11 +4,12 @@ Cosines of DINOv2's class tokens and of CLIP's image embeddings, of the whole pi
 Gram matrices of VGG's features (Gatys et al. 2016; it falls as the style comes near). First column: final
 images of whole runs against their number of steps. Second and third: x0 along the run of the most steps,
 against step and log-SNR, 2 ln(alpha / sigma) at the start of the step; a first step of noise alone is at
-minus infinity, and left out. x0 is blurred where the noise is high; no control for that blur is measured.
-Shaded: interval over reference images; outlined: simultaneous band. The cosine of unlike pictures is above
-0, so that the last column, where the early window ends (our definition), counts from the value at the first
-step: an arrow marks an interval that extends beyond the run, a cross an estimator without a position and a
-curve whose last x0 is not surely nearer than its first.
+minus infinity, and left out. Shaded: interval over reference images; outlined: simultaneous band. Last
+column: where the rise along the run ends, by the estimators of the early window (our definition), counted
+from the value at the first step, for the cosine of unlike pictures is above 0: an arrow marks an interval
+that extends beyond the run, a cross an estimator without a position and a curve whose last x0 is not surely
+nearer than its first. x0 is blurred where the noise is high and comes nearer by denoising alone; no control
+for that is measured, so that these ends are not yet a window of the adapter: its causal windows are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,7 @@ from stepscope.analysis.lookup import MissingEvidenceError, measured, setting
 from stepscope.analysis.quantities import name
 
 EXPERIMENTS = ("style_adapter", "object_adapter")
-COLUMNS = ("", "x0 along a run", "against log-SNR", "window ends")
+COLUMNS = ("", "x0 along a run", "against log-SNR", "the rise ends")
 
 
 class Series(NamedTuple):
@@ -161,7 +162,10 @@ def draw_row(evidence: Evidence, axes: Sequence[Axes], found: Sequence[Series]) 
     else:
         gap(ends, next(iter(lacking), ""))
     if len(found) > 1:
-        legend(whole if whole.has_data() else along)
+        named = whole if whole.has_data() else along
+        low, high = named.get_ylim()
+        named.set_ylim(low, high + 0.17 * len(found) * (high - low))  # room above the curves
+        legend(named, loc="upper left")
 
 
 def budget_axis(axes: Axes, counts: set[int]) -> None:

@@ -62,7 +62,7 @@ def gain(values: xr.DataArray, name: str, dim: str = "step") -> xr.DataArray:
 
 
 def comes_nearer(evidence: Evidence, values: xr.DataArray, name: str) -> bool:
-    """Whether a measure (sample, step) surely comes nearer: of others no window is told."""
+    """Whether a measure (sample, step) surely comes nearer: of others no end is told."""
     return values.sizes["step"] > 1 and bool(evidence.average(gain(values, name))["low"] > 0)
 
 
