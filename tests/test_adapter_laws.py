@@ -1,5 +1,6 @@
 """What holds for every kind of adapter, through the command line; no kind can be left out."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,22 @@ from stepscope.probes.typed import each_adapter
 from tests.adapter_words import MADE, off, only_in
 from tests.shell import Answer, Words, study_of
 
-ALONE = [name for name in MADE if "_and_" not in name]
+MORE = {"infusenet", "ip_adapter_plus", "unet_lora"}
+"""A second run of a kind, or one that has tests of its own: tried by `make test-all`."""
+
+
+def tried(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(n, marks=pytest.mark.slow) if n in MORE else n for n in names]
+
+
+ALONE = tried(name for name in MADE if "_and_" not in name)
 
 
 def words_of(name: str, folder: Path, seeds: str = "0") -> Words:
     return MADE[name][1](folder, list(seeds))
 
 
-@pytest.fixture(params=MADE)
+@pytest.fixture(params=tried(MADE))
 def name(request) -> str:
     return request.param
 
@@ -125,7 +134,7 @@ def test_zeros_at_its_edge_are_the_adapter_off(name, tmp_path, typed):
     np.testing.assert_allclose(edited.final_latents, none.final_latents, rtol=0, atol=2e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in MADE if "lora" not in name or "_and_" in name])
+@pytest.mark.parametrize("name", tried(n for n in MADE if "lora" not in n or "_and_" in n))
 def test_two_files_in_one_batch_are_each_alone(name, tmp_path, typed):
     both = made([*words_of(name, tmp_path, "01"), "batch_size=2"], typed, tmp_path / "both.zarr")
     alone = made(words_of(name, tmp_path, "1"), typed, tmp_path / "alone.zarr")

@@ -114,7 +114,13 @@ def lightning(folder: Path, name: str = "sdxl_lightning_4step_unet.safetensors")
     return folder / name
 
 
-@pytest.mark.parametrize("word", DISTILLATIONS)
+@pytest.mark.parametrize(
+    "word",
+    [
+        pytest.param(w, marks=pytest.mark.slow) if w in ("hyper", "tcd") else w
+        for w in DISTILLATIONS
+    ],
+)
 def test_a_distillation_steps_with_its_own_scheduler(word, typed, tmp_path):
     wanted = DISTILLATIONS[word]
     more: dict[str, Any] = {"backbone__distillation": word, "steps": 2, "true_cfg": 1.0}

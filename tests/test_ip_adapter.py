@@ -86,7 +86,7 @@ def sdxl(folder: Path, **changed: Any) -> Words:
     ("blocks", "mapping"),
     [
         ("style", "{up: {block_0: [0.0, 0.5, 0.0]}}"),
-        ("layout", "{down: {block_2: [0.0, 0.5]}}"),
+        pytest.param("layout", "{down: {block_2: [0.0, 0.5]}}", marks=pytest.mark.slow),
         ("style_and_layout", "{up: {block_0: [0.0, 0.5, 0.0]}, down: {block_2: [0.0, 0.5]}}"),
     ],
 )

@@ -78,7 +78,7 @@ def test_the_causal_window_is_of_the_longest_run_and_judged_by_likeness(planned,
 
 
 def test_studies_of_one_backbone_have_a_place_and_a_name_each(planned, full):
-    causal = dict.fromkeys(("a", "b"), full["causal"]["style_window"])
+    causal: dict[str, Any] = dict.fromkeys(["a", "b"], full["causal"]["style_window"])
     found = planned_studies(causal, planned, full["models"])
     assert len({one.path for one in found}) == 2
     assert len({(one.study.name, one.backbone) for one in found}) == 2
