@@ -27,7 +27,6 @@ from hydra.errors import HydraException
 from stepscope.hooks.edits.sites import Sites
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes import models
-from stepscope.probes.adapters.equal_rows import equal_rows_once
 from stepscope.probes.command import command, composition, entry
 from stepscope.probes.composing import composed
 from stepscope.probes.existing import check_same_models
@@ -84,7 +83,7 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
         loaded = companions.with_random_faces(loaded, run.others)
     check_reproduces(run, loaded)
     made = store.open_or_create(plan)
-    with progress(plan.evaluations(left) + more) as advance, equal_rows_once(loaded.pipe):
+    with progress(plan.evaluations(left) + more) as advance:
         steering = None if asked is None else learned(plan, asked, loaded, advance)
         making = Making(plan, loaded, given(plan, loaded), continuing(plan, loaded), steering)
         make(making, made, advance)

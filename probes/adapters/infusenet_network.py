@@ -22,7 +22,6 @@ from stepscope.hooks import families
 from stepscope.hooks.clock import Listener, listening
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.families.flux import FLUX_CONTROLNET
-from stepscope.probes.adapters.equal_rows import computed_once
 from stepscope.probes.weights import WeightsError, check_complete, explained, folder
 
 PROJECTION = "image_proj_model.bin"
@@ -33,12 +32,11 @@ class InfuseNet(FluxControlNetModel):
     """FluxControlNetModel that reads identity tokens, and is not run where it cannot matter.
 
     A subclass only because FluxControlNetPipeline asks for the class. Set `identity` (batch, token,
-    channel) before a call; `guidance` is its own guidance embedding. equal_rows_once: see `equal_rows.py`.
+    channel) before a call; `guidance` is its own guidance embedding.
     """
 
     identity: Tensor | None = None
     guidance: float = 1.0
-    equal_rows_once: bool = False
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, hidden_states: Tensor, *, conditioning_scale: float = 1.0, **kwargs: Any
@@ -54,11 +52,7 @@ class InfuseNet(FluxControlNetModel):
             "txt_ids": kwargs["img_ids"].new_zeros(tokens.shape[1], 3),
             "guidance": hidden_states.new_full((len(hidden_states),), self.guidance),
         }
-        kwargs["conditioning_scale"] = conditioning_scale
-        if self.equal_rows_once:
-            ids = ("img_ids", "txt_ids")
-            return computed_once(super().forward, hidden_states, ids, **kwargs)
-        return super().forward(hidden_states, **kwargs)
+        return super().forward(hidden_states, conditioning_scale=conditioning_scale, **kwargs)
 
 
 INFUSENET = replace(
