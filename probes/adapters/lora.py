@@ -1,23 +1,17 @@
 """LoRA (Hu et al. 2021, arXiv 2106.09685): low-rank parts of a denoiser's layers, by diffusers and peft."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from diffusers import (
-    FluxPipeline,
-    FluxTransformer2DModel,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-)
 from torch import nn
 
-from stepscope.hooks.clock import Listener, denoiser_of, listening
+from stepscope.hooks.clock import denoiser_of
 from stepscope.hooks.errors import StepscopeError
-from stepscope.hooks.fingerprint import tuner_layers
 from stepscope.probes.adapters.adapter import Adapter, Loaded, ModelPlace, RunFacts, Steps
+from stepscope.probes.adapters.lora_layers import gated, held, load_into
 from stepscope.probes.weights import WeightsError, explained, file
 
 
@@ -88,44 +82,12 @@ class LoadedLora(Loaded):
             layer for text in texts if text is not None for layer in held(text, self.name)
         ]
 
-    @contextmanager
-    def hooked(self, adapter: LoraSettings, pipe: Any, steps: Steps) -> Iterator[None]:
+    def hooked(
+        self, adapter: LoraSettings, pipe: Any, steps: Steps
+    ) -> AbstractContextManager[None]:
         inside = {step - steps.first for step in adapter.steps_on(steps.sigmas)}
-        with ExitStack() as stack:
-            for layer in [*self.layers, *self.of_text]:
-                stack.callback(layer.set_adapter, list(layer.active_adapters))
-                stack.callback(layer.scaling.__setitem__, self.name, layer.scaling[self.name])
-                layer.set_scale(self.name, adapter.scale)
-                switch(layer, self.name, on=adapter.is_on)
-            clock = stack.enter_context(listening(pipe, Listener()))
-
-            def gate(module: nn.Module, args: Any) -> None:
-                for layer in self.layers:
-                    switch(layer, self.name, on=clock.step in inside)
-
-            handle = denoiser_of(pipe).register_forward_pre_hook(gate)
-            stack.callback(handle.remove)
-            yield
-
-
-def load_into(denoiser: Any, path: Path, name: str) -> None:
-    """Put the denoiser's part of a file into a denoiser, as its pipeline's `load_lora_weights` does."""
-    if isinstance(denoiser, FluxTransformer2DModel):
-        state, alphas = FluxPipeline.lora_state_dict(str(path), return_alphas=True)[:2]
-        FluxPipeline.load_lora_into_transformer(
-            state, alphas, denoiser, adapter_name=name, low_cpu_mem_usage=True
-        )
-        return
-    xl = denoiser.config.addition_embed_type == "text_time"
-    kind: Any = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
-    state, alphas = kind.lora_state_dict(str(path), unet_config=denoiser.config)[:2]
-    kind.load_lora_into_unet(state, alphas, denoiser, adapter_name=name, low_cpu_mem_usage=True)
-
-
-def held(network: nn.Module, name: str) -> list[Any]:
-    """The layers of a network that hold a LoRA of this name."""
-    layers = tuner_layers(network.named_modules()).values()
-    return [layer for layer in layers if name in getattr(layer, "lora_B", {})]
+        scale, of_text = adapter.scale, self.of_text
+        return gated(pipe, self.name, self.layers, scale=scale, inside=inside, of_text=of_text)
 
 
 def check_held(denoiser: nn.Module, name: str, place: str) -> list[Any]:
@@ -137,12 +99,3 @@ def check_held(denoiser: nn.Module, name: str, place: str) -> list[Any]:
             "another backbone's"
         )
     return found
-
-
-def switch(layer: Any, name: str, *, on: bool) -> None:
-    """Let a LoRA run in a layer or leave it out, without its product; the others stay as they are."""
-    active = [one for one in layer.lora_B if one in layer.active_adapters or (on and one == name)]
-    if not on:
-        active = [one for one in active if one != name]
-    if active != layer.active_adapters:
-        layer.set_adapter(active)

@@ -1,0 +1,86 @@
+"""Layers that hold a LoRA: put there from a file, and let run or left out, step by step."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from diffusers import (
+    FluxPipeline,
+    FluxTransformer2DModel,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
+from torch import Tensor, nn
+
+from stepscope.hooks.clock import Listener, denoiser_of, listening
+from stepscope.hooks.fingerprint import tuner_layers
+
+State = dict[str, Tensor]
+
+
+def load_into(denoiser: Any, of: Path | State, name: str) -> None:
+    """Put the denoiser's part of a file into a denoiser, as its pipeline's `load_lora_weights` does."""
+    given: Any = of if isinstance(of, dict) else str(of)
+    if isinstance(denoiser, FluxTransformer2DModel):
+        state, alphas = FluxPipeline.lora_state_dict(given, return_alphas=True)[:2]
+        FluxPipeline.load_lora_into_transformer(
+            state, alphas, denoiser, adapter_name=name, low_cpu_mem_usage=True
+        )
+        return
+    xl = denoiser.config.addition_embed_type == "text_time"
+    kind: Any = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
+    state, alphas = kind.lora_state_dict(given, unet_config=denoiser.config)[:2]
+    kind.load_lora_into_unet(state, alphas, denoiser, adapter_name=name, low_cpu_mem_usage=True)
+
+
+def held(network: nn.Module, name: str) -> list[Any]:
+    """The layers of a network that hold a LoRA of this name."""
+    layers = tuner_layers(network.named_modules()).values()
+    return [layer for layer in layers if name in getattr(layer, "lora_B", {})]
+
+
+@contextmanager
+def gated(
+    pipe: Any,
+    name: str,
+    layers: Sequence[Any],
+    *,
+    scale: float,
+    inside: Collection[int],
+    of_text: Sequence[Any] = (),
+) -> Iterator[None]:
+    """Let a LoRA run in some steps of a call, counted from its first; elsewhere it costs nothing.
+
+    layers: of the denoiser. scale: the factor of its product; at 0 it never runs. of_text: layers of text
+    encoders, which run before the steps. All of it is as before at the end.
+    """
+    with ExitStack() as stack:
+        for layer in [*layers, *of_text]:
+            stack.callback(layer.set_adapter, list(layer.active_adapters))
+            stack.callback(layer.scaling.__setitem__, name, layer.scaling[name])
+            layer.set_scale(name, scale)
+            switch(layer, name, on=scale != 0)
+        clock = stack.enter_context(listening(pipe, Listener()))
+        now = scale != 0
+
+        def gate(module: nn.Module, args: Any) -> None:
+            nonlocal now
+            wanted = scale != 0 and clock.step in inside
+            if wanted != now:
+                now = wanted
+                for layer in layers:
+                    switch(layer, name, on=now)
+
+        handle = denoiser_of(pipe).register_forward_pre_hook(gate)
+        stack.callback(handle.remove)
+        yield
+
+
+def switch(layer: Any, name: str, *, on: bool) -> None:
+    """Let a LoRA run in a layer or leave it out, without its product; the others stay as they are."""
+    active = [one for one in layer.lora_B if one in layer.active_adapters or (on and one == name)]
+    if not on:
+        active = [one for one in active if one != name]
+    if active != layer.active_adapters:
+        layer.set_adapter(active)
