@@ -204,9 +204,14 @@ class InjectionCheck:
         found = in_layers(self.denoiser, None)
         if found is None:
             return
+        met: set[tuple[int, str]] = set()
         for path, layer in found.layers.items():
 
             def see(module: Any, args: Any, kwargs: Any, output: Tensor, path=path) -> None:
+                # an attention with an image prompt is run again, and its layers with it
+                if (self._pass, path) in met:
+                    return
+                met.add((self._pass, path))
                 base = _scaled(module, args, kwargs, lambda name: False)
                 for name in module.lora_B:
                     off = _scaled(module, args, kwargs, lambda n, name=name: n != name)

@@ -110,11 +110,11 @@ def embeddings(
     def tensor(rows: Sequence[np.ndarray]) -> torch.Tensor:
         return torch.from_numpy(np.stack(rows)).to(like.device, like.dtype)
 
-    if flux:
-        found = {"ip_adapter_image_embeds": [tensor(made)]}
-        if branches == 2:
-            found["negative_ip_adapter_image_embeds"] = [tensor(nothing)]
-        return found
+    if flux:  # whose pipeline asks for the negative ones in any case
+        return {
+            "ip_adapter_image_embeds": [tensor(made)],
+            "negative_ip_adapter_image_embeds": [tensor(nothing)],
+        }
     both = [tensor(nothing), tensor(made)] if branches == 2 else [tensor(made)]
     return {"ip_adapter_image_embeds": [torch.cat(both)]}
 

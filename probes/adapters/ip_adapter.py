@@ -1,7 +1,7 @@
 """IP-Adapter (Ye et al. 2023, arXiv 2308.06721) on SD 1.5, SDXL and FLUX, by diffusers' own loader."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -28,9 +28,17 @@ from stepscope.probes.adapters.image_attention import (
     windowed,
 )
 from stepscope.probes.adapters.image_prompt import PictureReader
-from stepscope.probes.adapters.ip_adapter_file import Kind, check_width, load_file, read_kind
+from stepscope.probes.adapters.ip_adapter_file import (
+    OWN_LORA,
+    Kind,
+    check_width,
+    load_file,
+    own_lora,
+    read_kind,
+)
+from stepscope.probes.adapters.lora_layers import gated, held, load_into
 from stepscope.probes.faces import FaceReader, Finder
-from stepscope.probes.weights import WeightsError, file, subfolder
+from stepscope.probes.weights import WeightsError, explained, file, subfolder
 
 Blocks = Literal["all", "style", "layout", "style_and_layout"]
 # InstantStyle (Wang et al. 2024, arXiv 2404.02733): SDXL's blocks of style and of layout.
@@ -123,10 +131,16 @@ class IPAdapterSettings(Adapter):
         )
         return [own, encoder]
 
-    def on_skeleton(self, denoiser: nn.Module) -> AbstractContextManager[None]:
-        if there(self.path) is not None:
+    @contextmanager
+    def on_skeleton(self, denoiser: nn.Module) -> Iterator[None]:
+        path = there(self.path)
+        if path is not None:
             check_width(self._file(None)[1], denoiser, self.path)
-        return attentions_on_skeleton(denoiser)
+        if self.face_id and path is not None and (lora := own_lora(denoiser, path)):
+            with explained(self.path, "adapter"):
+                load_into(denoiser, lora, OWN_LORA)
+        with attentions_on_skeleton(denoiser):
+            yield
 
     def load(self, facts: RunFacts) -> Loaded:
         if self.blocks != "all" and facts.family != "sdxl":
@@ -160,24 +174,31 @@ class IPAdapterSettings(Adapter):
 
 @dataclass
 class LoadedIPAdapter(Loaded):
-    """An IP-Adapter's file, and once it is attached the attentions that hold it."""
+    """An IP-Adapter's file, and once it is attached the attentions that hold it, and its LoRA's layers.
+
+    A FaceID's LoRA runs where its attentions do, at its published weight of 1.
+    """
 
     path: Path
     kind: Kind
     attentions: Attentions | None = None
+    layers: Sequence[Any] = ()
 
     def attach(self, pipe: Any) -> None:
         load_file(pipe, self.path, self.kind)
         self.attentions = Attentions(denoiser_of(pipe))
+        self.layers = held(denoiser_of(pipe), OWN_LORA)
 
     @contextmanager
     def hooked(self, adapter: IPAdapterSettings, pipe: Any, steps: Steps) -> Iterator[None]:
         assert self.attentions is not None
-        pipe.set_ip_adapter_scale(adapter.scales)
         inside = {step - steps.first for step in adapter.steps_on(steps.sigmas)}
-        windows = windowed(pipe, self.attentions, inside)
-        with self.attentions.kept(), each_its_own(pipe), windows:
-            yield
+        weight = 1.0 if adapter.is_on else 0.0
+        lora = gated(pipe, OWN_LORA, self.layers, scale=weight, inside=inside)
+        with self.attentions.kept(), each_its_own(pipe), lora:
+            pipe.set_ip_adapter_scale(adapter.scales)
+            with windowed(pipe, self.attentions, inside):
+                yield
 
     def given(
         self, adapter: IPAdapterSettings, pipe: Any, faces: Sequence[Any], branches: int

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file as load_weights
 
 from stepscope.probes.weights import WeightsError, explained
 
@@ -87,6 +88,23 @@ def check_width(kind: Kind, denoiser: Any, place: str) -> None:
             f"adapter {place!r} adds tokens of {kind.width} channels{known}, and the backbone's text "
             f"has {width}: it is another backbone's adapter"
         )
+
+
+OWN_LORA = "faceid_0"
+"""What diffusers' load_ip_adapter calls the LoRA that a FaceID file holds."""
+
+
+def own_lora(denoiser: Any, path: Path) -> dict[str, torch.Tensor]:
+    """The LoRA of a FaceID file, by the names of a U-Net's layers; empty where it holds none."""
+    if path.suffix == ".safetensors":
+        weights = load_weights(path)
+        state = {
+            part: {n.removeprefix(f"{part}."): w for n, w in weights.items() if n.startswith(part)}
+            for part in ("image_proj", "ip_adapter")
+        }
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    return denoiser._load_ip_adapter_loras([state]).get(0, {})
 
 
 def _shapes(path: Path) -> dict[str, dict[str, tuple[int, ...]]]:
