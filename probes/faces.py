@@ -6,10 +6,12 @@ the largest face wins, aligned to 112 x 112 by its five keypoints, embedded and 
 
 import re
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -106,14 +108,30 @@ def is_embedding(file: str | Path) -> bool:
     return str(file).lower().endswith((".npy", ".npz"))
 
 
+def arrays_of(path: Path, names: Sequence[str], what: str) -> dict[str, np.ndarray]:
+    """Those arrays of a `.npz` that are there, in float32; a `.npy` is the first.
+
+    Raises FaceError, which begins with `what`, for a file that cannot be read and for other than real
+    numbers that are finite.
+    """
+    try:
+        loaded = np.load(path)
+        whole = {names[0]: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        raise FaceError(f"{str(path)!r} cannot be read as {what}") from error
+    found = {name: whole[name] for name in names if name in whole}
+    for name, array in found.items():
+        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise FaceError(f"{str(path)!r} is not {what}: {name} holds other than finite numbers")
+    return {name: array.astype(np.float32) for name, array in found.items()}
+
+
 def read_embedding(name: str, path: Path) -> Face:
     """A face given as its embedding: `.npy` of shape (512,), normalised as InfiniteYou does."""
-    try:
-        embedding = np.load(path).astype(np.float32)
-    except (OSError, ValueError, EOFError) as error:
-        raise FaceError(f"{str(path)!r} cannot be read as an embedding of numbers") from error
-    if embedding.shape != (512,) or not np.isfinite(embedding).all() or not embedding.any():
-        raise FaceError(f"{path} is not a finite embedding of shape (512,): {embedding.shape}")
+    embedding = arrays_of(path, ["embedding"], "an embedding of numbers").get("embedding")
+    if embedding is None or embedding.shape != (512,) or not embedding.any():
+        shape = "no such array" if embedding is None else embedding.shape
+        raise FaceError(f"{path} is not a finite embedding of shape (512,): {shape}")
     norm = np.linalg.norm(embedding)
     if abs(norm - 1) > 1e-6:  # one that is normalised keeps its bits
         embedding = embedding / norm

@@ -158,6 +158,13 @@ WRONG = {
     ),
     "a face's": (["adapter.face_id=true"], "no FaceID adapter: adapter.face_id=false"),
     "no encoder": (["adapter.encoder=/no/encoder", "faces=[style.png]"], "no folder '/no/encoder'"),
+    "another width": (["faces=[wide.npz]"], "embedded in 7 numbers, and adapter.path reads 36"),
+    "a damaged file": (["faces=[cut.npz]"], "cannot be read as embeddings of pictures"),
+    "texts": (["faces=[texts.npy]"], "other than finite numbers"),
+    "complex numbers": (["faces=[complex.npy]"], "other than finite numbers"),
+    "a scale of words": (["adapter.scale={down: abc}"], "finite numbers are wanted"),
+    "a scale of nothing": (["adapter.scale={down: null}"], "finite numbers are wanted"),
+    "a scale of infinities": (["adapter.scale={down: .inf}"], "finite numbers are wanted"),
     "no picture": (["faces=[]"], "adapter=ip_adapter needs a picture"),
     "not embeddings": (["faces=[face.npy]"], "(image, channel)"),
 }
@@ -167,6 +174,11 @@ WRONG = {
 def test_mistakes_are_answered_in_one_line(name, typed, tmp_path):
     np.save(tmp_path / "face.npy", np.zeros((2, 3, 4, 5)))
     Image.new("RGB", (64, 64)).save(tmp_path / "style.png")
+    np.savez(tmp_path / "wide.npz", image_embeds=np.ones((1, 7), np.float32))
+    np.save(tmp_path / "texts.npy", np.array([["a", "b"]]))
+    np.save(tmp_path / "complex.npy", np.ones((1, 36), complex))
+    whole = picture(tmp_path, 1).read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
     words, told = WRONG[name]
     path = IP_ADAPTER / "adapters" / "ip-adapter_sd15.bin"
     own = unet_words("sd15", adapter="ip_adapter", adapter__path=path)

@@ -109,6 +109,12 @@ WRONG = {
         ["faces=[face.png]", f"adapter.detector={PACK}", "adapter.clip=/no/eva.pt"],
         "no file '/no/eva.pt'",
     ),
+    "nobody": (["faces=[nobody.npz]"], "its face embedding is all zeros"),
+    "another EVA-CLIP": (
+        ["faces=[narrow.npz]"],
+        "is 600 numbers and tokens of 20, and adapter.path reads 1280",
+    ),
+    "a damaged file": (["faces=[cut.npz]"], "cannot be read as a .npz with id_cond"),
     "another file": (["adapter.path={noise}"], "adapter"),
     "no file": (["adapter.path=/no/pulid.safetensors"], "no file '/no/pulid.safetensors'"),
 }
@@ -118,6 +124,11 @@ WRONG = {
 def test_mistakes_are_answered_in_one_line(name, typed, tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "face.png")
     np.save(tmp_path / "face.npy", np.ones(512, np.float32))
+    hidden = np.zeros((5, 17, 20), np.float32)
+    np.savez(tmp_path / "nobody.npz", id_cond=np.zeros(1280, np.float32), id_vit_hidden=hidden)
+    np.savez(tmp_path / "narrow.npz", id_cond=np.ones(600, np.float32), id_vit_hidden=hidden)
+    whole = pulid_face(tmp_path, 1).read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
     vae = PULID.parent / "ip-adapter/sd15/vae/diffusion_pytorch_model.safetensors"
     words, told = WRONG[name]
     own = pulid_words(tmp_path, faces=listed(pulid_face(tmp_path, 0)))

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import FluxTransformer2DModel
 from torch import nn
 
-from stepscope.hooks.clock import Listener, listening
+from stepscope.hooks.clock import Listener, denoiser_of, listening
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.families import blocks_of
 from stepscope.hooks.patch import replaced
 from stepscope.probes.adapters.image_prompt import NEGATIVE, POSITIVE
+from stepscope.probes.adapters.ip_adapter_file import Kind
 from stepscope.probes.faces import Face
 
 STREAM = "image_prompt"
@@ -52,8 +54,8 @@ def windowed(pipe: Any, attentions: Attentions, inside: Collection[int]) -> Iter
     """
     opened = attentions.scales()
     closed = [[0.0] * len(scale) for scale in opened]
-    flux = getattr(pipe, "transformer", None) is not None
-    denoiser = pipe.transformer if flux else pipe.unet
+    denoiser = denoiser_of(pipe)
+    flux = isinstance(denoiser, FluxTransformer2DModel)
     with ExitStack() as stack:
         clock = stack.enter_context(listening(pipe, Listener()))
 
@@ -86,14 +88,13 @@ def each_its_own(pipe: Any) -> AbstractContextManager[None]:
     return replaced(pipe, "prepare_ip_adapter_image_embeds", as_given)
 
 
-def embeddings(
-    pipe: Any, faces: Sequence[Face], branches: int, *, face_id: bool = False
-) -> dict[str, Any]:
+def embeddings(pipe: Any, faces: Sequence[Face], branches: int, kind: Kind) -> dict[str, Any]:
     """The pipeline's image embeddings of a batch, (row, image, ...), with the negative ones that it needs.
 
-    face_id: the faces' own unit-norm embeddings, zeros for nothing, and no encoder's.
+    Of a FaceID the faces' own unit-norm embeddings, and zeros for nothing. Raises StepscopeError for
+    embeddings of other shapes, and of another width than the adapter reads.
     """
-    if face_id:
+    if kind.face_id:
         made = [face.embedding[None, None] for face in faces]
         nothing = [np.zeros_like(one) for one in made]
     else:
@@ -104,13 +105,17 @@ def embeddings(
         raise StepscopeError(
             f"faces hold embeddings of other shapes: {shapes}; name one form for all"
         )
-    flux = getattr(pipe, "transformer", None) is not None
-    like = pipe.transformer if flux else pipe.unet
+    if made[0].shape[-1] != kind.embedding:
+        raise StepscopeError(
+            f"pictures are embedded in {made[0].shape[-1]} numbers, and adapter.path reads "
+            f"{kind.embedding}: name the image encoder that it was trained with, adapter.encoder=..."
+        )
+    like: Any = denoiser_of(pipe)
 
     def tensor(rows: Sequence[np.ndarray]) -> torch.Tensor:
         return torch.from_numpy(np.stack(rows)).to(like.device, like.dtype)
 
-    if flux:  # whose pipeline asks for the negative ones in any case
+    if kind.flux:  # whose pipeline asks for the negative ones in any case
         return {
             "ip_adapter_image_embeds": [tensor(made)],
             "negative_ip_adapter_image_embeds": [tensor(nothing)],

@@ -1,7 +1,7 @@
 """Pictures as IP-Adapters read them: through CLIP's image encoder, or given as its embeddings."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
 from stepscope.probes.adapters.ip_adapter_file import Kind
-from stepscope.probes.faces import Face, FaceError, is_embedding
+from stepscope.probes.faces import Face, FaceError, arrays_of, is_embedding
 from stepscope.probes.pictures import read_picture
 from stepscope.probes.weights import explained, subfolder
 
@@ -95,25 +95,16 @@ def read_embeddings(path: Path, *, hidden: bool) -> dict[str, np.ndarray]:
     """
     dims = 3 if hidden else 2
     form = "(image, token, channel)" if hidden else "(image, channel)"
-    try:
-        loaded = np.load(path)
-        arrays: Mapping[str, np.ndarray] = (
-            {POSITIVE: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-        )
-    except (OSError, ValueError, EOFError) as error:
-        raise FaceError(f"{str(path)!r} cannot be read as embeddings of pictures") from error
+    arrays = arrays_of(path, (POSITIVE, NEGATIVE), "embeddings of pictures")
     if POSITIVE not in arrays or (hidden and NEGATIVE not in arrays):
         wanted = f"{POSITIVE} and {NEGATIVE}" if hidden else POSITIVE
         raise FaceError(f"{path} has no {wanted}: name a .npz with them, {form} each")
+    arrays.setdefault(NEGATIVE, np.zeros_like(arrays[POSITIVE]))
     found = {}
-    for name in (POSITIVE, NEGATIVE):
-        array = np.asarray(arrays.get(name, np.zeros_like(arrays[POSITIVE])), np.float32)
-        array = array[0] if array.ndim == dims + 1 and len(array) == 1 else array
-        if array.ndim != dims or not np.isfinite(array).all():
-            raise FaceError(
-                f"{path}: {name} is {array.shape}, and {form} of finite numbers is wanted"
-            )
-        found[name] = array
+    for name, array in arrays.items():
+        found[name] = array[0] if array.ndim == dims + 1 and len(array) == 1 else array
+        if found[name].ndim != dims:
+            raise FaceError(f"{path}: {name} is {array.shape}, and {form} is wanted")
     if found[POSITIVE].shape != found[NEGATIVE].shape:
         shapes = f"{found[POSITIVE].shape} and {found[NEGATIVE].shape}"
         raise FaceError(f"{path}: {POSITIVE} and {NEGATIVE} are {shapes}")

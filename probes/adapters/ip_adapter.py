@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -86,6 +87,11 @@ class IPAdapterSettings(Adapter):
             raise StepscopeError(
                 f"adapter.blocks={self.blocks!r}; {nearest(self.blocks, get_args(Blocks))}"
             )
+        if not all(isinstance(one, int | float) and isfinite(one) for one in leaves(self.scale)):
+            raise StepscopeError(
+                f"adapter.scale={self.scale!r}: finite numbers are wanted, such as 0.6 or "
+                "{up: {block_0: [0.0,1.0,0.0]}}"
+            )
         if self.blocks != "all" and isinstance(self.scale, Mapping):
             raise StepscopeError(
                 "adapter.scale names blocks, and so does adapter.blocks: name them once"
@@ -101,7 +107,7 @@ class IPAdapterSettings(Adapter):
 
     @property
     def is_on(self) -> bool:
-        return any(value != 0 for value in numbers(self.scale))
+        return any(value != 0 for value in leaves(self.scale))
 
     @property
     def scales(self) -> float | dict[str, Any]:
@@ -203,7 +209,7 @@ class LoadedIPAdapter(Loaded):
     def given(
         self, adapter: IPAdapterSettings, pipe: Any, faces: Sequence[Any], branches: int
     ) -> dict[str, Any]:
-        return embeddings(pipe, faces, branches, face_id=self.kind.face_id)
+        return embeddings(pipe, faces, branches, self.kind)
 
 
 def there(place: str) -> Path | None:
@@ -218,22 +224,19 @@ def one(path: Path) -> list[Path]:
     return [path]
 
 
-def numbers(scale: Any) -> Iterator[float]:
-    """Every number in a scale."""
-    if isinstance(scale, Mapping):
-        for value in scale.values():
-            yield from numbers(value)
-    elif isinstance(scale, Sequence):
-        for value in scale:
-            yield from numbers(value)
+def leaves(scale: Any) -> Iterator[Any]:
+    """Every value in a scale of blocks, which should be numbers."""
+    if isinstance(scale, Mapping | list | tuple):
+        for value in scale.values() if isinstance(scale, Mapping) else scale:
+            yield from leaves(value)
     else:
-        yield float(scale)
+        yield scale
 
 
 def times(scale: Any, factor: float) -> Any:
     """A scale with every number times a factor."""
     if isinstance(scale, Mapping):
         return {name: times(value, factor) for name, value in scale.items()}
-    if isinstance(scale, Sequence):
+    if isinstance(scale, list | tuple):
         return [times(value, factor) for value in scale]
     return scale * factor

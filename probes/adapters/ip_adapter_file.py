@@ -20,8 +20,8 @@ class Kind:
     """What a file holds.
 
     hidden: it reads the encoder's hidden states. face_id: it reads a face's embedding. flux: it is FLUX's.
-    width: of the tokens that its attentions read. embedding: numbers of a token that its resampler reads,
-    0 where it has none.
+    width: of the tokens that its attentions read. embedding: numbers of a picture's
+    token, or of a face, that its projection reads.
     """
 
     hidden: bool
@@ -55,7 +55,8 @@ def read_kind(path: Path, place: str, family: str | None) -> Kind:
     face_id = "proj.0.weight" in projection and "norm.weight" in projection
     face_id = face_id and "proj.3.weight" not in projection
     plain = "proj.weight" in projection
-    read = projection.get("proj_in.weight", (0,))[-1]
+    first = ("proj_in.weight", "proj.weight", "proj.0.weight")
+    read = next((projection[name][-1] for name in first if name in projection), 0)
     kind = Kind(not (plain or face_id), face_id, flux, keys[-1], read)
     if family is not None and flux != (family == "flux"):
         made_for = "FLUX" if flux else "a U-Net"

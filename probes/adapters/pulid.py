@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
+from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.adapters.adapter import (
     Adapter,
     Loaded,
@@ -143,6 +144,18 @@ class LoadedPulid(Loaded):
     def given(
         self, adapter: PulidSettings, pipe: Any, faces: Sequence[Face], branches: int
     ) -> dict[str, Any]:
+        sizes = self.network.sizes
+        for one in faces:
+            numbers = one.given[RAW].size + one.given[CLIP].size
+            if (numbers, one.given[HIDDEN].shape[-1]) != (sizes.face, sizes.vit):
+                raise StepscopeError(
+                    f"face {one.name} is {numbers} numbers and tokens of {one.given[HIDDEN].shape[-1]}, "
+                    f"and adapter.path reads {sizes.face} and {sizes.vit}"
+                )
+        if len({one.given[HIDDEN].shape for one in faces}) > 1:
+            raise StepscopeError(
+                "faces hold other numbers of EVA-CLIP's tokens: name one form for all"
+            )
         face = np.stack([np.concatenate([one.given[RAW], one.given[CLIP]]) for one in faces])
         hidden = np.stack([one.given[HIDDEN] for one in faces])
         both = [torch.from_numpy(part).to(pipe.device) for part in (face, hidden)]

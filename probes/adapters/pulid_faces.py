@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from stepscope.probes.adapters.pulid_encoder import PulidEncoder
-from stepscope.probes.faces import RAW, Face, FaceError, Finder, is_embedding
+from stepscope.probes.adapters.pulid_sizes import SCALES
+from stepscope.probes.faces import RAW, Face, FaceError, Finder, arrays_of, is_embedding
 from stepscope.probes.pictures import read_picture
 from stepscope.probes.recognisers import aligned
 
 CLIP, HIDDEN = "eva_clip", "eva_clip_hidden"
 """In `Face.given`: EVA-CLIP's class output (768,) of unit norm, and hidden states (5, token, channel)."""
 EMBEDDING = 512
+NAMES = "id_cond", "id_vit_hidden"
 FORM = "a .npz with id_cond, (1280,), and id_vit_hidden, (5, token, channel)"
 
 
@@ -46,19 +48,16 @@ class PulidReader:
 
 def read_pulid_face(name: str, path: Path) -> Face:
     """A face from a `.npz` with `id_cond` and `id_vit_hidden`. Raises FaceError for another form."""
-    try:
-        with np.load(path) as arrays:
-            condition, hidden = (
-                np.asarray(arrays[key], np.float32) for key in ("id_cond", "id_vit_hidden")
-            )
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError) as error:
-        raise FaceError(f"PuLID reads a photo, or {FORM}: {str(path)!r} is neither") from error
-    condition = condition.reshape(-1)
+    arrays = arrays_of(path, NAMES, FORM)
+    if arrays.keys() != {*NAMES}:
+        raise FaceError(f"PuLID reads a photo, or {FORM}: {str(path)!r} is neither")
+    condition, hidden = arrays[NAMES[0]].reshape(-1), arrays[NAMES[1]]
     hidden = hidden[0] if hidden.ndim == 4 and len(hidden) == 1 else hidden
-    finite = np.isfinite(condition).all() and np.isfinite(hidden).all()
-    if condition.size <= EMBEDDING or hidden.ndim != 3 or len(hidden) != 5 or not finite:
+    if condition.size <= EMBEDDING or hidden.ndim != 3 or len(hidden) != SCALES:
         shapes = f"{condition.shape} and {hidden.shape}"
-        raise FaceError(f"PuLID reads {FORM} of finite numbers: {str(path)!r} has {shapes}")
+        raise FaceError(f"PuLID reads {FORM}: {str(path)!r} has {shapes}")
+    if not condition[:EMBEDDING].any():
+        raise FaceError(f"{str(path)!r} holds nobody: its face embedding is all zeros")
     raw, clip = condition[:EMBEDDING], condition[EMBEDDING:]
     unit = raw / np.linalg.norm(raw)
     given = {RAW: raw, CLIP: clip, HIDDEN: hidden}
