@@ -71,17 +71,17 @@ def fixed_guidance(dev: FluxTransformer2DModel, guidance: float) -> FluxTransfor
 def save_dev(models: Path, model: FluxTransformer2DModel, words: text.Text) -> None:
     """Write flux-dev, all but its VAE, which is already there."""
     folder = models / DEV
-    _save_half(model, folder / "transformer")
+    write_half(model, folder / "transformer")
     for name, encoder in (("text_encoder", words.clip), ("text_encoder_2", words.t5)):
-        _save_half(encoder, folder / name)
-        _say_float32(folder / name / "config.json")
+        write_half(encoder, folder / name)
+        say_float32(folder / name / "config.json")
     _save_index(folder, sampling.DEV_SCHEDULER, load_vae(models), words, model)
 
 
 def save_schnell(models: Path, model: FluxTransformer2DModel) -> None:
     """Write flux-schnell: its transformer and scheduler, and links to dev for the rest."""
     folder = models / SCHNELL
-    _save_half(model, folder / "transformer")
+    write_half(model, folder / "transformer")
     for name in SHARED:
         if not (folder / name).is_symlink():
             (folder / name).symlink_to(Path("..") / DEV / name, target_is_directory=True)
@@ -90,7 +90,7 @@ def save_schnell(models: Path, model: FluxTransformer2DModel) -> None:
 
 def save_adapter(models: Path, infusenet: nn.Module, projection: nn.Module) -> None:
     """Write infinite-you/InfuseNetModel and image_proj_model.bin."""
-    _save_half(infusenet, models / ADAPTER / "InfuseNetModel")
+    write_half(infusenet, models / ADAPTER / "InfuseNetModel")
     published = published_projection(projection.state_dict())
     half = {k: v.detach().half().cpu() for k, v in published.items()}
     torch.save({"image_proj": half}, models / ADAPTER / "image_proj_model.bin")
@@ -163,7 +163,8 @@ def _fill(model: Any, folder: Path) -> Any:
     return model.requires_grad_(False)
 
 
-def _save_half(model: Any, folder: Path) -> None:
+def write_half(model: Any, folder: Path) -> None:
+    """A model of diffusers or transformers in its folder, its weights in half precision."""
     kind = type(model)
     make = kind.from_config if hasattr(kind, "from_config") else kind
     half = make(model.config)
@@ -171,7 +172,8 @@ def _save_half(model: Any, folder: Path) -> None:
     half.half().save_pretrained(folder)
 
 
-def _say_float32(path: Path) -> None:
+def say_float32(path: Path) -> None:
+    """Have a transformers configuration ask for float32, which is what a CPU should compute in."""
     said = json.loads(path.read_text())
     path.write_text(json.dumps({**said, "dtype": "float32"}, indent=2, sort_keys=True) + "\n")
 

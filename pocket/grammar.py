@@ -138,10 +138,10 @@ def t5_tokenizer() -> PreTrainedTokenizerFast:
     return _tokenizer(words, "$A </s>", ["</s>"], **roles)
 
 
-def clip_tokenizer() -> PreTrainedTokenizerFast:
-    """CLIP's form: start, sentence, end; the end has the highest id, and pads."""
+def clip_tokenizer(further: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """CLIP's form: start, sentence, end; the end has the highest id, and pads. `further` words are added."""
     start, end = "<|startoftext|>", "<|endoftext|>"
-    words = {w: i for i, w in enumerate((*VOCABULARY, "<unk>", start, end))}
+    words = {w: i for i, w in enumerate((*VOCABULARY, *further, "<unk>", start, end))}
     roles = {"bos_token": start, "eos_token": end, "pad_token": end, "unk_token": "<unk>"}
     return _tokenizer(words, f"{start} $A {end}", [start, end], **roles)
 

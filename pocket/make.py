@@ -33,10 +33,22 @@ NETWORKS = (
 )
 # Together in one process per GPU, so that the album is painted once.
 FLOWS = ("base", "guidance", "critic", "adapter", "schnell", "quality")
+# Likewise, on galleries of looks and hats: a stage is a module's `make`, with a name.
+UNETS = {
+    "image_encoder": ("image_encoder",),
+    "judges": ("judges",),
+    "sd15": ("base", "sd15"),
+    "sdxl": ("base", "sdxl"),
+    "sd15_lcm": ("few_steps", "sd15"),
+    "sdxl_lcm": ("few_steps", "sdxl"),
+    "style": ("image_prompt", "style"),
+    "object": ("image_prompt", "object"),
+    "face_id": ("image_prompt", "face_id"),
+}
 # Those that may start from the weights that ship.
-ONWARD = ("base", "guidance", "adapter", "schnell")
+ONWARD = ("base", "guidance", "adapter", "schnell", "sd15", "sdxl", "style", "object", "face_id")
 # The last stage looks at all files.
-STAGES = (*NETWORKS, *FLOWS, "manifest")
+STAGES = (*NETWORKS, *FLOWS, *UNETS, "manifest")
 
 
 def main() -> None:
@@ -52,7 +64,7 @@ def main() -> None:
     for name in chosen:
         if name not in STAGES:
             raise SystemExit(f"no stage {name!r}; there are {', '.join(STAGES)}")
-    if "RANK" in os.environ or not set(chosen) - set(FLOWS):
+    if "RANK" in os.environ or not set(chosen) - {*FLOWS, *UNETS}:
         spread()
         sys.argv = [sys.argv[0], *rest]
         flows(chosen, dict(pair.split("=") for pair in own.lengths.split(",") if pair), onward)
@@ -61,7 +73,7 @@ def main() -> None:
         for name in [n for n in NETWORKS if n in chosen]:
             with timed(name):
                 run("pocket." + name, *rest)
-        flow = [n for n in FLOWS if n in chosen]
+        flow = [n for n in (*FLOWS, *UNETS) if n in chosen]
         if flow:
             said = ["--only", ",".join(flow), "--lengths", own.lengths, "--continue", own.onward]
             run("pocket.make", *said, *rest)
@@ -90,8 +102,10 @@ def flows(chosen: list[str], lengths: dict[str, str], onward: list[str]) -> None
         torch.manual_seed(sum(name.encode()) + 1000 * rank())
         seconds = float(lengths[name]) if name in lengths else said.seconds
         with timed(name):
-            stage = import_module(f"stepscope.pocket.{name}")
-            stage.make(replace(said, seconds=seconds, onward=name in onward))
+            module, *which = UNETS.get(name, (name,))
+            where = "stepscope.pocket.unet" if name in UNETS else "stepscope.pocket"
+            stage = import_module(f"{where}.{module}")
+            stage.make(replace(said, seconds=seconds, onward=name in onward), *which)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             if torch.distributed.is_initialized():

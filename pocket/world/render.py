@@ -7,6 +7,8 @@ from torch import Tensor
 
 from stepscope.pocket.world import accessories, body, face, features, hair, scenes, styles
 from stepscope.pocket.world.canvas import Canvas, whole_frame
+from stepscope.pocket.world.hats import paint_hat
+from stepscope.pocket.world.looks import restyle
 from stepscope.pocket.world.sitter import keypoints, pose, sit
 from stepscope.pocket.world.vocabulary import ATTRIBUTES, NUISANCE, SIZE
 
@@ -15,15 +17,24 @@ CHUNK = 512
 
 
 @torch.no_grad()
-def render(identity: Tensor, attributes: Tensor, nuisance: Tensor) -> tuple[Tensor, Tensor]:
+def render(
+    identity: Tensor,
+    attributes: Tensor,
+    nuisance: Tensor,
+    looks: Tensor | None = None,
+    hats: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Portraits and their true keypoints.
 
     identity (n, identity) in [0, 1], attributes (n, attribute) indices, nuisance (n, nuisance)
-    in [-1, 1], all on one device. Returns images (n, 3, SIZE, SIZE), RGB in [0, 1], and keypoints
+    in [-1, 1], all on one device. looks (n, look) in [0, 1] stand in the place of the style, a row of NaN
+    leaves it; hats (n, hat) in [0, 1] stand in the place of the accessory, a row of NaN leaves it.
+    Returns images (n, 3, SIZE, SIZE), RGB in [0, 1], and keypoints
     (n, 5, 2): x, y in pixels from the first pixel's centre, in insightface's order.
     """
+    columns = identity, attributes, nuisance, looks, hats
     parts = [
-        paint(*(t[i : i + CHUNK] for t in (identity, attributes, nuisance)))
+        paint(*(t if t is None else t[i : i + CHUNK] for t in columns))
         for i in range(0, len(identity), CHUNK)
     ]
     images, points = zip(*parts, strict=True)
@@ -39,9 +50,31 @@ def _groups(attributes: Tensor, key: str, painters: tuple) -> Iterator[tuple[Cal
             yield painter, rows
 
 
-def paint(identity: Tensor, attributes: Tensor, nuisance: Tensor) -> tuple[Tensor, Tensor]:
+def _first(attributes: Tensor, key: str, rows: Tensor) -> Tensor:
+    """The attributes with the first value of one of them in some rows."""
+    attributes = attributes.clone()
+    attributes[rows, list(ATTRIBUTES).index(key)] = 0
+    return attributes
+
+
+def _given(design: Tensor) -> Tensor:
+    """The rows that have one."""
+    return (~design.isnan().any(1)).nonzero()[:, 0]
+
+
+def paint(
+    identity: Tensor,
+    attributes: Tensor,
+    nuisance: Tensor,
+    looks: Tensor | None = None,
+    hats: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """What `render` says, at once and with gradients to identity and nuisance."""
     n = len(identity)
+    if looks is not None:
+        attributes = _first(attributes, "style", _given(looks))
+    if hats is not None:
+        attributes = _first(attributes, "accessory", _given(hats))
     frame = whole_frame(n, SIZE, identity.device)
     canvas = Canvas(torch.zeros(n, 3, SIZE, SIZE, device=identity.device))
     drift = {name: nuisance[:, i, None, None] for i, name in enumerate(NUISANCE)}
@@ -79,9 +112,15 @@ def paint(identity: Tensor, attributes: Tensor, nuisance: Tensor) -> tuple[Tenso
     hair.paint_front(canvas, head, sitter)
     features.paint_brows(canvas, skin, sitter)
     each("accessory", accessories.ACCESSORIES, head, sitter)
+    if hats is not None and len(rows := _given(hats)):
+        part = canvas[rows]
+        paint_hat(part, head[rows], sitter[rows], hats[rows])
+        canvas.image[rows] = part.image
     image = canvas.image.clamp(0, 1)
     for style, rows in _groups(attributes, "style", styles.STYLES):
         image[rows] = style(image[rows])
+    if looks is not None and len(rows := _given(looks)):
+        image[rows] = restyle(image[rows], looks[rows])
 
     u, v = keypoints(sitter).unbind(-1)
     cos, sin = roll.cos()[:, 0], roll.sin()[:, 0]

@@ -1,0 +1,186 @@
+"""Train IP-Adapters on frozen U-Nets: `python -m pocket.make --only style`, object, or face_id.
+
+style     on sdxl, reads the image encoder, learns from another picture of the same look
+object    on sd15, reads the image encoder, learns from another picture of the same hat
+face_id   on sdxl, reads the conditioning encoder's face, learns from the person's portrait
+
+The loss is the base's own, on the noise; for faces also the likeness of the estimated picture, read by
+critic.py. No adapter ever sees the few-step LoRA, nor a judge.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from stepscope.pocket.process import Options, device, rank
+from stepscope.pocket.training import Stage
+from stepscope.pocket.unet import gallery, image_encoder, layout
+from stepscope.pocket.unet.base import unsaid
+from stepscope.pocket.unet.diffusion import TIMES, alphas, min_snr, noised
+
+SECONDS = 150.0
+BATCH, RATE = 384, 1e-3
+TOKENS = 4
+FACE = 512
+# Image prompts, and sentences, that are left out while training.
+DROPPED_IMAGE, DROPPED = 0.08, 0.08
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One adapter: the backbone that it learns on, what a pair of its pictures shares, what it reads."""
+
+    name: str
+    backbone: str
+    shares: str
+    reads_faces: bool = False
+
+    def file(self, models: Path) -> Path:
+        """Where it ships, under the published file's form of name."""
+        return models / "pocket-ip-adapter" / f"{self.name}_{self.backbone}.safetensors"
+
+
+PROMPTS = {
+    one.name: one
+    for one in (
+        Prompt("style", "sdxl", "looks"),
+        Prompt("object", "sd15", "hats"),
+        Prompt("face_id", "sdxl", "faces", reads_faces=True),
+    )
+}
+
+
+def make(said: Options, name: str) -> None:
+    """Train (or go on training) and write the adapter's file."""
+    prompt = PROMPTS[name]
+    pictures = gallery.load(said, prompt.backbone)
+    unet, words = layout.load(said.models, layout.LAYOUTS[prompt.backbone])
+    kept_file = prompt.file(said.models)
+    unet._load_ip_adapter_weights([start(unet, prompt) if not said.onward else read(kept_file)])
+    unet.to(device())
+    own = parts(unet)
+    for parameter in own.parameters():
+        parameter.requires_grad_(True)
+    if device().type == "cuda":
+        unet.compile()
+    encoder = None if prompt.reads_faces else image_encoder.load(said.models)
+    stage = Stage(
+        name, {"own": own}, said, rate=RATE, seconds=SECONDS, ema=0.995, every=50, save_seconds=300
+    )
+    size, kept = 4 if said.smoke else BATCH, alphas()
+    among = None if prompt.reads_faces else pictures.having(prompt.shares)
+    for _ in stage:
+        rows = pictures.draw(size, among)
+        image = seen(pictures, rows, prompt, encoder)
+        dropped = torch.rand(size, device=device()) < DROPPED_IMAGE
+        image = torch.where(dropped[:, None], 0.0, image)
+        clean = pictures.latents[rows].float()
+        time = torch.randint(TIMES, (size,), device=device())
+        noise = torch.randn_like(clean)
+        with torch.no_grad():
+            silent = torch.rand(size, device=device()) < DROPPED
+            told = unsaid(words(pictures.sentence_ids(rows)), words.nothing(size), silent)
+        found = layout.predicted(unet, noised(clean, noise, kept[time]), time, told, image[:, None])
+        error = (found - noise) ** 2
+        stage.descend((error.mean((1, 2, 3)) * min_snr(kept[time])).mean(), noise=error.mean())
+    stage.finish()
+    if rank() == 0:
+        write(unet, kept_file, prompt)
+
+
+@torch.no_grad()
+def seen(
+    pictures: gallery.Gallery, rows: Tensor, prompt: Prompt, encoder: nn.Module | None
+) -> Tensor:
+    """What the adapter reads of each row's reference: (b, 256), or faces (b, 512)."""
+    if encoder is None:
+        return pictures.portraits[rows // gallery.EACH]
+    other = pictures.sharing(rows, prompt.shares)
+    return image_encoder.embed(encoder, pictures.floats(other))
+
+
+def start(unet: Any, prompt: Prompt) -> dict[str, dict[str, Tensor]]:
+    """An untrained adapter: the image attends as text does, its values silent."""
+    width = unet.config.cross_attention_dim
+    numbers = FACE if prompt.reads_faces else image_encoder.EMBEDDING
+    attention: dict[str, Tensor] = {}
+    for number, name in crossed(unet):
+        of = unet.get_submodule(name.removesuffix(".processor"))
+        attention[f"{number}.to_k_ip.weight"] = of.to_k.weight.detach().clone()
+        attention[f"{number}.to_v_ip.weight"] = torch.zeros_like(of.to_v.weight)
+    return {"image_proj": projection(prompt, numbers, width), "ip_adapter": attention}
+
+
+def projection(prompt: Prompt, numbers: int, width: int) -> dict[str, Tensor]:
+    """The published projection's weights: one linear layer, or FaceID's two."""
+    norm = {"norm.weight": torch.ones(width), "norm.bias": torch.zeros(width)}
+    if not prompt.reads_faces:
+        layer = nn.Linear(numbers, TOKENS * width)
+        return {"proj.weight": layer.weight.data, "proj.bias": layer.bias.data, **norm}
+    first, second = nn.Linear(numbers, numbers), nn.Linear(numbers, TOKENS * width)
+    nn.init.normal_(first.weight)  # a unit vector's numbers are about 1 / sqrt(512)
+    both = (("proj.0", first), ("proj.2", second))
+    return {
+        f"{name}.{key}": value.data
+        for name, layer in both
+        for key, value in layer.named_parameters()
+    } | norm
+
+
+def crossed(unet: Any) -> list[tuple[int, str]]:
+    """(number in a published file, processor's name) of each cross attention."""
+    names = [name for name in unet.attn_processors if "attn2" in name]
+    return [(2 * i + 1, name) for i, name in enumerate(names)]
+
+
+def parts(unet: Any) -> nn.ModuleDict:
+    """The adapter's own modules: projection, and keys and values of each cross attention."""
+    found: dict[str, nn.Module] = {"projection": unet.encoder_hid_proj}
+    for number, name in crossed(unet):
+        found[str(number)] = unet.attn_processors[name]
+    return nn.ModuleDict(found)
+
+
+def write(unet: Any, path: Path, prompt: Prompt) -> None:
+    """One file in the published form: image_proj.*, ip_adapter.N.to_k_ip.weight, ..."""
+    layers = unet.encoder_hid_proj.image_projection_layers[0]
+    state = published(layers.state_dict(), prompt)
+    for number, name in crossed(unet):
+        processor = unet.attn_processors[name]
+        state[f"ip_adapter.{number}.to_k_ip.weight"] = processor.to_k_ip[0].weight
+        state[f"ip_adapter.{number}.to_v_ip.weight"] = processor.to_v_ip[0].weight
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.detach().half().cpu().contiguous() for k, v in state.items()}, path)
+
+
+PUBLISHED = (
+    ("image_embeds.", "proj."),
+    ("ff.net.0.proj.", "proj.0."),
+    ("ff.net.2.", "proj.2."),
+)
+
+
+def published(state: Mapping[str, Tensor], prompt: Prompt) -> dict[str, Tensor]:
+    """diffusers' names of a projection's weights to the published ones."""
+    found = {}
+    for name, weight in state.items():
+        for ours, theirs in PUBLISHED:
+            name = name.replace(ours, theirs) if name.startswith(ours) else name
+        found[f"image_proj.{name}"] = weight
+    return found
+
+
+def read(path: Path) -> dict[str, dict[str, Tensor]]:
+    """A shipped file as diffusers' loader wants it."""
+    kept = load_file(path)
+    return {
+        part: {
+            k.removeprefix(f"{part}."): v.float() for k, v in kept.items() if k.startswith(part)
+        }
+        for part in ("image_proj", "ip_adapter")
+    }
