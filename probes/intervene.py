@@ -137,10 +137,14 @@ def described(plan: Planned, left: Sequence[Job], asked: Learning | None = None)
 
 
 def sites_of(study: Study) -> Sites:
-    """The sites of a study's models, from their configurations alone: no weights are read."""
+    """The sites of a study's models, from their configurations alone: no weights are read.
+
+    `<block>.adapter` is what the adapter that is studied adds, and nothing of those beside it.
+    """
     bare = skeletons(study)
+    beside = tuple(name for one in study.beside.values() for name in one.adds_as)
     with bare.loaded():
-        return Sites.of(bare.outline.denoiser, bare.network)
+        return replace(Sites.of(bare.outline.denoiser, bare.network), beside=beside)
 
 
 def run_intervene(config: Mapping[str, Any]) -> None:

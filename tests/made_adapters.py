@@ -8,9 +8,9 @@ from diffusers import FluxTransformer2DModel, UNet2DConditionModel
 from safetensors.torch import save_file
 
 from stepscope.probes.weights import meta
-from tests.adapter_words import IP_ADAPTER
-from tests.models import INFINITE_YOU
+from tests.models import INFINITE_YOU, REFERENCE
 
+IP_ADAPTER = REFERENCE / "ip-adapter"
 RANK = 2
 
 

@@ -181,6 +181,12 @@ class Adapter:
         return self.reads is None
 
     @property
+    def adds_as(self) -> tuple[str, ...]:
+        """Patterns of the names that it has along `injection`, the coordinate `injection_adapter`."""
+        filled = {"a ControlNet": "controlnet", "an image prompt": "ip_adapter:*"}
+        return tuple(filled[what] for what in self.FILLS) or (self.KIND,)
+
+    @property
     def parts(self) -> tuple[Part, ...]:
         """What can be switched on and off apart; one where it adds in one way."""
         return (Part("", self.scale, self.window, self.window_unit),)

@@ -32,7 +32,7 @@ from stepscope.probes.adapters.image_prompt import PictureReader
 from stepscope.probes.adapters.ip_adapter_file import (
     OWN_LORA,
     Kind,
-    check_width,
+    check_backbone,
     load_file,
     own_lora,
     read_kind,
@@ -110,6 +110,10 @@ class IPAdapterSettings(Adapter):
         return any(value != 0 for value in leaves(self.scale))
 
     @property
+    def adds_as(self) -> tuple[str, ...]:
+        return (*super().adds_as, f"lora:{OWN_LORA}")
+
+    @property
     def scales(self) -> float | dict[str, Any]:
         """As diffusers' set_ip_adapter_scale takes them."""
         if self.blocks == "all" or isinstance(self.scale, Mapping):
@@ -141,7 +145,7 @@ class IPAdapterSettings(Adapter):
     def on_skeleton(self, denoiser: nn.Module) -> Iterator[None]:
         path = there(self.path)
         if path is not None:
-            check_width(self._file(None)[1], denoiser, self.path)
+            check_backbone(self._file()[1], denoiser, self.path)
         if self.face_id and path is not None and (lora := own_lora(denoiser, path)):
             with explained(self.path, "adapter"):
                 load_into(denoiser, lora, OWN_LORA)
@@ -153,20 +157,20 @@ class IPAdapterSettings(Adapter):
             raise StepscopeError(
                 f"adapter.blocks={self.blocks} are blocks of SDXL, and the backbone is of {facts.family}"
             )
-        return LoadedIPAdapter(*self._file(facts.family))
+        return LoadedIPAdapter(*self._file())
 
     def reader(self, device: str) -> Reader:
         if self.face_id:
             return FaceReader(self._faces(device), self.encoder, device)
-        return PictureReader(self.encoder, device, lambda: self._file(None)[1])
+        return PictureReader(self.encoder, device, lambda: self._file()[1])
 
     def finder(self, device: str) -> Finder | None:
         return self._faces(device) if self.face_id else None
 
-    def _file(self, family: str | None) -> tuple[Path, Kind]:
+    def _file(self) -> tuple[Path, Kind]:
         """The file and what it holds. Raises WeightsError, StepscopeError for another kind than named."""
         path = file(self.path, "adapter")
-        kind = read_kind(path, self.path, family)
+        kind = read_kind(path, self.path)
         if kind.face_id != self.face_id:
             what = "a FaceID adapter" if kind.face_id else "no FaceID adapter"
             raise StepscopeError(

@@ -35,6 +35,10 @@ class LoraSettings(Adapter):
         if not self.name.isidentifier():
             raise StepscopeError(f"adapter.name={self.name!r}: letters, digits and _ name a LoRA")
 
+    @property
+    def adds_as(self) -> tuple[str, ...]:
+        return (f"lora:{self.name}",)
+
     def models(self) -> list[ModelPlace]:
         return [
             ModelPlace(

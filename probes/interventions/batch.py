@@ -11,7 +11,7 @@ from stepscope.probes.interventions.random_like import RandomLike
 from stepscope.probes.interventions.windows import stretches
 
 ADAPTER = ("*.adapter",)
-"""Every site of the adapter's edge."""
+"""Every site of the adapter's edge, of the one adapter of a pipeline."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,14 @@ class Batch:
 
     giving: of each such row, the sample that it belongs to and the kind of donor. scale: the adapter's in
     the run. backbone: the name of another one that the rows are continued by. switches: whether the face
-    that a row is given changes along the way.
+    that a row is given changes along the way. adapter: the sites of the adapter that is studied.
     """
 
     start: int
     scale: float = 1.0
     backbone: str | None = None
     switches: bool = False
+    adapter: tuple[str, ...] = ADAPTER
     giving: list[tuple[Cell, str]] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
 
@@ -84,7 +85,7 @@ class Batch:
             rows.setdefault(job.intervention, []).append(row)
         return [
             Edit(
-                one.sites or ADAPTER,
+                one.sites or self.adapter,
                 self._operation(one, places),
                 steps=(first - self.start, end - self.start),
                 rows=places,
@@ -107,11 +108,13 @@ class Batch:
         return Swap(source)
 
 
-def batches(jobs: Sequence[Job], size: int, scale: float = 1.0) -> Iterator[Batch]:
+def batches(
+    jobs: Sequence[Job], size: int, scale: float = 1.0, adapter: tuple[str, ...] = ADAPTER
+) -> Iterator[Batch]:
     """Batches of at most `size` rows, those of a sample together; the same ones for the same jobs.
 
     A batch holds a job and what gives it values, also where that is more than `size`. scale: the adapter's
-    in the run.
+    in the run. adapter: its sites.
     """
 
     def kind(job: Job) -> tuple[str, int, bool]:
@@ -120,10 +123,10 @@ def batches(jobs: Sequence[Job], size: int, scale: float = 1.0) -> Iterator[Batc
 
     ordered = sorted(jobs, key=lambda job: (*kind(job), job.base.index, job.index))
     for (backbone, start, switches), some in groupby(ordered, key=kind):
-        batch = Batch(start, scale, backbone or None, switches)
+        batch = Batch(start, scale, backbone or None, switches, adapter)
         for job in some:
             if batch.jobs and len(batch) + 1 + len(batch.lacks(job)) > size:
                 yield batch
-                batch = Batch(start, scale, backbone or None, switches)
+                batch = Batch(start, scale, backbone or None, switches, adapter)
             batch.add(job)
         yield batch

@@ -47,6 +47,7 @@ def learning(plan: Planned, sites: Sites) -> Learning | None:
         Regions(outline.grid, study.regions),
         width_of(outline),
         study.rows,
+        plan.adapter,
     )
 
 

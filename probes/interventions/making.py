@@ -15,7 +15,7 @@ from stepscope.probes.interventions.batch import Batch, Job, batches
 from stepscope.probes.interventions.planned import Planned
 from stepscope.probes.interventions.steering import Steering
 from stepscope.probes.models import switched_off
-from stepscope.probes.replay import continue_rows
+from stepscope.probes.replay import continue_rows, noised
 
 Advance = Callable[[str], None]
 """Counts an evaluation for one sample, and says what it is for."""
@@ -47,10 +47,10 @@ class Making:
         one, run = job.intervention, self.plan.run
         if one.part.do != "noise":
             return self.latents(job.base, "off" if one.without else "", one.start)
-        sigma, x0 = run.sigma[one.start], self._read("x0", job.base)[one.start]
+        x0 = self._read("x0", job.base)[one.start]
         other = replace(job.base, seed=int(one.part.to or 0))
         (noise,) = grid.noise([other], run.latent_shape, None).numpy()
-        return (1 - sigma) * x0 + sigma * noise
+        return noised(self.loaded.pipe.scheduler, x0, noise, float(run.sigma[one.start]))
 
     def recorded(self, cell: grid.Cell, donor: str) -> grid.Cell:
         """The recorded sample that is the donor of a kind for the sample; itself without a donor."""
@@ -122,7 +122,10 @@ def make(making: Making, out: Run, advance: Advance) -> None:
             x0 = None if anchor.step is None else making.x0(anchor.base, anchor.donor, anchor.step)
             final = making.final(anchor.base, anchor.donor)
             out.write(anchor.cell.index, store.values(final, x0))
-    work = {batch.jobs[0].index: batch for batch in batches(plan.jobs, plan.study.rows, scale)}
+    work = {
+        batch.jobs[0].index: batch
+        for batch in batches(plan.jobs, plan.study.rows, scale, plan.adapter)
+    }
     with closing(Claims(out)) as claims:
         for cells in claims.each([[job.cell for job in batch.jobs] for batch in work.values()]):
             batch = work[cells[0].index]
