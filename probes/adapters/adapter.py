@@ -1,6 +1,6 @@
 """What a study asks of an adapter: one class for its settings, one for its models once they are loaded."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from math import isfinite
@@ -225,6 +225,10 @@ class Adapter:
     def doubt(self, face: Face, facts: RunFacts) -> str:
         """What is doubtful about a face that it reads; empty for nothing."""
         return ""
+
+    def notes(self, denoiser: Callable[[], nn.Module]) -> Iterator[str]:
+        """What is worth knowing before a run, without a mistake. denoiser: makes one without weights."""
+        yield from ()
 
     def models(self) -> list[ModelPlace]:
         """Every model that it loads."""
