@@ -33,7 +33,7 @@ from stepscope.probes.existing import check_same_models
 from stepscope.probes.interventions import companions, store
 from stepscope.probes.interventions.activations import Learning
 from stepscope.probes.interventions.batch import Job
-from stepscope.probes.interventions.learned import learned, learning
+from stepscope.probes.interventions.learned import check_learnable, learned, learning
 from stepscope.probes.interventions.making import Making, given, make
 from stepscope.probes.interventions.planned import Planned, planned
 from stepscope.probes.interventions.study import CausalStudy
@@ -61,6 +61,7 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     if run.study.adapter is None or not run.study.adapter.is_on:
         raise StepscopeError(f"{path} was made without an adapter: no face is given to the model")
     judge = "edited_reference_dinov2" if run.study.adapter.reads == "picture" else "edited_identity"
+    check_learnable(run, study)
     plan = planned(run, study, sites_of(run.study))
     asked = learning(plan, sites_of(run.study))
     out = store.folder(plan)

@@ -99,3 +99,24 @@ def test_edits_at_its_sites_are_of_it_alone_and_of_each_block(made):
     np.testing.assert_allclose(final("scale"), final("late"), rtol=0, atol=ROUNDING)
     before = made.run.final_latents.values[of_part(study, "blocks").base.values]
     assert (np.abs(final("blocks") - before).max((1, 2, 3)) > 0).all()
+
+
+def test_directions_of_blocks_of_other_widths_are_refused_in_one_line(typed, tmp_path):
+    words = MADE["ip_adapter"][1](tmp_path, ["0", "1"])
+    recorded([*words, "steps=1"], tmp_path / "run.zarr")
+    typed([])  # what the run said
+    answer = typed([f"runs=[{tmp_path / 'run.zarr'}]", "edit=directions"], main=intervene.main)
+    assert answer.status == 2
+    assert "compares blocks of one width, as FLUX's are, and these have 8, 16, 24" in answer.line
+
+
+def test_a_direction_is_no_sum_of_layers(typed, tmp_path):
+    recorded(
+        [*MADE["flux_lora"][1](tmp_path, ["0"]), "seeds=[0,1]", "steps=1"], tmp_path / "r.zarr"
+    )
+    typed([])
+    part = "{name: a, do: steer, along: person, to: 1, sites: ['*.adapter'], steps: all}"
+    words = [f"runs=[{tmp_path / 'r.zarr'}]", "edit=adapter_window", f"edit.parts=[{part}]"]
+    answer = typed(words, main=intervene.main)
+    assert answer.status == 2
+    assert "is what a LoRA adds in several layers" in answer.line

@@ -70,6 +70,25 @@ def test_latents_are_the_published_ones(case, typed, tmp_path):
     assert on.tolist() == [step >= case["start_step"] for step in range(case["steps"])]
 
 
+def test_what_it_adds_is_kept_whole(typed, tmp_path):
+    case = next(case for case in CASES if case["name"] == "dev_late")
+    sites = ["record=full", "record.sites=['*.image.pulid']"]
+    planned = typed([*of_case(case, tmp_path), *sites, "--dry"])
+    assert planned.status == 0, planned.err
+    answer = typed([*of_case(case, tmp_path), *sites])
+    assert answer.status == 0, answer.err
+    run = xr.open_zarr(tmp_path / "run.zarr").load()
+    names = [str(name) for name in run.injection.values]
+    assert {name for name in run if str(name).endswith(".pulid")} == {*names}
+    kept = np.stack([run[name].values for name in names], -3)  # (sample, step, branch, place, ...)
+    first = PUBLISHED[f"{case['name']}/contribution"] * case["id_weight"]
+    np.testing.assert_allclose(kept[0, case["start_step"], 0], first[0], rtol=0, atol=1e-4)
+    for name in names:
+        (line,) = (line for line in planned.out.splitlines() if line.split()[:1] == [name])
+        sizes = [int(word) for word in line.split() if word.isdecimal()]
+        assert sizes[-2:] == [*run[name].shape[-2:]]
+
+
 def test_a_photo_is_what_the_encoder_makes_of_it(typed, tmp_path):
     """Of random networks: EVA-CLIP's hidden states are 128 wide here, and so is what IDFormer reads."""
     torch.manual_seed(0)
