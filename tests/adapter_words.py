@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from stepscope.probes.weights import meta
-from tests.made_adapters import face_id_file, flux_file
+from tests.made_adapters import face_id_file, face_id_plus_file, flux_file, plus_face
 from tests.models import INFINITE_YOU, REFERENCE
 from tests.shell import Words, infused, listed, tiny
 from tests.test_adapters import lora
@@ -175,6 +175,17 @@ def face_id(folder: Path, seeds: Words) -> Words:
     )
 
 
+def face_id_plus(folder: Path, seeds: Words) -> Words:
+    return unet_words(
+        "sd15",
+        adapter="ip_adapter",
+        adapter__path=face_id_plus_file(folder),
+        adapter__face_id="true",
+        adapter__shortcut="false",
+        faces=listed(*(plus_face(folder, int(seed)) for seed in seeds)),
+    )
+
+
 def flux_ip_adapter(folder: Path, seeds: Words) -> Words:
     faces = listed(*(picture(folder, int(seed)) for seed in seeds))
     return tiny(adapter="ip_adapter", adapter__path=flux_file(folder), faces=faces, steps=3)
@@ -209,6 +220,7 @@ MADE: dict[str, tuple[str, Make]] = {
     "unet_lora": ("lora", unet_lora),
     "infusenet_and_lora": ("infusenet", infusenet_and_lora),
     "face_id": ("ip_adapter", face_id),
+    "face_id_plus": ("ip_adapter", face_id_plus),
     "flux_ip_adapter": ("ip_adapter", flux_ip_adapter),
     "ip_adapter_and_lora": ("ip_adapter", ip_adapter_and_lora),
     "lora_and_ip_adapter": ("lora", lora_and_ip_adapter),

@@ -17,7 +17,7 @@ from tests.adapter_words import MADE, off, only_in
 from tests.shell import Answer, Words, study_of
 
 MORE = {
-    *("infusenet", "ip_adapter_plus", "unet_lora", "face_id", "flux_ip_adapter"),
+    *("infusenet", "ip_adapter_plus", "unet_lora", "face_id", "face_id_plus", "flux_ip_adapter"),
     *("ip_adapter_and_lora", "lora_and_ip_adapter", "instantid_and_lora", "pulid_and_lora"),
 }
 """A second run of a kind, or one that has tests of its own: tried by `make test-all`."""

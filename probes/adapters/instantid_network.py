@@ -118,7 +118,7 @@ def branch_kind(root: Path, place: str, denoiser: nn.Module | None = None) -> Ki
     denoiser: that its attentions are loaded into.
     """
     kind = read_kind(root / BRANCH, place)
-    if not kind.hidden or kind.embedding != FACE:
+    if not kind.hidden or kind.face_id or kind.embedding != FACE:
         raise WeightsError(
             f"adapter {place!r}: its {BRANCH} is an IP-Adapter of pictures; InstantID's reads a face's "
             f"embedding of {FACE} numbers by a resampler"

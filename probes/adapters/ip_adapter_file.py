@@ -21,9 +21,9 @@ WIDTHS = {768: "sd15", 2048: "sdxl"}
 class Kind:
     """What a file holds.
 
-    hidden: it reads the encoder's hidden states. face_id: it reads a face's embedding. flux: it is FLUX's.
-    width: of the tokens that its attentions read. embedding: numbers of a picture's
-    token, or of a face, that its projection reads.
+    hidden: it reads the encoder's hidden states. face_id: it reads a face's embedding; both are a FaceID
+    Plus. flux: it is FLUX's. width: of the tokens that its attentions read. embedding: numbers of a
+    picture's token, or of a face, that its projection reads. picture: of a FaceID Plus, those of a token.
     """
 
     hidden: bool
@@ -31,6 +31,12 @@ class Kind:
     flux: bool
     width: int
     embedding: int
+    picture: int = 0
+
+    @property
+    def plus_face(self) -> bool:
+        """Whether it is a FaceID Plus."""
+        return self.face_id and self.hidden
 
 
 def read_kind(path: Path, place: str) -> Kind:
@@ -46,11 +52,6 @@ def read_kind(path: Path, place: str) -> Kind:
         raise WeightsError(
             f"adapter {place!r} is no IP-Adapter: it has no weights below image_proj and ip_adapter"
         )
-    if "perceiver_resampler.proj_in.weight" in projection:
-        raise WeightsError(
-            f"adapter {place!r} is a FaceID Plus, which reads a face and a picture at once and is not "
-            "supported; FaceID is"
-        )
     flux = any(name.endswith(("to_k_ip.bias", "double_stream_k_proj.bias")) for name in attention)
     ends = ("to_k_ip.weight", "double_stream_k_proj.weight")
     keys = next((shape for name, shape in attention.items() if name.endswith(ends)), (0, 0))
@@ -59,7 +60,9 @@ def read_kind(path: Path, place: str) -> Kind:
     plain = "proj.weight" in projection
     first = ("proj_in.weight", "proj.weight", "proj.0.weight")
     read = next((projection[name][-1] for name in first if name in projection), 0)
-    return Kind(not (plain or face_id), face_id, flux, keys[-1], read)
+    picture = projection.get("perceiver_resampler.proj_in.weight", (0,))[-1]
+    hidden = picture > 0 or not (plain or face_id)
+    return Kind(hidden, face_id, flux, keys[-1], read, picture)
 
 
 def load_file(pipe: Any, path: Path, kind: Kind) -> None:
