@@ -30,7 +30,7 @@ def describe(planned: Sequence[Planned], models: Mapping[str, Any]) -> str:
             lines.append(f"  {label(one)}  in {one.path.name}")
             continue
         family = one.study.backbone.family
-        size = run_bytes(one, LATENTS.get(family, models["latent"]))
+        size = run_bytes(one, LATENTS.get(family) or models["latent"])
         space += size
         made[one.path] = one.cells
         state = f", {progress_of(one.path)}" if one.path.exists() else ""

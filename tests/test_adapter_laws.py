@@ -137,6 +137,19 @@ def test_zeros_at_its_edge_are_the_adapter_off(name, tmp_path, typed):
     np.testing.assert_allclose(edited.final_latents, none.final_latents, rtol=0, atol=2e-4)
 
 
+@pytest.mark.parametrize(
+    "name",
+    tried(
+        {kind: name for name, (kind, _) in reversed(MADE.items()) if "_and_" not in name}.values()
+    ),
+)
+def test_an_edit_of_it_where_its_window_is_closed_is_refused(name, tmp_path, typed):
+    words = [*words_of(name, tmp_path), *only_in(name, 0), "--dry"]
+    answer = typed([*words, "edits=[{sites: '*.adapter', do: zero, steps: [1, 3]}]"])
+    assert answer.status == 2
+    assert "would touch nothing in steps 1 to 2: the adapter is on in steps 0 to 0" in answer.line
+
+
 @pytest.mark.parametrize("name", tried(n for n in MADE if "lora" not in n or "_and_" in n))
 def test_two_files_in_one_batch_are_each_alone(name, tmp_path, typed):
     both = made([*words_of(name, tmp_path, "01"), "batch_size=2"], typed, tmp_path / "both.zarr")

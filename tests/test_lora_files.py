@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 
 from stepscope.probes.weights import meta
-from tests.adapter_words import IP_ADAPTER, LAYERS, unet_words
+from tests.adapter_words import IP_ADAPTER, LAYERS, lora_file, unet_words
 
 RANK, ALPHA = 2, 4.0
 
@@ -87,3 +87,28 @@ def test_layers_that_the_backbone_lacks_are_told(typed, tmp_path):
     assert "attn1" in note
     whole = typed([*words(kohya(tmp_path / "whole.safetensors")), "--dry"])
     assert "runs without" not in whole.out
+
+
+def test_two_at_once_are_the_sum_of_their_scales(typed, tmp_path):
+    first, second = (lora_file(tmp_path, "sd15", seed) for seed in (0, 1))
+    words = unet_words(
+        "sd15", adapter="[lora,lora]", adapter__path=first, beside__lora__path=second
+    )
+    answer = typed([*words, "beside.lora.name=ink", f"out={tmp_path / 'run.zarr'}"])
+    assert answer.status == 0, answer.err
+    run = xr.open_zarr(tmp_path / "run.zarr").load()
+    assert {*run.injection_adapter.values} == {"lora:lora", "lora:ink"}
+    pipe: Any = StableDiffusionPipeline.from_pretrained(IP_ADAPTER / "sd15")
+    for name, path in (("lora", first), ("ink", second)):
+        pipe.load_lora_weights(str(tmp_path), weight_name=path.name, adapter_name=name)
+    pipe.set_adapters(["lora", "ink"], [1.0, 1.0])
+    made = pipe(
+        "a man portrait cinematic",
+        guidance_scale=7.5,
+        num_inference_steps=3,
+        height=64,
+        width=64,
+        latents=torch.from_numpy(run.latents.values[:, 0]),
+        output_type="latent",
+    ).images
+    np.testing.assert_allclose(run.final_latents, made, rtol=0, atol=1e-4)

@@ -42,7 +42,13 @@ class PictureReader:
     def read(self, name: str, path: Path) -> Face:
         """Raises FaceError for embeddings of another form, PictureError, WeightsError."""
         if is_embedding(path):
-            given = read_embeddings(path, hidden=self.kind().hidden)
+            kind = self.kind()
+            given = read_embeddings(path, hidden=kind.hidden)
+            if (width := given[POSITIVE].shape[-1]) != kind.embedding:
+                raise FaceError(
+                    f"{path}: pictures are embedded in {width} numbers, and adapter.path reads "
+                    f"{kind.embedding}: name the image encoder that it was trained with, or its embeddings"
+                )
             return Face(name, NO_FACE, None, {"source": "embedding"}, 0.0, given)
         picture = read_picture(path, "picture")
         given, seconds = self.encoded(picture)
