@@ -6,7 +6,7 @@ paper's setting. Across: seconds an image less than that run, with an interval o
 fall of the cosine to the reference, paired by face, prompt and noise, with an interval over faces; an
 image without a face counts with `verdict.lost_face`. Open: the seconds that the adapter's network took in
 those steps of the run with the adapter in all steps, which is what a window should save. Dashed:
-`verdict.transfer_margin`. Timings hold for this machine and batch size only.
+the margin `verdict.transfer_margin`. Timings hold for this machine and batch size only.
 """
 
 import numpy as np
@@ -88,7 +88,8 @@ def draw(evidence: Evidence) -> Figure:
         for end, x, y in labels:
             one.annotate(str(end), (x, y), (4, 4), textcoords="offset points", fontsize=7)
         if evidence.margins is not None:
-            one.axhline(evidence.margins.transfer_margin, color=QUIET, ls="--", lw=0.7)
+            margin = evidence.margins.transfer_margin
+            one.axhline(margin, color=QUIET, ls="--", lw=0.7, label="margin")
         one.axhline(0, color="#999999", lw=0.6, zorder=0)
     axes[0].set_ylabel("cosine lost")
     key(figure, axes[0])
