@@ -371,8 +371,8 @@ def test_one_change_under_several_names_is_computed_once(made, monkeypatch):
 
     blocks = list(dict.fromkeys(of("group")["at_block"].values))
     assert len(blocks) == 2
-    # 3 steps, 2 of another photo in later ones, the first two together, two groups; beside givers
-    assert sum(rows) == 3 + 3 + 1 + 2 + 5
+    # each of 3 steps, of both donors; the first two together; two groups; and 2 givers at each start
+    assert sum(rows) == 2 * 3 + 1 + 2 + 3 * 2
     assert "3 of them are others under another name" in said[0]
     same = [
         (of("one", at=0), of("first", at=1)),
