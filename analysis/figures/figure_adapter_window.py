@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stepscope.analysis.causal.effects import effects, study_of
-from stepscope.analysis.causal.words import adapter_window, of_backbones
+from stepscope.analysis.causal.words import adapter_window, bins, of_backbones
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.figures.marks import bars, look
 from stepscope.analysis.figures.style import INK, canvas, gap, panel
@@ -60,6 +60,8 @@ def draw(evidence: Evidence) -> Figure:
                 continue
             sigma = study_of(evidence, STUDY, backbone)["sigma"].values if column < 2 else None
             draw_parts(one, parts, found, sigma)
+            if column == 2:
+                one.set_xlabel(first_of(bins(study_of(evidence, STUDY, backbone), "together")))
         axes[row, 0].set_ylabel(f"{name(backbone)}\nshare of identity left")
     for column in (0, 1, 2):  # below: inside there is no place that data never take
         drawn = [one for one in axes[:, column] if one.get_legend_handles_labels()[1]]
@@ -67,6 +69,11 @@ def draw(evidence: Evidence) -> Figure:
         if drawn:
             axes[1, column].legend(*drawn[0].get_legend_handles_labels(), fontsize=6, **place)
     return figure
+
+
+def first_of(groups: str) -> str:
+    """The label of an axis of blocks, or of groups of them, which are named after their first."""
+    return "block" if groups == "blocks" else f"first block of {groups}"
 
 
 def draw_parts(
@@ -102,5 +109,4 @@ def draw_parts(
     else:
         short = [block.replace("double.", "d").replace("single.", "s") for block in blocks]
         axes.set_xticks(range(len(blocks)), short, rotation=90, fontsize=5.5)
-        axes.set_xlabel("block")
     axes.set_ylim(-0.35, 1.35)

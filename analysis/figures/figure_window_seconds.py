@@ -83,10 +83,11 @@ def draw(evidence: Evidence) -> Figure:
         )
         bars(one, lost[0], list(seconds), look(0), across=True, label="measured")
         bars(one, seconds[0], list(lost), look(0))
-        labels = [(found.windows[0].steps, 0.0, 0.0)]
-        labels += zip((w.end for w in found.windows), seconds[0], lost[0], strict=True)
-        for end, x, y in labels:
-            one.annotate(str(end), (x, y), (4, 4), textcoords="offset points", fontsize=7)
+        of_points = {"textcoords": "offset points", "fontsize": 7}
+        whole = str(found.windows[0].steps)
+        one.annotate(whole, (0.0, 0.0), (-5, -9), ha="right", **of_points)
+        for window, x, y in zip(found.windows, seconds[0], lost[0], strict=True):
+            one.annotate(str(window.end), (x, y), (4, 4), **of_points)
         if evidence.margins is not None:
             margin = evidence.margins.transfer_margin
             one.axhline(margin, color=QUIET, ls="--", lw=0.7, label="margin")
