@@ -36,7 +36,7 @@ MAPS = (
     ("residual", "final", "residual, free-running"),
     ("residual", "clamped", "residual, clamped"),
     ("adapter of the first blocks", "final", "adapter, blocks before"),
-    ("adapter of shuffled blocks", "final", "control: as many at random"),
+    ("adapter of shuffled blocks", "final", "control: random blocks"),
     ("adapter of another photo", "final", "control: another photo"),
     ("adapter at random", "final", "control: random"),
 )
@@ -63,7 +63,7 @@ def draw(evidence: Evidence) -> Figure:
             except StepscopeError as error:
                 gap(one, str(error))
                 count = ""
-            one.set_title(f"$\\bf{{{letter}}}$  {title}\n{count}", fontsize=6.5)
+            one.set_title(f"$\\bf{{{letter}}}$ {title}\n{count}", fontsize=6)
         axes[2 * k, 0].set_ylabel(name(backbone))
         axes[2 * k + 1, 0].set_ylabel(name(backbone))
     bar = figure.colorbar(
