@@ -32,7 +32,7 @@ from stepscope.probes.composing import composed
 from stepscope.probes.existing import check_same_models
 from stepscope.probes.interventions import companions, store
 from stepscope.probes.interventions.activations import Learning
-from stepscope.probes.interventions.batch import Job
+from stepscope.probes.interventions.batch import Job, computed_once
 from stepscope.probes.interventions.learned import check_learnable, learned, learning
 from stepscope.probes.interventions.making import Making, given, make
 from stepscope.probes.interventions.planned import Planned, planned
@@ -123,6 +123,7 @@ def described(plan: Planned, left: Sequence[Job], asked: Learning | None = None)
     evaluations, run = plan.evaluations(left) + more, plan.run
     there = len(plan.study.parts) - len(plan.study.made)
     parts = Counter(job.intervention.part.name for job in plan.jobs)
+    twins = len(left) - len(computed_once(left))
     hours = evaluations * run.seconds_an_evaluation() / 3600
     megabytes = large + len(left) * 8 * np.prod(run.latent_shape) / 1e6
     return "\n".join(
@@ -130,6 +131,11 @@ def described(plan: Planned, left: Sequence[Job], asked: Learning | None = None)
             f"{store.folder(plan)}: {counted(len(plan.jobs), 'intervention')}, {len(left)} to make",
             *(f"  {count:>6}  {name}" for name, count in parts.items()),
             *([f"{counted(there, 'part')} left out: no directions_of is named"] if there else []),
+            *(
+                [f"{twins} of them are others under another name, and computed once"]
+                if twins
+                else []
+            ),
             *([f"{more} evaluations to learn directions from"] if more else []),
             f"{evaluations} evaluations, about {hours:.2f} hours on the machine of the run; up to "
             f"{megabytes:.0f} MB",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Any
 
 from stepscope.hooks.edits import Edit, Operation, Scale, Swap
 from stepscope.probes.grid import Cell
@@ -17,16 +18,23 @@ ADAPTER = ("*.adapter",)
 @dataclass(frozen=True)
 class Job:
     """One edited sample. cell: its place in the interventions' run, and the prompt and seed of `base`,
-    with the face that the adapter is given from the start on. base: the recorded sample."""
+    with the face that the adapter is given from the start on. base: the recorded sample. twins: jobs that
+    are the same change under other names, and get the same values."""
 
     cell: Cell
     base: Cell
     intervention: Intervention
+    twins: tuple["Job", ...] = ()
 
     @property
     def index(self) -> int:
         """The place in the interventions' run."""
         return self.cell.index
+
+    @property
+    def all(self) -> tuple["Job", ...]:
+        """The job and its twins."""
+        return (self, *self.twins)
 
 
 @dataclass
@@ -108,20 +116,29 @@ class Batch:
         return Swap(source)
 
 
+def computed_once(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs without those that another one of them computes, which are its twins."""
+    alike: dict[tuple[Any, ...], list[Job]] = {}
+    for job in jobs:
+        start = replace(job.cell, index=0)
+        alike.setdefault((job.base, start, job.intervention.change), []).append(job)
+    return [replace(first, twins=tuple(rest)) for first, *rest in alike.values()]
+
+
 def batches(
     jobs: Sequence[Job], size: int, scale: float = 1.0, adapter: tuple[str, ...] = ADAPTER
 ) -> Iterator[Batch]:
     """Batches of at most `size` rows, those of a sample together; the same ones for the same jobs.
 
-    A batch holds a job and what gives it values, also where that is more than `size`. scale: the adapter's
-    in the run. adapter: its sites.
+    Jobs that are one change are one row. A batch holds a job and what gives it values, also where that is
+    more than `size`. scale: the adapter's in the run. adapter: its sites.
     """
 
     def kind(job: Job) -> tuple[str, int, bool]:
         one = job.intervention
         return one.backbone or "", one.start, one.switches
 
-    ordered = sorted(jobs, key=lambda job: (*kind(job), job.base.index, job.index))
+    ordered = sorted(computed_once(jobs), key=lambda job: (*kind(job), job.base.index, job.index))
     for (backbone, start, switches), some in groupby(ordered, key=kind):
         batch = Batch(start, scale, backbone or None, switches, adapter)
         for job in some:

@@ -127,7 +127,8 @@ def make(making: Making, out: Run, advance: Advance) -> None:
         for batch in batches(plan.jobs, plan.study.rows, scale, plan.adapter)
     }
     with closing(Claims(out)) as claims:
-        for cells in claims.each([[job.cell for job in batch.jobs] for batch in work.values()]):
+        places = [[one.cell for job in batch.jobs for one in job.all] for batch in work.values()]
+        for cells in claims.each(places):
             batch = work[cells[0].index]
             make_batch(making, batch, out, partial(evaluated, advance, batch))
 
@@ -152,8 +153,7 @@ def make_batch(making: Making, batch: Batch, out: Run, on_step: Callable[[], Non
     edits = batch.edits() + ([*making.steering.edits(batch)] if making.steering else [])
     made = continue_rows(loaded, rows, np.stack(start), batch.start, edits, on_step, sigmas)
     for row, job in enumerate(batch.jobs, len(batch.giving)):
-        clamped = made.x0[row] if job.intervention.part.clamped else None
-        out.write(job.index, store.values(made.final[row], clamped))
+        write(out, job, made.final[row], made.x0[row])
 
 
 def switched(making: Making, batch: Batch, out: Run, on_step: Callable[[], None]) -> None:
@@ -164,7 +164,10 @@ def switched(making: Making, batch: Batch, out: Run, on_step: Callable[[], None]
         latents, x0 = made.final, made.x0 if x0 is None else x0
     assert x0 is not None
     for row, job in enumerate(batch.jobs):
-        out.write(
-            job.index,
-            store.values(latents[row], x0[row] if job.intervention.part.clamped else None),
-        )
+        write(out, job, latents[row], x0[row])
+
+
+def write(out: Run, job: Job, final: np.ndarray, x0: np.ndarray) -> None:
+    """Write a job and its twins. x0: of the first step, for those of them that keep it."""
+    for one in job.all:
+        out.write(one.index, store.values(final, x0 if one.intervention.part.clamped else None))

@@ -8,7 +8,7 @@ from stepscope.hooks.edits import Edit, Scale
 from stepscope.hooks.edits.sites import Sites
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.probes import grid
-from stepscope.probes.interventions.batch import ADAPTER, Job
+from stepscope.probes.interventions.batch import ADAPTER, Job, computed_once
 from stepscope.probes.interventions.companions import RANDOM, SAME
 from stepscope.probes.interventions.names import ANCHOR
 from stepscope.probes.interventions.part import Intervention, Part
@@ -63,7 +63,7 @@ class Planned:
 
     def evaluations(self, jobs: Sequence[Job]) -> int:
         """Evaluations of the denoiser for one sample each, without those of rows that give values."""
-        return sum(self.run.steps - job.intervention.start for job in jobs)
+        return sum(self.run.steps - job.intervention.start for job in computed_once(jobs))
 
 
 def planned(run: Rereading, study: CausalStudy, sites: Sites) -> Planned:
