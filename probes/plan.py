@@ -23,6 +23,7 @@ from stepscope.hooks.vocabulary import STREAMS
 from stepscope.hooks.writer import WAITING
 from stepscope.probes import grid
 from stepscope.probes.backbones import Outline
+from stepscope.probes.backbones.family import planned_branches
 from stepscope.probes.face_variables import extras_of
 from stepscope.probes.study import Study
 from stepscope.probes.unfit import check_fit
@@ -60,7 +61,7 @@ def outline(study: Study) -> Layout:
         study.capture,
         streams=tuple(stream for stream in STREAMS if stream in own),
         steps=study.steps,
-        branches=study.family.branches(study),
+        branches=planned_branches(study),
         latent=made.latent,
         image=made.image,
         grid=made.grid,

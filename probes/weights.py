@@ -166,14 +166,11 @@ def file(place: str, what: str, *, download: bool = True) -> Path:
     local = located(place)
     if local.is_file():
         return local
-    parts = Path(place).parts
-    away = not local.exists() and not local.is_absolute() and not place.startswith(".")
-    if not away or len(parts) < 3:
+    repository, inside = _hub_parts(place)
+    if not inside:
         raise WeightsError(_not_there(what, "file", place))
     with explained(place, what):
-        return Path(
-            hf_hub_download("/".join(parts[:2]), "/".join(parts[2:]), local_files_only=not download)
-        )
+        return Path(hf_hub_download(repository, inside, local_files_only=not download))
 
 
 def subfolder(place: str, what: str, *, download: bool = True) -> Path:
@@ -181,17 +178,21 @@ def subfolder(place: str, what: str, *, download: bool = True) -> Path:
     local = located(place)
     if local.is_dir():
         return local
-    parts = Path(place).parts
-    away = not local.exists() and not local.is_absolute() and not place.startswith(".")
-    if not away or len(parts) < 2:
+    repository, inside = _hub_parts(place)
+    if not repository:
         raise WeightsError(_not_there(what, "folder", place))
-    inside = "/".join(parts[2:])
     patterns = [f"{inside}/*"] if inside else None
     with explained(place, what):
-        root = snapshot_download(
-            "/".join(parts[:2]), allow_patterns=patterns, local_files_only=not download
-        )
+        root = snapshot_download(repository, allow_patterns=patterns, local_files_only=not download)
     return Path(root) / inside
+
+
+def _hub_parts(place: str) -> tuple[str, str]:
+    """`OWNER/NAME` and the path inside of a place of the hub; empty where it cannot be one."""
+    parts = Path(place).parts
+    if located(place).is_absolute() or place.startswith(".") or len(parts) < 2:
+        return "", ""
+    return "/".join(parts[:2]), "/".join(parts[2:])
 
 
 def check_same_layout(path: Path, what: str, parts: Sequence[str], kind: str = "FLUX") -> None:

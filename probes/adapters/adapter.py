@@ -1,5 +1,6 @@
 """What a study asks of an adapter: one class for its settings, one for its models once they are loaded."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -126,7 +127,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Adapter:
+class Adapter(ABC):
     """Settings of an adapter; each kind adds its own, which are the keys of its YAML.
 
     name: in figures. path: hub id, folder or file. scale: alpha, the factor of all that it adds. window:
@@ -230,9 +231,9 @@ class Adapter:
         """What is worth knowing before a run, without a mistake. denoiser: makes one without weights."""
         yield from ()
 
+    @abstractmethod
     def models(self) -> list[ModelPlace]:
         """Every model that it loads."""
-        raise NotImplementedError
 
     def skeleton(self, facts: RunFacts) -> nn.Module | None:
         """Its ControlNet without weights, from configurations alone; None if it has none.
@@ -245,9 +246,9 @@ class Adapter:
         """While it lasts, a denoiser without weights holds the adapter: places and sites can be read."""
         return nullcontext()
 
+    @abstractmethod
     def load(self, facts: RunFacts) -> Loaded:
         """Its models. Raises WeightsError for what is missing, damaged, or made for another backbone."""
-        raise NotImplementedError
 
     def reader(self, device: str) -> Reader | None:
         """Who reads its files of `faces`; None if it reads none."""
