@@ -10,32 +10,44 @@ from stepscope.hooks.store import Run
 from stepscope.probes.plan import counted
 from stepscope.probes.readings import default_steps_off
 
+LATENTS = {"sd15": {"channels": 4, "factor": 8}, "sdxl": {"channels": 4, "factor": 8}}
+"""Latents of families beside FLUX, whose seconds nobody measured here: their time is not told."""
+
 
 def describe(planned: Sequence[Planned], models: Mapping[str, Any]) -> str:
     """The plan as text: every run with its samples, seconds and bytes, and the sums.
 
     models: the `machine` and on it the `seconds` of a sample, a step, a measured frame and a run's
-    start, and the `latent` (channels, factor), as in conf/models. Time and space of finished runs
-    are counted too; a run that several experiments read is counted once.
+    start, and the `latent` (channels, factor), as in conf/models, of FLUX; see LATENTS. Time and space of
+    finished runs are counted too; a run that several experiments read is counted once.
     """
     lines, seconds, space = [], 0.0, 0.0
+    untimed: dict[str, int] = {}
     every_step = {one.path for one in planned if one.experiment.every_step}
     made: dict[Path, int] = {}
     for one in planned:
         if not one.made_here or one.path in made:
             lines.append(f"  {label(one)}  in {one.path.name}")
             continue
-        took = run_seconds(one, models["seconds"], every_step=one.path in every_step)
-        took += sum(reread_seconds(o, models["seconds"]) for o in planned if o.path == one.path)
-        size = run_bytes(one, models["latent"])
-        seconds, space = seconds + took, space + size
+        family = one.study.backbone.family
+        size = run_bytes(one, LATENTS.get(family) or models["latent"])
+        space += size
         made[one.path] = one.cells
         state = f", {progress_of(one.path)}" if one.path.exists() else ""
-        lines.append(f"  {label(one)}  {took / 60:6.1f} min {size / 1e9:7.2f} GB{state}")
+        if family in LATENTS:
+            untimed[family] = untimed.get(family, 0) + 1
+            told = f"{'-':>6}"
+        else:
+            took = run_seconds(one, models["seconds"], every_step=one.path in every_step)
+            took += sum(reread_seconds(o, models["seconds"]) for o in planned if o.path == one.path)
+            seconds, told = seconds + took, f"{took / 60:6.1f}"
+        lines.append(f"  {label(one)}  {told} min {size / 1e9:7.2f} GB{state}")
     time = f"{seconds / 3600:.2f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+    runs = " and ".join(f"{counted(n, 'run')} of {family}" for family, n in untimed.items())
+    more = f", besides {runs}, of which no times are known" if untimed else ""
     lines.append(
         f"{counted(len(made), 'run')}, {counted(sum(made.values()), 'sample')}: about {time} on "
-        f"{models['machine']}, and {space / 1e9:.2f} GB before compression"
+        f"{models['machine']}{more}, and {space / 1e9:.2f} GB before compression"
     )
     return "\n".join(lines)
 

@@ -69,7 +69,7 @@ def verify(pipe: Any, call: Callable[[], Any]) -> list[Finding]:
             f"{differ} of {plain.size} numbers differ",
         )
     )
-    return findings + prove_edits(pipe, call, plain)
+    return findings + prove_edits(pipe, call, plain, run.sizes["sample"])
 
 
 def unscaled(guided: np.ndarray, branches: np.ndarray, grid: tuple[int, int]) -> np.ndarray:

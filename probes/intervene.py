@@ -32,8 +32,8 @@ from stepscope.probes.composing import composed
 from stepscope.probes.existing import check_same_models
 from stepscope.probes.interventions import companions, store
 from stepscope.probes.interventions.activations import Learning
-from stepscope.probes.interventions.batch import Job
-from stepscope.probes.interventions.learned import learned, learning
+from stepscope.probes.interventions.batch import Job, computed_once
+from stepscope.probes.interventions.learned import check_learnable, learned, learning
 from stepscope.probes.interventions.making import Making, given, make
 from stepscope.probes.interventions.planned import Planned, planned
 from stepscope.probes.interventions.study import CausalStudy
@@ -61,6 +61,7 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     if run.study.adapter is None or not run.study.adapter.is_on:
         raise StepscopeError(f"{path} was made without an adapter: no face is given to the model")
     judge = "edited_reference_dinov2" if run.study.adapter.reads == "picture" else "edited_identity"
+    check_learnable(run, study)
     plan = planned(run, study, sites_of(run.study))
     asked = learning(plan, sites_of(run.study))
     out = store.folder(plan)
@@ -122,6 +123,7 @@ def described(plan: Planned, left: Sequence[Job], asked: Learning | None = None)
     evaluations, run = plan.evaluations(left) + more, plan.run
     there = len(plan.study.parts) - len(plan.study.made)
     parts = Counter(job.intervention.part.name for job in plan.jobs)
+    twins = len(left) - len(computed_once(left))
     hours = evaluations * run.seconds_an_evaluation() / 3600
     megabytes = large + len(left) * 8 * np.prod(run.latent_shape) / 1e6
     return "\n".join(
@@ -129,6 +131,11 @@ def described(plan: Planned, left: Sequence[Job], asked: Learning | None = None)
             f"{store.folder(plan)}: {counted(len(plan.jobs), 'intervention')}, {len(left)} to make",
             *(f"  {count:>6}  {name}" for name, count in parts.items()),
             *([f"{counted(there, 'part')} left out: no directions_of is named"] if there else []),
+            *(
+                [f"{twins} of them are others under another name, and computed once"]
+                if twins
+                else []
+            ),
             *([f"{more} evaluations to learn directions from"] if more else []),
             f"{evaluations} evaluations, about {hours:.2f} hours on the machine of the run; up to "
             f"{megabytes:.0f} MB",
@@ -137,10 +144,14 @@ def described(plan: Planned, left: Sequence[Job], asked: Learning | None = None)
 
 
 def sites_of(study: Study) -> Sites:
-    """The sites of a study's models, from their configurations alone: no weights are read."""
+    """The sites of a study's models, from their configurations alone: no weights are read.
+
+    `<block>.adapter` is what the adapter that is studied adds, and nothing of those beside it.
+    """
     bare = skeletons(study)
+    beside = tuple(name for one in study.beside.values() for name in one.adds_as)
     with bare.loaded():
-        return Sites.of(bare.outline.denoiser, bare.network)
+        return replace(Sites.of(bare.outline.denoiser, bare.network), beside=beside)
 
 
 def run_intervene(config: Mapping[str, Any]) -> None:

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stepscope.hooks.clock import denoiser_of
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes import grid
 from stepscope.probes.adapters import Loaded, Steps
-from stepscope.probes.backbones.family import denoiser_dtype
 from stepscope.probes.devices import pick_device
 from stepscope.probes.faces import Face, joined, read_all
 from stepscope.probes.found import doubts
@@ -77,6 +77,7 @@ class Models:
         Latents as the scheduler steps them where `call` names the output type `latent`.
         """
         study, given = self.study, {}
+        denoiser: Any = denoiser_of(self.pipe)
         for key, settings in study.adapters.items():
             faces = [self.faces[cell.face] for cell in batch] if settings.reads else []
             given |= self.adapters[key].given(settings, self.pipe, faces, study.branches)
@@ -91,7 +92,7 @@ class Models:
         return self.pipe(
             prompt=[cell.prompt for cell in batch],
             negative_prompt=study.family.negative(study, len(batch)),
-            latents=latents.to(self.pipe.device, denoiser_dtype(self.pipe)),
+            latents=latents.to(self.pipe.device, denoiser.dtype),
             # Only what a scheduler or the control image's VAE draws is drawn from these.
             generator=[torch.Generator().manual_seed(cell.seed) for cell in batch],
             callback_on_step_end=after_step,

@@ -1,6 +1,5 @@
 """The models of a study: whether each is on this machine, how large it is, or how to get it."""
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from stepscope.probes.adapters import ModelPlace
 from stepscope.probes.faces import is_embedding
 from stepscope.probes.study import Study
-from stepscope.probes.weights import WeightsError, download_words, on_hub
+from stepscope.probes.weights import WeightsError, download_words, on_hub, parameters
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 HUB = "https://huggingface.co/"
@@ -82,7 +81,10 @@ class Need:
 
 
 def needs(study: Study) -> list[Need]:
-    """Every model that the study loads; of faces given as embeddings, no recogniser."""
+    """Every model that the study loads; of faces given as embeddings, no recogniser.
+
+    Raises WeightsError for a file of weights that is damaged.
+    """
     width = BYTES[study.backbone.dtype]
     files = study.family.files
     found = [_need("backbone", study.backbone.path, lambda: files(study.backbone).values(), width)]
@@ -112,10 +114,11 @@ def _need(
     role: str, place: str, files: Callable[[], Iterable[Path]], width: int, **words: str
 ) -> Need:
     try:
-        return Need(role, place, float(sum(parameters(file) for file in files()) * width))
+        here = list(files())
     except WeightsError as error:
         known, cure = _way_to(place, str(error), **words)
         return Need(role, place, None if known is None else known * width / 2, cure)
+    return Need(role, place, float(sum(map(parameters, here)) * width))
 
 
 def _way_to(place: str, error: str, **words: str) -> tuple[float | None, str]:
@@ -128,19 +131,3 @@ def _way_to(place: str, error: str, **words: str) -> tuple[float | None, str]:
         return None, otherwise
     size = known[0] if place in DOWNLOADS or not on_hub(place) else None
     return size, known[1].format(command=download_words(place), **words)
-
-
-def parameters(file: Path) -> int:
-    """How many numbers a file of weights holds: by its header, or by four bytes for each."""
-    if file.suffix != ".safetensors":
-        return file.stat().st_size // 4
-    with file.open("rb") as opened:
-        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-    count = 0
-    for name, about in header.items():
-        if name != "__metadata__":
-            size = 1
-            for side in about["shape"]:
-                size *= side
-            count += size
-    return count

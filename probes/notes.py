@@ -8,7 +8,7 @@ from stepscope.probes import grid
 from stepscope.probes.adapters import Adapter
 from stepscope.probes.adapters.adapter import Part
 from stepscope.probes.adapters.window import steps_inside
-from stepscope.probes.plan import counted
+from stepscope.probes.plan import counted, skeletons
 from stepscope.probes.study import Study
 
 
@@ -45,6 +45,7 @@ def _of_adapter(study: Study, key: str, adapter: Adapter, path: Path) -> Iterato
     for part in adapter.parts:
         what = "the adapter" if len(adapter.parts) == 1 else f"this part of {adapter.name}"
         yield from _of_part(study, adapter, part, f"{key}.{part.key}", what, path)
+    yield from adapter.notes(lambda: skeletons(study).outline.denoiser)
 
 
 def _of_part(

@@ -15,12 +15,15 @@ from stepscope.hooks.edits.sites import Sites
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.families import blocks_of, family_of
 from stepscope.hooks.injections import injections_of
+from stepscope.hooks.injections.declared import declared_of
+from stepscope.hooks.injections.injection import Injection
 from stepscope.hooks.layout import Layout, layout
 from stepscope.hooks.sites import select
 from stepscope.hooks.vocabulary import STREAMS
 from stepscope.hooks.writer import WAITING
 from stepscope.probes import grid
 from stepscope.probes.backbones import Outline
+from stepscope.probes.backbones.family import planned_branches
 from stepscope.probes.face_variables import extras_of
 from stepscope.probes.study import Study
 from stepscope.probes.unfit import check_fit
@@ -45,7 +48,11 @@ def outline(study: Study) -> Layout:
         if study.edits:
             sigmas = study.family.planned_sigmas(study, bare.folder)
             check_fit(study, sites, sigmas, made.shape, made.grid)
-        full = {site: made.shape(site) for site in select(study.capture.sites, blocks)}
+        added = {one.place.name: one.place for one in declared_of(made.denoiser) if one.editable}
+        full = {
+            site: made.shape(stream_of(added[site]) if site in added else site)
+            for site in select(study.capture.sites, blocks, [*added])
+        }
     own = set(made.streams) | ({"image_prompt"} if sites.image_prompt else set())
     own |= {family_of(network).context} if network is not None else set()
     found = layout(
@@ -54,7 +61,7 @@ def outline(study: Study) -> Layout:
         study.capture,
         streams=tuple(stream for stream in STREAMS if stream in own),
         steps=study.steps,
-        branches=study.family.branches(study),
+        branches=planned_branches(study),
         latent=made.latent,
         image=made.image,
         grid=made.grid,
@@ -63,6 +70,11 @@ def outline(study: Study) -> Layout:
     )
     extras = extras_of(study.reads)
     return replace(found, variables=found.variables | extras) if extras else found
+
+
+def stream_of(place: Injection) -> str:
+    """The site whose values are as many as those of a declared place: the stream that it is added to."""
+    return f"{place.block}.residual.{place.stream}"
 
 
 @dataclass(frozen=True)

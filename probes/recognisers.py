@@ -109,9 +109,11 @@ def largest_keypoints(detector: Any, image: np.ndarray) -> Float[np.ndarray, "5 
     return keypoints[int(np.argmax(sides[:, 0] * sides[:, 1]))]
 
 
-def aligned(image: np.ndarray, keypoints: np.ndarray) -> UInt8[np.ndarray, "112 112 3"]:
-    """insightface's five-point alignment of an image to 112 x 112."""
-    return norm_crop(image, keypoints)
+def aligned(
+    image: np.ndarray, keypoints: np.ndarray, side: int = 112
+) -> UInt8[np.ndarray, "{side} {side} 3"]:
+    """insightface's five-point alignment of an image to `side` x `side`, a multiple of 112 or 128."""
+    return norm_crop(image, keypoints, side)
 
 
 def _encoder_of(model: Any, *, unit: bool = True) -> EncodeMany:

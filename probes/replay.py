@@ -7,6 +7,7 @@ and guidance are the run's; the adapter's input may differ, and edits may be mad
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -162,6 +163,19 @@ def require_memoryless(scheduler: Any) -> Any:
         f"a run with {type(scheduler).__name__} cannot continue from stored latents: its steps may depend "
         f"on earlier ones, or draw noise; known: {known}"
     )
+
+
+def noised(scheduler: Any, x0: np.ndarray, noise: np.ndarray, sigma: float) -> np.ndarray:
+    """x_t of clean latents and noise at a level of the run's, as this scheduler steps it.
+
+    sigma: as the scheduler has it, of which hooks/estimate.py says what each kind means by it. Raises
+    UnsupportedPipelineError for a scheduler whose steps depend on earlier ones.
+    """
+    require_memoryless(scheduler)
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        return (1 - sigma) * x0 + sigma * noise
+    exploding = isinstance(scheduler, EulerDiscreteScheduler)
+    return (x0 + sigma * noise) / (1.0 if exploding else sqrt(1 + sigma**2))
 
 
 def require_flow(scheduler: Any) -> None:

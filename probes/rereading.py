@@ -30,7 +30,7 @@ class Rereading:
     """A finished run to read again.
 
     study: as recorded, with `places` for models that have moved. cells: of all samples, in order.
-    latent_shape: channel, y, x. sigma: noise level (step,) before each step, 0 to 1.
+    latent_shape: channel, y, x. sigma: noise level (step,) before each step, as the scheduler has it.
     """
 
     path: Path
@@ -48,9 +48,14 @@ class Rereading:
     def others(self) -> dict[str, str]:
         """The face that replaces each face: the next one of the run, so that each is used once.
 
-        Raises StepscopeError for a run of one face.
+        Raises StepscopeError for a run of one face, or whose adapter reads none.
         """
         faces = list(dict.fromkeys(cell.face for cell in self.cells))
+        if not self.study.reads:
+            raise StepscopeError(
+                f"{self.path} has an adapter that is given no face or picture: there is none to swap; "
+                "readings=[carried,committed] and edit=adapter_window need none"
+            )
         if len(faces) < 2:
             raise StepscopeError(
                 f"{self.path} has one face, {faces[0]!r}: there is no other to swap it for; "

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from stepscope.hooks.adapters import active_adapters
 from stepscope.hooks.edits import edit
 from stepscope.hooks.errors import RunError, RunExistsError
 from stepscope.hooks.paths import run_path
@@ -189,16 +190,18 @@ def edited(loaded: models.Models) -> Iterator[None]:
 def labels(loaded: models.Models, cells: Sequence[grid.Cell]) -> list[dict[str, Any]]:
     """What is known of each sample before it is made."""
     study = loaded.study
+    with loaded.ready() as call:
+        adapters = active_adapters(loaded.pipe)
     scalars = {
         name: value
-        for name, value in loaded.arguments().items()
+        for name, value in call.items()
         if value is None or isinstance(value, str | int | float)
     }
     same = {
         "negative_prompt": (study.negative_prompt or "") if study.branches == 2 else "",
         "steps_run": study.steps,
         "arguments": json.dumps(scalars, ensure_ascii=False),
-        "adapters": "[]",
+        "adapters": adapters,
     }
     lengths = text_tokens(loaded, [cell.prompt for cell in cells])
     return [

@@ -13,7 +13,7 @@ from stepscope.hooks.labels import stored_seed
 from stepscope.hooks.paths import beside
 from stepscope.probes.adapters import Adapter, RunFacts, adapter_of
 from stepscope.probes.backbones import Backbone, BackboneFamily, family_of
-from stepscope.probes.backbones.family import ONLY, one_of
+from stepscope.probes.backbones.family import ONLY, one_of, planned_branches
 from stepscope.probes.edits import Wanted, listed
 from stepscope.probes.places import located, placed
 from stepscope.probes.values import checked
@@ -135,7 +135,7 @@ class Study:
     @property
     def branches(self) -> int:
         """2 with classifier-free guidance, else 1."""
-        return len(self.family.branches(self))
+        return len(planned_branches(self))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Study":

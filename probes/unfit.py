@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from stepscope.hooks.edits import Edit
 from stepscope.hooks.edits.course import Course
 from stepscope.hooks.edits.donor import Donor
-from stepscope.hooks.edits.sites import ADAPTER, Sites
+from stepscope.hooks.edits.sites import ADAPTER, IMAGE_PROMPT, Sites
 from stepscope.hooks.errors import EditError
 from stepscope.probes.adapters import Adapter
+from stepscope.probes.adapters.adapter import Part
 from stepscope.probes.edits import Wanted
 from stepscope.probes.study import Study
 
@@ -35,8 +36,9 @@ def check_fit(
             raise EditError(
                 f"{which}: the run has no branch {one.branch!r}, it has {', '.join(branches)}{told}"
             )
-        if study.adapter is not None and any(site.endswith(f".{ADAPTER}") for site in chosen):
-            _check_adapter_on(study.adapter, which, one, inside, sigmas)
+        part = part_of(study, sites, chosen)
+        if study.adapter is not None and part is not None:
+            _check_adapter_on(study.adapter, part, which, one, inside, sigmas)
         run = one.operation.run
         if run is not None:
             donor = Donor(run, one.operation.samples)
@@ -46,10 +48,24 @@ def check_fit(
                 donor.check_shape(site, *shape(site), grid)
 
 
+def part_of(study: Study, sites: Sites, chosen: Sequence[str]) -> Part | None:
+    """The part of the one adapter that adds at some sites; None where others add there, or nobody."""
+    if study.adapter is None:
+        return None
+    if any(site.endswith(f".{ADAPTER}") for site in chosen):
+        return study.adapter.handing
+    added = all(site in sites.handed or site.endswith(f".{IMAGE_PROMPT}") for site in chosen)
+    return study.adapter.parts[0] if added and not study.beside else None
+
+
 def _check_adapter_on(
-    adapter: Adapter, which: str, one: Edit, inside: frozenset[int], sigmas: Sequence[float]
+    adapter: Adapter,
+    part: Part,
+    which: str,
+    one: Edit,
+    inside: frozenset[int],
+    sigmas: Sequence[float],
 ) -> None:
-    part = adapter.handing
     on = part.steps(sigmas)
     if one.branch == "negative" and not adapter.IN_NEGATIVE:
         raise EditError(

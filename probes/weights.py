@@ -1,17 +1,21 @@
 """Where weights come from, what identifies them, and what to do when they are missing."""
 
+import errno
 import glob
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from math import prod
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from huggingface_hub import errors as hub
 from huggingface_hub import hf_hub_download, snapshot_download
+from safetensors import safe_open
 from torch import nn
 
 from stepscope.hooks.errors import StepscopeError
@@ -36,12 +40,19 @@ def explained(path: str, what: str) -> Iterator[None]:
     except Exception as error:  # safetensors, tokenizers and onnxruntime have classes of their own
         # diffusers raises its own error from the hub's
         told = _by_the_hub(error, path) or _by_the_hub(error.__cause__, path)
-        if told is None and (
-            memory(error) or (isinstance(error, OSError) and error.errno is not None)
-        ):
+        if told is None and (memory(error) or _of_the_system(error)):
             raise
+        if isinstance(error, UnpicklingError):  # torch would have the user load it unsafely
+            told = "cannot be read: it is no file of weights, or holds more than weights"
         told = told or f"cannot be read: {first_line(error)}"
         raise WeightsError(f"{what} {path!r} {told}") from error
+
+
+def _of_the_system(error: Exception) -> bool:
+    """Whether the system refused a file, and not a library what is in it."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return False
+    return error.filename is not None or error.errno == errno.ENOSPC
 
 
 def _by_the_hub(error: BaseException | None, path: str) -> str | None:
@@ -87,8 +98,9 @@ def meta(kind: Any, path: Path) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first; its class where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What an error says first, and under a heading second; its class where it says nothing."""
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def local_folder(path: str, what: str) -> Path | None:
@@ -96,9 +108,22 @@ def local_folder(path: str, what: str) -> Path | None:
     local = located(path)
     if local.is_dir():
         return local
-    if local.is_absolute() or path.startswith(".") or len(local.parts) != 2:
-        raise WeightsError(f"{what}: no folder {path!r}")
+    if local.is_file() or local.is_absolute() or path.startswith(".") or len(local.parts) != 2:
+        raise WeightsError(_not_there(what, "folder", path))
     return None
+
+
+def _not_there(what: str, kind: str, path: str) -> str:
+    """That a place holds no `kind`, a folder or a file; or that it holds the other one."""
+    local = located(path)
+    if local.exists():
+        other = (
+            "a file, and a folder is wanted"
+            if local.is_file()
+            else "a folder, and a file is wanted"
+        )
+        return f"{what}: no {kind} {path!r}: it is {other}"
+    return f"{what}: no {kind} {path!r}"
 
 
 def on_hub(place: str) -> bool:
@@ -106,6 +131,17 @@ def on_hub(place: str) -> bool:
     local = located(place)
     away = not local.exists() and not local.is_absolute()
     return away and not place.startswith(".") and len(local.parts) >= 2
+
+
+def parameters(file: Path) -> int:
+    """How many numbers a file of weights holds: by its header, or by four bytes for each.
+
+    Raises WeightsError for a damaged header.
+    """
+    if file.suffix != ".safetensors":
+        return file.stat().st_size // 4
+    with explained(str(file), "weights"), safe_open(file, "pt") as opened:
+        return sum(prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
 
 
 def is_file(path: str) -> bool:
@@ -130,13 +166,11 @@ def file(place: str, what: str, *, download: bool = True) -> Path:
     local = located(place)
     if local.is_file():
         return local
-    parts = Path(place).parts
-    if local.is_absolute() or place.startswith(".") or len(parts) < 3:
-        raise WeightsError(f"{what}: no file {place!r}")
+    repository, inside = _hub_parts(place)
+    if not inside:
+        raise WeightsError(_not_there(what, "file", place))
     with explained(place, what):
-        return Path(
-            hf_hub_download("/".join(parts[:2]), "/".join(parts[2:]), local_files_only=not download)
-        )
+        return Path(hf_hub_download(repository, inside, local_files_only=not download))
 
 
 def subfolder(place: str, what: str, *, download: bool = True) -> Path:
@@ -144,16 +178,21 @@ def subfolder(place: str, what: str, *, download: bool = True) -> Path:
     local = located(place)
     if local.is_dir():
         return local
-    parts = Path(place).parts
-    if local.is_absolute() or place.startswith(".") or len(parts) < 2:
-        raise WeightsError(f"{what}: no folder {place!r}")
-    inside = "/".join(parts[2:])
+    repository, inside = _hub_parts(place)
+    if not repository:
+        raise WeightsError(_not_there(what, "folder", place))
     patterns = [f"{inside}/*"] if inside else None
     with explained(place, what):
-        root = snapshot_download(
-            "/".join(parts[:2]), allow_patterns=patterns, local_files_only=not download
-        )
+        root = snapshot_download(repository, allow_patterns=patterns, local_files_only=not download)
     return Path(root) / inside
+
+
+def _hub_parts(place: str) -> tuple[str, str]:
+    """`OWNER/NAME` and the path inside of a place of the hub; empty where it cannot be one."""
+    parts = Path(place).parts
+    if located(place).is_absolute() or place.startswith(".") or len(parts) < 2:
+        return "", ""
+    return "/".join(parts[:2]), "/".join(parts[2:])
 
 
 def check_same_layout(path: Path, what: str, parts: Sequence[str], kind: str = "FLUX") -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from stepscope.probes.weights import meta
+from tests.made_adapters import face_id_file, face_id_plus_file, flux_file, plus_face
 from tests.models import INFINITE_YOU, REFERENCE
 from tests.shell import Words, infused, listed, tiny
 from tests.test_adapters import lora
@@ -153,9 +154,59 @@ def unet_lora(folder: Path, seeds: Words) -> Words:
 
 
 def infusenet_and_lora(folder: Path, seeds: Words) -> Words:
-    more = {"adapter": "[infusenet,lora]", "beside__lora__path": lora_file(folder, "flux")}
-    faces = listed(*(embedding(folder, int(seed)) for seed in seeds))
-    return infused(faces=faces, steps=3, **more)
+    return beside(infusenet(folder, seeds), "lora", lora__path=lora_file(folder, "flux"))
+
+
+def beside(words: Words, *names: str, **more: Any) -> Words:
+    """A run's words with further adapters beside the one that they name. more: of `beside`."""
+    (first,) = (word.partition("=")[2] for word in words if word.startswith("adapter="))
+    kept = [word for word in words if not word.startswith("adapter=")]
+    own = [f"beside.{name.replace('__', '.')}={value}" for name, value in more.items()]
+    return [*kept, f"adapter=[{','.join((first, *names))}]", *own]
+
+
+def face_id(folder: Path, seeds: Words) -> Words:
+    return unet_words(
+        "sd15",
+        adapter="ip_adapter",
+        adapter__path=face_id_file(folder, with_lora=True),
+        adapter__face_id="true",
+        faces=listed(*(embedding(folder, int(seed)) for seed in seeds)),
+    )
+
+
+def face_id_plus(folder: Path, seeds: Words) -> Words:
+    return unet_words(
+        "sd15",
+        adapter="ip_adapter",
+        adapter__path=face_id_plus_file(folder),
+        adapter__face_id="true",
+        adapter__shortcut="false",
+        faces=listed(*(plus_face(folder, int(seed)) for seed in seeds)),
+    )
+
+
+def flux_ip_adapter(folder: Path, seeds: Words) -> Words:
+    faces = listed(*(picture(folder, int(seed)) for seed in seeds))
+    return tiny(adapter="ip_adapter", adapter__path=flux_file(folder), faces=faces, steps=3)
+
+
+def ip_adapter_and_lora(folder: Path, seeds: Words) -> Words:
+    return beside(ip_adapter(folder, seeds), "lora", lora__path=lora_file(folder, "sd15"))
+
+
+def lora_and_ip_adapter(folder: Path, seeds: Words) -> Words:
+    path = IP_ADAPTER / "adapters" / "ip-adapter_sd15.bin"
+    faces = f"faces={listed(*(picture(folder, int(seed)) for seed in seeds))}"
+    return [*beside(unet_lora(folder, seeds), "ip_adapter", ip_adapter__path=path), faces]
+
+
+def instantid_and_lora(folder: Path, seeds: Words) -> Words:
+    return beside(instantid(folder, seeds), "lora", lora__path=lora_file(folder, "sdxl"))
+
+
+def pulid_and_lora(folder: Path, seeds: Words) -> Words:
+    return beside(pulid(folder, seeds), "lora", lora__path=lora_file(folder, "flux"))
 
 
 Make = Callable[[Path, Words], Words]
@@ -168,6 +219,13 @@ MADE: dict[str, tuple[str, Make]] = {
     "flux_lora": ("lora", flux_lora),
     "unet_lora": ("lora", unet_lora),
     "infusenet_and_lora": ("infusenet", infusenet_and_lora),
+    "face_id": ("ip_adapter", face_id),
+    "face_id_plus": ("ip_adapter", face_id_plus),
+    "flux_ip_adapter": ("ip_adapter", flux_ip_adapter),
+    "ip_adapter_and_lora": ("ip_adapter", ip_adapter_and_lora),
+    "lora_and_ip_adapter": ("lora", lora_and_ip_adapter),
+    "instantid_and_lora": ("instantid", instantid_and_lora),
+    "pulid_and_lora": ("pulid", pulid_and_lora),
 }
 """By name: the kind of adapter that is studied, and the words of a run on files for some seeds."""
 PARTS = {"instantid": ["adapter.", "adapter.controlnet_"]}

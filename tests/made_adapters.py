@@ -3,14 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import FluxTransformer2DModel, UNet2DConditionModel
 from safetensors.torch import save_file
 
 from stepscope.probes.weights import meta
-from tests.adapter_words import IP_ADAPTER
-from tests.models import INFINITE_YOU
+from tests.models import INFINITE_YOU, REFERENCE
 
+IP_ADAPTER = REFERENCE / "ip-adapter"
 RANK = 2
 
 
@@ -49,6 +50,80 @@ def face_id_file(folder: Path, *, with_lora: bool) -> Path:
             attention[f"{place}.{part}_lora.up.weight"] = random(outside, RANK)
     path = folder / f"face_id_{with_lora}.bin"
     torch.save({"image_proj": projection, "ip_adapter": attention}, path)
+    return path
+
+
+CLIP_WIDTH = 28
+"""Of the hidden states of the reference's CLIP."""
+
+
+def _plain() -> dict[str, torch.Tensor]:
+    """The attentions of the reference's plain file for SD 1.5."""
+    path = IP_ADAPTER / "adapters" / "ip-adapter_sd15.bin"
+    return torch.load(path, map_location="cpu", weights_only=True)["ip_adapter"]
+
+
+def full_face_file(folder: Path) -> Path:
+    """A full-face IP-Adapter for the reference's SD 1.5: its authors' MLPProjModel, of every patch."""
+    draw = torch.Generator().manual_seed(0)
+    attention = _plain()
+    width = next(v for k, v in attention.items() if k.endswith("to_k_ip.weight")).shape[1]
+    projection = {
+        "proj.0.weight": torch.randn(CLIP_WIDTH, CLIP_WIDTH, generator=draw) / CLIP_WIDTH**0.5,
+        "proj.0.bias": torch.zeros(CLIP_WIDTH),
+        "proj.2.weight": torch.randn(width, CLIP_WIDTH, generator=draw) / CLIP_WIDTH**0.5,
+        "proj.2.bias": torch.zeros(width),
+        "proj.3.weight": torch.ones(width),
+        "proj.3.bias": torch.zeros(width),
+    }
+    torch.save({"image_proj": projection, "ip_adapter": attention}, folder / "full_face.bin")
+    return folder / "full_face.bin"
+
+
+def face_id_plus_file(folder: Path) -> Path:
+    """A FaceID Plus for the reference's SD 1.5: its authors' ProjPlusModel, four layers deep.
+
+    Either version: they differ in how the projection's two parts are joined, and not in the file.
+    """
+    draw, attention, inner = torch.Generator().manual_seed(0), _plain(), 64
+    width = next(v for k, v in attention.items() if k.endswith("to_k_ip.weight")).shape[1]
+    found: dict[str, torch.Tensor] = {}
+
+    def linear(name: str, outside: int, inside: int, *, bias: bool) -> None:
+        found[f"{name}.weight"] = torch.randn(outside, inside, generator=draw) / inside**0.5
+        if bias:
+            found[f"{name}.bias"] = 0.1 * torch.randn(outside, generator=draw)
+
+    def norm(name: str) -> None:
+        found[f"{name}.weight"] = 1 + 0.1 * torch.randn(width, generator=draw)
+        found[f"{name}.bias"] = 0.1 * torch.randn(width, generator=draw)
+
+    linear("proj.0", 1024, 512, bias=True)
+    linear("proj.2", 4 * width, 1024, bias=True)
+    norm("norm")
+    start = "perceiver_resampler"
+    linear(f"{start}.proj_in", width, CLIP_WIDTH, bias=True)
+    linear(f"{start}.proj_out", width, width, bias=True)
+    norm(f"{start}.norm_out")
+    for layer in range(4):
+        at = f"{start}.layers.{layer}"
+        for name in ("0.norm1", "0.norm2", "1.0"):
+            norm(f"{at}.{name}")
+        linear(f"{at}.0.to_q", inner, width, bias=False)
+        linear(f"{at}.0.to_kv", 2 * inner, width, bias=False)
+        linear(f"{at}.0.to_out", width, inner, bias=False)
+        linear(f"{at}.1.1", 4 * width, width, bias=False)
+        linear(f"{at}.1.3", width, 4 * width, bias=False)
+    torch.save({"image_proj": found, "ip_adapter": attention}, folder / "face_id_plus.bin")
+    return folder / "face_id_plus.bin"
+
+
+def plus_face(folder: Path, seed: int) -> Path:
+    """What a FaceID Plus reads of a face, at random: its embedding, and CLIP's hidden states."""
+    draw, path = np.random.default_rng(seed), folder / f"plus_{seed}.npz"
+    made, nothing = draw.normal(size=(2, 1, 9, CLIP_WIDTH)).astype(np.float32)
+    embedding = draw.normal(size=512).astype(np.float32)
+    np.savez(path, face_embedding=embedding, image_embeds=made, negative_image_embeds=nothing)
     return path
 
 

@@ -16,7 +16,10 @@ from stepscope.probes.typed import each_adapter
 from tests.adapter_words import MADE, off, only_in
 from tests.shell import Answer, Words, study_of
 
-MORE = {"infusenet", "ip_adapter_plus", "unet_lora"}
+MORE = {
+    *("infusenet", "ip_adapter_plus", "unet_lora", "face_id", "face_id_plus", "flux_ip_adapter"),
+    *("ip_adapter_and_lora", "lora_and_ip_adapter", "instantid_and_lora", "pulid_and_lora"),
+}
 """A second run of a kind, or one that has tests of its own: tried by `make test-all`."""
 
 
@@ -132,6 +135,19 @@ def test_zeros_at_its_edge_are_the_adapter_off(name, tmp_path, typed):
     )
     none = made([*words, *off(name)], typed, tmp_path / "off.zarr")
     np.testing.assert_allclose(edited.final_latents, none.final_latents, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    "name",
+    tried(
+        {kind: name for name, (kind, _) in reversed(MADE.items()) if "_and_" not in name}.values()
+    ),
+)
+def test_an_edit_of_it_where_its_window_is_closed_is_refused(name, tmp_path, typed):
+    words = [*words_of(name, tmp_path), *only_in(name, 0), "--dry"]
+    answer = typed([*words, "edits=[{sites: '*.adapter', do: zero, steps: [1, 3]}]"])
+    assert answer.status == 2
+    assert "would touch nothing in steps 1 to 2: the adapter is on in steps 0 to 0" in answer.line
 
 
 @pytest.mark.parametrize("name", tried(n for n in MADE if "lora" not in n or "_and_" in n))

@@ -36,20 +36,19 @@ def final(typed: Any, words: list[str], out: Path) -> xr.Dataset:
     return xr.open_zarr(out).load()
 
 
+def latents_of(pipe: Any, **more: Any) -> Any:
+    """Final latents of diffusers' own call, with the prompt, size and first noise of `unet_words`."""
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    prompt = "a man portrait cinematic"
+    return pipe(prompt, height=64, width=64, latents=noise, output_type="latent", **more).images
+
+
 @pytest.mark.parametrize("name", PIPELINES)
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
 def test_latents_are_those_of_diffusers_own_call(name, cfg, typed, tmp_path):
     run = final(typed, unet_words(name, true_cfg=cfg), tmp_path / "run.zarr")
     pipe: Any = PIPELINES[name].from_pretrained(IP_ADAPTER / name)
-    made = pipe(
-        "a man portrait cinematic",
-        guidance_scale=cfg,
-        num_inference_steps=3,
-        height=64,
-        width=64,
-        latents=torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)),
-        output_type="latent",
-    ).images
+    made = latents_of(pipe, guidance_scale=cfg, num_inference_steps=3)
     np.testing.assert_array_equal(run.final_latents, made)
     assert run.branch.values.tolist() == ["positive", "negative"][: 2 if cfg > 1 else 1]
 
@@ -147,15 +146,7 @@ def test_a_distilled_unet_is_the_one_that_runs(typed, tmp_path):
     pipe.unet.load_state_dict({k: 1.01 * v for k, v in pipe.unet.state_dict().items()})
     config = pipe.scheduler.config
     pipe.scheduler = EulerDiscreteScheduler.from_config(config, timestep_spacing="trailing")
-    made = pipe(
-        "a man portrait cinematic",
-        guidance_scale=1.0,
-        num_inference_steps=4,
-        height=64,
-        width=64,
-        latents=torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)),
-        output_type="latent",
-    ).images
+    made = latents_of(pipe, guidance_scale=1.0, num_inference_steps=4)
     np.testing.assert_array_equal(run.final_latents, made)
 
 
@@ -222,16 +213,12 @@ def test_an_lcm_reads_guidance_in_its_embedding(typed, tmp_path):
     run = final(typed, [*words, "guidance=8.0", "true_cfg=1.0"], tmp_path / "run.zarr")
     pipe: Any = StableDiffusionPipeline.from_pretrained(tmp_path / "lcm", safety_checker=None)
     pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
-    made = pipe(
-        "a man portrait cinematic",
+    made = latents_of(
+        pipe,
         guidance_scale=8.0,
         num_inference_steps=2,
-        height=64,
-        width=64,
-        latents=torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)),
         generator=[torch.Generator().manual_seed(0)],
-        output_type="latent",
-    ).images
+    )
     np.testing.assert_array_equal(run.final_latents, made)
 
 

@@ -11,8 +11,17 @@ from diffusers import FluxKontextPipeline
 from diffusers.hooks import PyramidAttentionBroadcastConfig
 from PIL import Image
 
-from stepscope.hooks import Finding, StepscopeWarning, families, observe, order, support, verify
-from stepscope.hooks.edits import editing, lens
+from stepscope.hooks import (
+    Edit,
+    Finding,
+    StepscopeWarning,
+    families,
+    observe,
+    order,
+    support,
+    verify,
+)
+from stepscope.hooks.edits import changes, editing, lens
 from stepscope.hooks.edits.sites import Sites
 from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.families import unet
@@ -39,6 +48,7 @@ EDITS = [
     "an edit that multiplies by 1 gives the same bytes",
     "an edited site reads as asked, and what comes after it is changed",
     "everything before an edited site is unchanged",
+    "an edit of some rows, tokens or one branch leaves the others there as they were",
     "nothing of an edit is left after an error",
 ]
 GUIDED = {"true_cfg": 2.0, "negative_prompt": "sketch"}
@@ -252,7 +262,7 @@ def test_edits_that_are_not_what_they_say_are_found(monkeypatch):
         assert found_in(case) == [EDITS[1]]
     with monkeypatch.context() as patch:
         patch.setattr(Sites, "chosen", lambda self, edit: self.names)
-        assert found_in(case) == EDITS[1:3]
+        assert found_in(case) == EDITS[1:4]
     handles: list[Any] = []
 
     class Stays:
@@ -265,9 +275,34 @@ def test_edits_that_are_not_what_they_say_are_found(monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(editing, "before_readers", keep)
-        assert found_in(case)[-1] == EDITS[3]
+        assert found_in(case)[-1] == EDITS[4]
     for handle in handles:
         handle.remove()
+
+
+@pytest.mark.parametrize("ignored", ["rows", "tokens", "branch"])
+def test_edits_of_more_than_the_rows_tokens_or_branch_that_they_name_are_found(
+    ignored, monkeypatch
+):
+    case = CASES["sd_cfg"]
+    change = lens.change
+
+    def of_all(now: Any, edit: Edit, *more: Any) -> bool:
+        return change(now, replace(edit, **{ignored: None}), *more)
+
+    monkeypatch.setattr(changes, "change", of_all)
+    (wrong,) = (f for f in verify(case.pipe, lambda: case(seeds=(0, 1), steps=2)) if not f.holds)
+    assert wrong.claim == EDITS[3]
+    told = {"rows": "row 1 of 2", "branch": "one branch of 2"}.get(ignored, "12 of 24 tokens")
+    assert wrong.detail.endswith(f"others changed, or these did not, of {told}")
+
+
+def test_what_a_call_has_no_parts_of_is_not_tried():
+    case = CASES["sd"]
+    found = {one.claim: one for one in verify(case.pipe, lambda: case(seeds=(0,), steps=2))}
+    assert found[EDITS[3]].holds
+    assert found[EDITS[3]].detail.endswith("tokens")
+    assert "row" not in found[EDITS[3]].detail
 
 
 def test_compiled_pipeline_is_refused(spoilt):
@@ -287,7 +322,7 @@ def test_an_adapter_that_is_off_is_no_fault():
 def test_command_prints_every_claim(typed):
     answer = typed(tiny(), main=main)
     assert (answer.status, answer.err) == (0, "")
-    assert [line[:6] for line in answer.out.splitlines()] == ["ok    "] * 10
+    assert [line[:6] for line in answer.out.splitlines()] == ["ok    "] * 11
 
 
 def test_command_fails_where_a_claim_does(typed, monkeypatch):

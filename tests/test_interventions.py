@@ -13,7 +13,7 @@ from stepscope.hooks.errors import EditError, RunError, StepscopeError
 from stepscope.probes.intervene import intervene, main, sites_of
 from stepscope.probes.interventions import making
 from stepscope.probes.interventions.companions import RANDOM, with_random_faces
-from stepscope.probes.interventions.names import ANCHOR
+from stepscope.probes.interventions.names import ANCHOR, CLAMPED
 from stepscope.probes.interventions.part import Part
 from stepscope.probes.interventions.planned import planned
 from stepscope.probes.interventions.study import CausalStudy
@@ -340,6 +340,52 @@ def test_a_part_of_a_map_is_made_fine(made):
         planned(opened, study(made, parts[0], within=(7, 9)), sites)
     with pytest.raises(StepscopeError, match="holds no step"):
         study(made, *parts, within=(3, 3))
+
+
+def test_one_change_under_several_names_is_computed_once(made, monkeypatch):
+    """The first step alone is the first one of several too; of two groups, one is all but the other."""
+    parts = (
+        Part("one", "swap", ADAPTER, "other", "only", clamped=True),
+        Part("first", "swap", ADAPTER, "other", "first"),
+        Part("group", "swap", ADAPTER, "other", "all", "only", together=4),
+        Part("all but", "swap", ADAPTER, "other", "all", "all_but", together=4),
+        Part("photo", "swap", ADAPTER, "same", "only"),
+    )
+    rows, real = [], making.continue_rows
+
+    def counted(loaded, some, *more):
+        rows.append(len(some))
+        return real(loaded, some, *more)
+
+    monkeypatch.setattr(making, "continue_rows", counted)
+    said: list[str] = []
+    chosen = study(made, *parts, faces=("ann_1",), seeds=(0,), rows=100)
+    out = intervene(made, replace(chosen, name="twins"), say=said.append)
+    told = xr.open_zarr(out, chunks=None).load()
+
+    def of(part: str, **where) -> xr.Dataset:
+        keep = told["part"] == part
+        for name, value in where.items():
+            keep &= told[name] == value
+        return told.isel(sample=keep)
+
+    blocks = list(dict.fromkeys(of("group")["at_block"].values))
+    assert len(blocks) == 2
+    # each of 3 steps, of both donors; the first two together; two groups; and 2 givers at each start
+    assert sum(rows) == 2 * 3 + 1 + 2 + 3 * 2
+    assert "3 of them are others under another name" in said[0]
+    same = [
+        (of("one", at=0), of("first", at=1)),
+        (of("group", at_block=blocks[0]), of("all but", at_block=blocks[1])),
+        (of("group", at_block=blocks[1]), of("all but", at_block=blocks[0])),
+    ]
+    for one, other in same:
+        assert np.array_equal(one["final_latents"], other["final_latents"])
+        assert one.sizes["sample"] == other.sizes["sample"] == 1
+    assert np.isfinite(of("one")[CLAMPED]).all()
+    assert np.isnan(of("first")[CLAMPED]).all()
+    another = of("photo", at=0)["final_latents"]
+    assert not np.array_equal(another, of("one", at=0)["final_latents"])
 
 
 def test_another_study_of_the_name_is_not_mixed_with_the_first(made, everything):

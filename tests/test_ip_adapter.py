@@ -16,6 +16,7 @@ from stepscope.probes.models import load
 from stepscope.probes.plan import latent_shape, outline
 from tests.adapter_words import IP_ADAPTER, picture, unet_words
 from tests.pictured import image_encoder
+from tests.published import check_unet_run
 from tests.shell import Words, listed, study_of
 
 CASES: list[dict[str, Any]] = json.loads((IP_ADAPTER / "cases.json").read_text())
@@ -60,12 +61,7 @@ def test_latents_are_the_published_ones(case, typed, tmp_path):
     answer = typed(of_case(case, tmp_path))
     assert answer.status == 0, answer.err
     run, name = xr.open_zarr(tmp_path / "run.zarr").load(), case["name"]
-    after = np.concatenate([run.latents.values[0, 1:], run.final_latents.values])
-    np.testing.assert_allclose(after, PUBLISHED[f"{name}/latents"][0], rtol=0, atol=1e-4)
-    negative, positive = PUBLISHED[f"{name}/noise"]
-    passes = run.velocity.sel(branch=["negative", "positive"]).values[0]
-    np.testing.assert_allclose(passes, np.stack([negative, positive], 1), rtol=0, atol=1e-4)
-    np.testing.assert_allclose(run.image[0] / 255, PUBLISHED[f"{name}/image"], atol=1 / 255)
+    check_unet_run(run, PUBLISHED, name)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])

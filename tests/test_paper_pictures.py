@@ -11,6 +11,7 @@ from PIL import Image
 
 from stepscope.analysis.causal.planned import planned_studies
 from stepscope.analysis.commands import Planned, chosen_pictures, experiments, left_out, plan
+from stepscope.analysis.cost import LATENTS, describe, run_bytes
 from stepscope.analysis.paper import main, paper, wanted_metrics
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.composing import composed
@@ -114,6 +115,16 @@ def test_the_plan_says_in_one_note_what_adds_them_unless_the_models_have_none(gi
     assert notes == [told] * (given == [])
     assert "object_adapter     sd15, 50 steps" in said[0]
     assert "style_adapter" not in said[0]
+
+
+def test_no_hours_are_told_of_backbones_that_nobody_timed(planned, full):
+    told = describe(planned, full["models"])
+    assert told.splitlines()[-1].startswith("8 runs")
+    assert "about 0.0 minutes" in told
+    assert "besides 4 runs of sdxl and 4 runs of sd15, of which no times are known" in told
+    (one,) = (one for one in planned if one.study.backbone.name == "sd15" and one.study.steps == 5)
+    latents = 4 * (512 // 8) ** 2 * 4  # channels, float32
+    assert run_bytes(one, LATENTS["sd15"]) == one.cells * (11 * latents + 6 * 512 * 512 * 3)
 
 
 def test_all_weights_that_are_missing_are_named_in_one_line_before_a_run_is_made(

@@ -18,6 +18,7 @@ from stepscope.probes.adapters.pulid_faces import CLIP, HIDDEN
 from stepscope.probes.adapters.pulid_network import Pulid, sizes_of
 from stepscope.probes.faces import RAW, face_files
 from tests.adapter_words import PACK, PULID, pulid_face, pulid_words
+from tests.published import trajectory
 from tests.shell import Words, listed, study_of
 from tests.test_faces import PORTRAITS
 from tests.test_infinite_you import unpacked
@@ -59,15 +60,33 @@ def test_latents_are_the_published_ones(case, typed, tmp_path):
     answer = typed(of_case(case, tmp_path))
     assert answer.status == 0, answer.err
     run, name = xr.open_zarr(tmp_path / "run.zarr").load(), case["name"]
-    after = np.concatenate([run.latents.values[0, 1:], run.final_latents.values])
     expected = unpacked(PUBLISHED[f"{name}/latents"], case)
-    np.testing.assert_allclose(after, expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(trajectory(run), expected, rtol=0, atol=1e-4)
     velocity = run.velocity.values[0].reshape(-1, *expected.shape[1:])  # positive, negative, ...
     calls = unpacked(PUBLISHED[f"{name}/velocity"], case)
     np.testing.assert_allclose(velocity, calls, rtol=0, atol=1e-4)
     np.testing.assert_allclose(run.sigma, PUBLISHED[f"{name}/sigmas"][:-1], rtol=1e-5)
     on = run.contribution[0].max(["branch", "injection"]).values > 0
     assert on.tolist() == [step >= case["start_step"] for step in range(case["steps"])]
+
+
+def test_what_it_adds_is_kept_whole(typed, tmp_path):
+    case = next(case for case in CASES if case["name"] == "dev_late")
+    sites = ["record=full", "record.sites=['*.image.pulid']"]
+    planned = typed([*of_case(case, tmp_path), *sites, "--dry"])
+    assert planned.status == 0, planned.err
+    answer = typed([*of_case(case, tmp_path), *sites])
+    assert answer.status == 0, answer.err
+    run = xr.open_zarr(tmp_path / "run.zarr").load()
+    names = [str(name) for name in run.injection.values]
+    assert {name for name in run if str(name).endswith(".pulid")} == {*names}
+    kept = np.stack([run[name].values for name in names], -3)  # (sample, step, branch, place, ...)
+    first = PUBLISHED[f"{case['name']}/contribution"] * case["id_weight"]
+    np.testing.assert_allclose(kept[0, case["start_step"], 0], first[0], rtol=0, atol=1e-4)
+    for name in names:
+        (line,) = (line for line in planned.out.splitlines() if line.split()[:1] == [name])
+        sizes = [int(word) for word in line.split() if word.isdecimal()]
+        assert sizes[-2:] == [*run[name].shape[-2:]]
 
 
 def test_a_photo_is_what_the_encoder_makes_of_it(typed, tmp_path):

@@ -11,6 +11,7 @@ from stepscope.probes.composing import composed
 from stepscope.probes.faces import FaceError, face_files
 from stepscope.probes.intervene import sites_of
 from stepscope.probes.interventions.names import GROUP
+from stepscope.probes.interventions.part import Intervention
 from stepscope.probes.interventions.study import CausalStudy
 from stepscope.probes.study import prompts_of
 
@@ -128,31 +129,32 @@ def describe_studies(studies: Sequence[PlannedStudy], models: Mapping[str, Any])
     for one in studies:
         what = f"  {one.study.name:<18} {one.backbone:<30}"
         try:
-            steps, each = one.of.study.steps, count(one)
+            steps, every = one.of.study.steps, made_of(one)
         except StepscopeError as error:
             lines.append(f"{what} not planned: {error}")
             continue
         faces = min(len(one.study.faces), len(one.of.study.faces))
         samples = faces * len(one.study.prompts) * len(one.of.study.seeds)
         seconds = models["seconds"]
+        starts = {each.change: each.start for each in every}.values()
         took = samples * (
-            sum(steps - start for start in each) * one.of.study.branches * seconds["step"]
-            + len(each) * seconds["frame"]
+            sum(steps - start for start in starts) * one.of.study.branches * seconds["step"]
+            + len(every) * seconds["frame"]
         )
         if one.study.learns:
             learned = 2 * len(range(0, steps, one.study.every)) * len(one.of.study.prompts)
             took += faces * learned * len(one.of.study.seeds) * seconds["step"]
         lines.append(
-            f"{what} {samples * len(each):>6} interventions {(took + seconds['run']) / 60:6.1f} min"
+            f"{what} {samples * len(every):>6} interventions {(took + seconds['run']) / 60:6.1f} min"
         )
     return "\n".join(lines)
 
 
-def count(one: PlannedStudy) -> list[int]:
-    """The first step of every intervention on a sample. Raises StepscopeError where models are missing."""
+def made_of(one: PlannedStudy) -> list[Intervention]:
+    """Every intervention on a sample. Raises StepscopeError where models are missing."""
     sites, study = sites_of(one.of.study), one.study
     return [
-        each.start
+        each
         for part in study.parts
         for each in part.interventions(sites, one.of.study.steps, study.every, study.together)
     ]

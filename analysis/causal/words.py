@@ -27,10 +27,15 @@ def of_backbones(evidence: Evidence, say: Callable[[Evidence, str], str]) -> str
 def adapter_window(evidence: Evidence, backbone: str) -> str:
     """The fewest first steps that are enough, and how many single steps and blocks are necessary."""
     first = effects(evidence, "adapter_window", backbone, "first steps")
-    said = enough(evidence, first, study_of(evidence, "adapter_window", backbone).sizes["step"])
+    study = study_of(evidence, "adapter_window", backbone)
+    said = enough(evidence, first, study.sizes["step"])
+    places = (
+        ("all but one step", bins(study, "every")),
+        ("all but one block", bins(study, "together")),
+    )
     need = [
         surviving(effects(evidence, "adapter_window", backbone, part), what)
-        for part, what in (("all but one step", "bins of steps"), ("all but one block", "blocks"))
+        for part, what in places
     ]
     return f"{said}; off there alone, identity changes in {' and in '.join(need)}."
 
@@ -134,7 +139,7 @@ def transplant(evidence: Evidence, backbone: str) -> str:
         found = effects(evidence, "transplant", backbone, part)
         cell = found.isel(cell=int(np.nanargmax(found["gained"].fillna(-np.inf).values)))
         said.append(
-            f"{part}, {surviving(found, 'cells')} (most at step {int(cell['at'])} of "
+            f"{part}, {surviving(found, 'cells')} (most from step {int(cell['at'])}, "
             f"{cell['at_block'].item()}: {_share(cell, 'gained')} of the way)"
         )
     controls = [
@@ -144,7 +149,9 @@ def transplant(evidence: Evidence, backbone: str) -> str:
             ("adapter at random", "in a random direction"),
         )
     ]
-    return f"cells that change identity: {'; '.join(said)}. Controls: {', '.join(controls)}."
+    study = study_of(evidence, "transplant", backbone)
+    cells = f"cells ({bins(study, 'every')} x {bins(study, 'together')}) that change identity"
+    return f"{cells}: {'; '.join(said)}. Controls: {', '.join(controls)}."
 
 
 def directions(evidence: Evidence, backbone: str) -> str:
@@ -157,6 +164,13 @@ def directions(evidence: Evidence, backbone: str) -> str:
         and one.label.endswith(" x 1")
     ]
     return f"share of identity that is made by a direction, given once: {'; '.join(some)}."
+
+
+def bins(study: xr.Dataset, word: str) -> str:
+    """What a study's windows are of: steps (`every`) or blocks (`together`), or bins of several."""
+    what = {"every": "steps", "together": "blocks"}[word]
+    count = int(study.attrs.get("intervention", {}).get(word, 1))
+    return what if count == 1 else f"groups of {count} {what}"
 
 
 def surviving(found: xr.Dataset, what: str) -> str:

@@ -16,10 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stepscope.analysis.causal.effects import effects, study_of
-from stepscope.analysis.causal.words import adapter_window, of_backbones
+from stepscope.analysis.causal.words import adapter_window, bins, of_backbones
 from stepscope.analysis.evidence import Evidence
-from stepscope.analysis.figures.marks import bars, legend, look
-from stepscope.analysis.figures.style import INK, QUIET, canvas, gap, panel
+from stepscope.analysis.figures.marks import bars, look
+from stepscope.analysis.figures.style import INK, canvas, gap, panel
 from stepscope.analysis.quantities import name
 from stepscope.hooks.errors import StepscopeError
 
@@ -43,7 +43,7 @@ def words(evidence: Evidence) -> str:
 
 def draw(evidence: Evidence) -> Figure:
     """A row of each backbone: two panels of steps, one of blocks."""
-    figure = canvas(4.2)
+    figure = canvas(5.0)
     axes = figure.subplots(2, 3, width_ratios=[1, 1, 1.3], sharey=True)
     for row, backbone in enumerate(evidence.backbones):
         for column, parts in enumerate((*STEPS, BLOCKS)):
@@ -60,10 +60,20 @@ def draw(evidence: Evidence) -> Figure:
                 continue
             sigma = study_of(evidence, STUDY, backbone)["sigma"].values if column < 2 else None
             draw_parts(one, parts, found, sigma)
+            if column == 2:
+                one.set_xlabel(first_of(bins(study_of(evidence, STUDY, backbone), "together")))
         axes[row, 0].set_ylabel(f"{name(backbone)}\nshare of identity left")
-    for column in (0, 1, 2):
-        legend(axes[0, column], fontsize=5.5)
+    for column in (0, 1, 2):  # below: inside there is no place that data never take
+        drawn = [one for one in axes[:, column] if one.get_legend_handles_labels()[1]]
+        place = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.3), "borderaxespad": 0.0}
+        if drawn:
+            axes[1, column].legend(*drawn[0].get_legend_handles_labels(), fontsize=6, **place)
     return figure
+
+
+def first_of(groups: str) -> str:
+    """The label of an axis of blocks, or of groups of them, which are named after their first."""
+    return "block" if groups == "blocks" else f"first block of {groups}"
 
 
 def draw_parts(
@@ -99,5 +109,4 @@ def draw_parts(
     else:
         short = [block.replace("double.", "d").replace("single.", "s") for block in blocks]
         axes.set_xticks(range(len(blocks)), short, rotation=90, fontsize=5.5)
-        axes.set_xlabel("block", color=QUIET)
     axes.set_ylim(-0.35, 1.35)

@@ -36,7 +36,7 @@ MAPS = (
     ("residual", "final", "residual, free-running"),
     ("residual", "clamped", "residual, clamped"),
     ("adapter of the first blocks", "final", "adapter, blocks before"),
-    ("adapter of shuffled blocks", "final", "control: as many"),
+    ("adapter of shuffled blocks", "final", "control: random blocks"),
     ("adapter of another photo", "final", "control: another photo"),
     ("adapter at random", "final", "control: random"),
 )
@@ -57,11 +57,13 @@ def draw(evidence: Evidence) -> Figure:
     for k, backbone in enumerate(evidence.backbones):
         for place, (part, image, title) in enumerate(MAPS):
             one = axes[2 * k + place // ACROSS, place % ACROSS]
+            letter = chr(ord("a") + len(MAPS) * k + place)
             try:
-                draw_map(evidence, one, backbone, part, image, title)
+                count = draw_map(evidence, one, backbone, part, image)
             except StepscopeError as error:
                 gap(one, str(error))
-                one.set_title(title)
+                count = ""
+            one.set_title(f"$\\bf{{{letter}}}$ {title}\n{count}", fontsize=6)
         axes[2 * k, 0].set_ylabel(name(backbone))
         axes[2 * k + 1, 0].set_ylabel(name(backbone))
     bar = figure.colorbar(
@@ -73,10 +75,8 @@ def draw(evidence: Evidence) -> Figure:
     return figure
 
 
-def draw_map(
-    evidence: Evidence, axes: Axes, backbone: str, part: str, image: str, title: str
-) -> None:
-    """One map; of another photo the share that is lost, since it leads to nobody else."""
+def draw_map(evidence: Evidence, axes: Axes, backbone: str, part: str, image: str) -> str:
+    """One map, and how many cells are dotted; of another photo the share lost, as it leads to nobody."""
     found = effects(evidence, STUDY, backbone, part, image)
     found = found.assign(lost=1 - found["kept"])
     values, blocks, steps = as_map(found, "lost" if found["gained"].isnull().all() else "gained")
@@ -86,5 +86,10 @@ def draw_map(
     axes.set_xticks(np.arange(len(steps)) + 0.5, [str(step) for step in steps])
     rows, columns = np.nonzero(survives == 1)
     axes.plot(columns + 0.5, rows + 0.5, ".", color="#000000", ms=2.5)
-    axes.set_title(f"{title}\n{int(np.nansum(survives))} of {survives.size} cells", fontsize=6.5)
-    axes.set_xlabel("step")
+    axes.set_xlabel("first step of the bin" if wide(steps) else "step")
+    return f"{int(np.nansum(survives))} of {survives.size} cells"
+
+
+def wide(steps: list[int]) -> bool:
+    """Whether columns are bins of several steps."""
+    return len(steps) > 1 and steps[1] - steps[0] > 1

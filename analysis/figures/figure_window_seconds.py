@@ -6,7 +6,7 @@ paper's setting. Across: seconds an image less than that run, with an interval o
 fall of the cosine to the reference, paired by face, prompt and noise, with an interval over faces; an
 image without a face counts with `verdict.lost_face`. Open: the seconds that the adapter's network took in
 those steps of the run with the adapter in all steps, which is what a window should save. Dashed:
-`verdict.transfer_margin`. Timings hold for this machine and batch size only.
+the margin `verdict.transfer_margin`. Timings hold for this machine and batch size only.
 """
 
 import numpy as np
@@ -83,12 +83,14 @@ def draw(evidence: Evidence) -> Figure:
         )
         bars(one, lost[0], list(seconds), look(0), across=True, label="measured")
         bars(one, seconds[0], list(lost), look(0))
-        labels = [(found.windows[0].steps, 0.0, 0.0)]
-        labels += zip((w.end for w in found.windows), seconds[0], lost[0], strict=True)
-        for end, x, y in labels:
-            one.annotate(str(end), (x, y), (4, 4), textcoords="offset points", fontsize=7)
+        of_points = {"textcoords": "offset points", "fontsize": 7}
+        whole = str(found.windows[0].steps)
+        one.annotate(whole, (0.0, 0.0), (-5, -9), ha="right", **of_points)
+        for window, x, y in zip(found.windows, seconds[0], lost[0], strict=True):
+            one.annotate(str(window.end), (x, y), (4, 4), **of_points)
         if evidence.margins is not None:
-            one.axhline(evidence.margins.transfer_margin, color=QUIET, ls="--", lw=0.7)
+            margin = evidence.margins.transfer_margin
+            one.axhline(margin, color=QUIET, ls="--", lw=0.7, label="margin")
         one.axhline(0, color="#999999", lw=0.6, zorder=0)
     axes[0].set_ylabel("cosine lost")
     key(figure, axes[0])

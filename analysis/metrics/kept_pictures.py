@@ -14,11 +14,11 @@ _KEPT: OrderedDict[tuple[int, str], np.ndarray] = OrderedDict()
 
 
 def kept_pictures(vae: Any, latents: np.ndarray) -> np.ndarray:
-    """`pictures` of finite latents (n, channel, y, x), decoding those that were not decoded lately."""
+    """`pictures` of finite latents (n, channel, y, x), each that was not decoded lately once."""
     keys = [(id(vae), of_bytes(np.ascontiguousarray(one).tobytes())) for one in latents]
-    left = [i for i, key in enumerate(keys) if key not in _KEPT]
-    made = dict(zip(left, pictures(vae, latents[left]), strict=True)) if left else {}
-    found = np.stack([made[i] if i in made else _KEPT[key] for i, key in enumerate(keys)])
+    left = {key: i for i, key in reversed([*enumerate(keys)]) if key not in _KEPT}
+    made = dict(zip(left, pictures(vae, latents[[*left.values()]]), strict=True)) if left else {}
+    found = np.stack([made[key] if key in made else _KEPT[key] for key in keys])
     for key, image in zip(keys, found, strict=True):
         _KEPT[key] = image.copy()
         _KEPT.move_to_end(key)

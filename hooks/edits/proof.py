@@ -1,43 +1,36 @@
-"""Prove on the user's own models that an edit changes what it names, nothing before it, and goes again."""
+"""Prove on the user's own models that an edit changes what it names and nothing else, and goes again."""
 
-import hashlib
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from stepscope.hooks.clock import denoiser_of
 from stepscope.hooks.edits.operations import Scale
+from stepscope.hooks.edits.seen import Halt, Seen, SeenPass, same_bytes
 from stepscope.hooks.edits.value import Edit
 from stepscope.hooks.edits.verb import edit
 from stepscope.hooks.errors import EditError
-from stepscope.hooks.families import Tokens, blocks_of, family_of
 from stepscope.hooks.finding import Finding
-from stepscope.hooks.order import reading
 from stepscope.hooks.returned import numbers_of
-from stepscope.hooks.sites import Block, Site
 
 OWN = ("*.attention.*", "*.residual.*")
 """Sites of the denoiser's own blocks."""
 FACTOR = 0.5  # of the edit that is tried; exact in every dtype
 
 
-class _Halt(EditError):
-    """What an edit raises within a call, to see what it leaves."""
+def prove_edits(
+    pipe: Any, call: Callable[[], Any], plain: np.ndarray, samples: int
+) -> list[Finding]:
+    """Five claims about edits, in two runs of `call` and the beginnings of up to four more.
 
-
-def prove_edits(pipe: Any, call: Callable[[], Any], plain: np.ndarray) -> list[Finding]:
-    """Four claims about edits, in two runs of `call` and the beginning of a third.
-
-    call: as `verify` takes it. plain: what it returned without any hooks.
+    call: as `verify` takes it. plain: what it returned without any hooks. samples: how many it makes.
     """
     claim = "an edit that multiplies by 1 gives the same bytes"
-    second, failed = _Seen(pipe), ""
+    second, failed = Seen(pipe), ""
     for sites in ("*", OWN):  # an adapter that is off adds zeros, and an edit of them is refused
-        first = _Seen(pipe)
+        first = Seen(pipe)
         try:
             with first.on(Edit(sites, Scale(1.0))):
                 same = numbers_of(call())
@@ -57,11 +50,12 @@ def prove_edits(pipe: Any, call: Callable[[], Any], plain: np.ndarray) -> list[F
         ),
         _as_asked(first, second),
         _upstream(first, second),
+        _others(pipe, call, first, samples),
         _left(pipe, call, first.site),
     ]
 
 
-def _as_asked(first: "_Seen", second: "_Seen") -> Finding:
+def _as_asked(first: Seen, second: Seen) -> Finding:
     asked = None if first.values is None else FACTOR * first.values
     holds = (
         asked is not None
@@ -77,7 +71,7 @@ def _as_asked(first: "_Seen", second: "_Seen") -> Finding:
     )
 
 
-def _upstream(first: "_Seen", second: "_Seen") -> Finding:
+def _upstream(first: Seen, second: Seen) -> Finding:
     before = first.before
     other = [name for name in before if first.digests.get(name) != second.digests.get(name)]
     detail = f"{len(before) - len(other)} of {len(before)} outputs before it are the same bytes"
@@ -86,15 +80,105 @@ def _upstream(first: "_Seen", second: "_Seen") -> Finding:
     return Finding("everything before an edited site is unchanged", not other, detail)
 
 
+def _others(pipe: Any, call: Callable[[], Any], first: Seen, samples: int) -> Finding:
+    """An edit of some rows, one of some tokens and one of a branch, each in a first step of its own."""
+    tried, wrong = [], []
+    for word, narrow, changed_alone in _narrowed(first, samples):
+        seen, refused = Seen(pipe, halts=True), ""
+        try:
+            with seen.on(Edit(first.site, Scale(FACTOR), steps=(0, 1), **narrow)):
+                call()
+        except Halt:
+            pass
+        except EditError as error:
+            refused = f" ({error})"
+        tried.append(word)
+        if refused or not changed_alone([*zip(first.passes, seen.passes, strict=True)]):
+            wrong.append(word + refused)
+    detail = f"{first.site} times {FACTOR}, of {', '.join(tried) or 'nothing that has a part'}"
+    if wrong:
+        detail += f"; others changed, or these did not, of {', '.join(wrong)}"
+    claim = "an edit of some rows, tokens or one branch leaves the others there as they were"
+    return Finding(claim, bool(tried) and not wrong, detail)
+
+
+Passes = Sequence[tuple[SeenPass, SeenPass]]
+
+
+def _narrowed(
+    first: Seen, samples: int
+) -> Iterator[tuple[str, Mapping[str, Any], Callable[[Passes], bool]]]:
+    """What an edit is narrowed to: in words, as arguments of `Edit`, and whether passes show that alone.
+
+    A batch of several samples has rows to leave out, and guidance branches. samples: of the call.
+    """
+    if first.values is None:
+        return
+    tokens = first.values.shape[1]
+    if samples > 1:
+        row = samples - 1
+        yield (
+            f"row {row} of {samples}",
+            {"rows": [row]},
+            lambda passes: _changed_alone(
+                passes, lambda then: (torch.arange(len(then)) % samples == row)[:, None]
+            ),
+        )
+    if tokens > 1:
+        chosen = torch.arange(tokens) % 2 == 1
+        yield (
+            f"{int(chosen.sum())} of {tokens} tokens",
+            {"tokens": chosen.numpy()},
+            lambda passes: _changed_alone(passes, lambda then: chosen[None]),
+        )
+    branches = sum(len(one.values) for one in first.passes if one.values is not None) // samples
+    if branches > 1:
+        yield (
+            f"one branch of {branches}",
+            {"branch": "positive"},
+            lambda passes: _one_branch(passes, samples),
+        )
+
+
+def _comparable(passes: Passes) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The site's values before and now, of passes that were given the same.
+
+    A second pass may start from what the first one made (self-attention guidance).
+    """
+    for then, now in passes:
+        if then.given == now.given and then.values is not None and now.values is not None:
+            yield then.values, now.values
+
+
+def _changed_alone(passes: Passes, where: Callable[[torch.Tensor], torch.Tensor]) -> bool:
+    """Whether every pass changed where (row, token) is true of it, and nowhere else."""
+    found = []
+    for then, now in _comparable(passes):
+        inside = where(then).expand(then.shape[:2])
+        found.append(same_bytes(then[~inside], now[~inside]))
+        found.append(not same_bytes(then[inside], now[inside]))
+    return bool(found) and all(found)
+
+
+def _one_branch(passes: Passes, samples: int) -> bool:
+    """Whether the rows of one branch alone changed. A pass holds those of each of its branches together."""
+    kept = [
+        same_bytes(*part)
+        for then, now in _comparable(passes)
+        for part in zip(then.split(samples), now.split(samples), strict=True)
+    ]
+    return kept.count(False) == 1
+
+
 def _left(pipe: Any, call: Callable[[], Any], site: str) -> Finding:
     def halts(values: torch.Tensor, at: Any) -> torch.Tensor:
-        raise _Halt
+        raise Halt
 
     before, stopped = _hooks(pipe), False
     try:
         with edit(pipe, Edit(site, halts)):
             call()
-    except _Halt:
+    except Halt:
         stopped = True
     after = _hooks(pipe)
     other = [name for name in after if after[name] != before.get(name)]
@@ -110,77 +194,3 @@ def _hooks(pipe: Any) -> dict[str, tuple[Any, ...]]:
             hooks = [*module._forward_hooks, -1, *module._forward_pre_hooks]
             found[f"{part}.{name}"] = type(module), "forward" in vars(module), hooks
     return found
-
-
-class _Seen:
-    """Plain hooks that see the first pass: a digest of every site's output, and one site's values whole.
-
-    site: an attention of the block in the middle. digests: by module, in the order in which they ran.
-    """
-
-    def __init__(self, pipe: Any) -> None:
-        self.pipe, self.denoiser = pipe, denoiser_of(pipe)
-        self.family = family_of(self.denoiser)
-        blocks = blocks_of(self.denoiser)
-        self._middle = blocks[len(blocks) // 2]
-        self._site = next(s for s in self._middle.sites if s.streams[0] == "image")
-        self._sites = [(block, site) for block in blocks for site in block.sites]
-        self.site = f"{self._middle.name}.{self._site.quantity}.image"
-        self.digests: dict[str, str] = {}
-        self.values: torch.Tensor | None = None
-        self._tokens: Tokens | None = None
-        self._ended = False
-
-    @property
-    def before(self) -> list[str]:
-        """Outputs that were made before the site's."""
-        names = list(self.digests)
-        return names[: names.index(self._name(self._middle, self._site))]
-
-    @property
-    def after(self) -> list[str]:
-        names = list(self.digests)
-        return names[names.index(self._name(self._middle, self._site)) + 1 :]
-
-    def on(self, one: Edit) -> ExitStack:
-        """The edit, and behind it the hooks that see what it made."""
-        with ExitStack() as stack:
-            stack.enter_context(edit(self.pipe, one))
-            handles = [
-                self.denoiser.register_forward_pre_hook(self._open, with_kwargs=True),
-                self.denoiser.register_forward_hook(self._close),
-            ]
-            handles += [s.hooked(self._see(b, s)) for b, s in self._sites]
-            for handle in handles:
-                stack.callback(handle.remove)
-            return stack.pop_all()
-
-    def _name(self, block: Block, site: Site) -> str:
-        return f"{block.name}.{site.quantity}.{'/'.join(site.streams)}"
-
-    def _open(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._tokens = self.family.tokens(args, kwargs)
-
-    def _close(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._ended = True
-
-    def _see(self, block: Block, site: Site) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            if self._ended or self._tokens is None:
-                return
-            tensors = output if isinstance(output, tuple) else (output,)
-            digest = hashlib.sha256()
-            for tensor in tensors:
-                if tensor is not None:  # a last block hands no text on
-                    digest.update(_bytes(tensor))
-            self.digests[self._name(block, site)] = digest.hexdigest()
-            if site is self._site:
-                count = self._tokens.image + self._tokens.reference
-                self.values = site.read(output, count)[0].detach().cpu().clone()
-
-        return reading(hook)
-
-
-def _bytes(tensor: torch.Tensor) -> bytes:
-    whole = tensor.detach().cpu().contiguous()
-    return whole.view(torch.uint8).numpy().tobytes()

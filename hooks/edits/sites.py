@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
@@ -24,8 +25,9 @@ class Sites:
     """Every place of a denoiser that an edit can be made at.
 
     blocks: with the sites whose outputs they are. edges: what an adapter's network adds, None without.
-    image_prompt: whether an IP-Adapter is loaded. layers: those that hold LoRAs, None without. declared:
-    what other adapters declare, where it can be edited.
+    image_prompt: whether an IP-Adapter is loaded. layers: those that hold LoRAs, None without.
+    declared: what other adapters declare, where it can be edited. beside: patterns of the names that
+    adapters have along `injection`; `<block>.adapter` leaves these out.
     """
 
     blocks: Sequence[Block]
@@ -33,6 +35,7 @@ class Sites:
     image_prompt: bool
     declared: Sequence[Declared] = ()
     layers: Layers | None = None
+    beside: Sequence[str] = ()
 
     @classmethod
     def of(cls, denoiser: nn.Module, network: nn.Module | None) -> "Sites":
@@ -54,24 +57,32 @@ class Sites:
     @property
     def aliases(self) -> dict[str, list[str]]:
         """`<block>.adapter` where adapters add and no ControlNet does, and the names of their sites."""
-        taken = self.edges.names if self.edges is not None else ()
         prompts = [
             (block.name, f"{block.name}.{site.quantity}.{IMAGE_PROMPT}")
             for block in self.blocks
             for site in block.sites
-            if IMAGE_PROMPT in site.streams and self.image_prompt
+            if IMAGE_PROMPT in site.streams and self.image_prompt and not self._out("ip_adapter:0")
         ]
+        places = [(one.block, one.name) for one in self._places if not self._out(one.adapter)]
         named: dict[str, list[str]] = {}
-        for block, site in [*prompts, *((place.block, place.name) for place in self._places)]:
-            if (alias := f"{block}.{ADAPTER}") not in taken:
+        for block, site in [*prompts, *places]:
+            if (alias := f"{block}.{ADAPTER}") not in self._edges:
                 named.setdefault(alias, []).append(site)
         return named
+
+    def _out(self, adapter: str) -> bool:
+        """Whether `<block>.adapter` leaves an adapter out."""
+        return any(fnmatchcase(adapter, pattern) for pattern in self.beside)
+
+    @property
+    def _edges(self) -> Sequence[str]:
+        """Sites of what a ControlNet hands over; none where it is left out."""
+        return () if self.edges is None or self._out("controlnet") else self.edges.names
 
     @property
     def handed(self) -> list[str]:
         """Those at which an adapter hands something over, or nothing while it is off."""
-        edges = self.edges.names if self.edges is not None else ()
-        return [*edges, *(place.name for place in self._places)]
+        return [*self._edges, *(place.name for place in self._places)]
 
     @property
     def _places(self) -> list[Injection]:

@@ -1,6 +1,7 @@
 """What a study asks of an adapter: one class for its settings, one for its models once they are loaded."""
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from math import isfinite
@@ -126,7 +127,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Adapter:
+class Adapter(ABC):
     """Settings of an adapter; each kind adds its own, which are the keys of its YAML.
 
     name: in figures. path: hub id, folder or file. scale: alpha, the factor of all that it adds. window:
@@ -181,6 +182,12 @@ class Adapter:
         return self.reads is None
 
     @property
+    def adds_as(self) -> tuple[str, ...]:
+        """Patterns of the names that it has along `injection`, the coordinate `injection_adapter`."""
+        filled = {"a ControlNet": "controlnet", "an image prompt": "ip_adapter:*"}
+        return tuple(filled[what] for what in self.FILLS) or (self.KIND,)
+
+    @property
     def parts(self) -> tuple[Part, ...]:
         """What can be switched on and off apart; one where it adds in one way."""
         return (Part("", self.scale, self.window, self.window_unit),)
@@ -220,9 +227,13 @@ class Adapter:
         """What is doubtful about a face that it reads; empty for nothing."""
         return ""
 
+    def notes(self, denoiser: Callable[[], nn.Module]) -> Iterator[str]:
+        """What is worth knowing before a run, without a mistake. denoiser: makes one without weights."""
+        yield from ()
+
+    @abstractmethod
     def models(self) -> list[ModelPlace]:
         """Every model that it loads."""
-        raise NotImplementedError
 
     def skeleton(self, facts: RunFacts) -> nn.Module | None:
         """Its ControlNet without weights, from configurations alone; None if it has none.
@@ -235,9 +246,9 @@ class Adapter:
         """While it lasts, a denoiser without weights holds the adapter: places and sites can be read."""
         return nullcontext()
 
+    @abstractmethod
     def load(self, facts: RunFacts) -> Loaded:
         """Its models. Raises WeightsError for what is missing, damaged, or made for another backbone."""
-        raise NotImplementedError
 
     def reader(self, device: str) -> Reader | None:
         """Who reads its files of `faces`; None if it reads none."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from stepscope.probes.adapters.adapter import ModelPlace
 from stepscope.probes.places import located
-from stepscope.probes.weights import WeightsError, pack_folder
+from stepscope.probes.weights import WeightsError, pack_folder, subfolder
 
 
 def encoder_place(encoder: str) -> ModelPlace:
@@ -16,6 +16,19 @@ def encoder_place(encoder: str) -> ModelPlace:
         return located(encoder)
 
     return ModelPlace("encoder", "encoder", encoder, find, cast=False, faces=True)
+
+
+def clip_place(key: str, place: str) -> ModelPlace:
+    """CLIP's image encoder."""
+    return ModelPlace(
+        key,
+        key,
+        place,
+        lambda: subfolder(place, f"adapter.{key}", download=False),
+        cast=False,
+        held=False,
+        faces=True,
+    )
 
 
 def pack_place(detector: str, root: str) -> ModelPlace:

@@ -110,18 +110,36 @@ def embeddings(pipe: Any, faces: Sequence[Face], branches: int, kind: Kind) -> d
             f"pictures are embedded in {made[0].shape[-1]} numbers, and adapter.path reads "
             f"{kind.embedding}: name the image encoder that it was trained with, adapter.encoder=..."
         )
-    like: Any = denoiser_of(pipe)
-
-    def tensor(rows: Sequence[np.ndarray]) -> torch.Tensor:
-        return torch.from_numpy(np.stack(rows)).to(like.device, like.dtype)
-
     if kind.flux:  # whose pipeline asks for the negative ones in any case
         return {
-            "ip_adapter_image_embeds": [tensor(made)],
-            "negative_ip_adapter_image_embeds": [tensor(nothing)],
+            "ip_adapter_image_embeds": [_rows(pipe, made)],
+            "negative_ip_adapter_image_embeds": [_rows(pipe, nothing)],
         }
-    both = [tensor(nothing), tensor(made)] if branches == 2 else [tensor(made)]
-    return {"ip_adapter_image_embeds": [torch.cat(both)]}
+    return {"ip_adapter_image_embeds": [_rows(pipe, made, nothing if branches == 2 else ())]}
+
+
+def _rows(
+    pipe: Any, made: Sequence[np.ndarray], nothing: Sequence[np.ndarray] = ()
+) -> torch.Tensor:
+    """Rows on the denoiser's device and in its dtype, those of the negative pass first."""
+    like: Any = denoiser_of(pipe)
+    return torch.from_numpy(np.stack([*nothing, *made])).to(like.device, like.dtype)
+
+
+def pictures_of(pipe: Any, faces: Sequence[Face], branches: int, kind: Kind) -> torch.Tensor:
+    """CLIP's hidden states of a batch's faces, which a FaceID Plus reads: (row, image, token, channel).
+
+    Raises StepscopeError for hidden states of other shapes, and of another width than the adapter reads.
+    """
+    made = [face.given[POSITIVE] for face in faces]
+    if {one.shape for one in made} != {made[0].shape} or made[0].shape[-1] != kind.picture:
+        shapes = ", ".join(str(shape) for shape in sorted({one.shape for one in made}))
+        raise StepscopeError(
+            f"hidden states of faces are {shapes}, and adapter.path reads (1, token, {kind.picture}) of "
+            "each: name the CLIP that it was trained with, adapter.clip=..."
+        )
+    nothing = [face.given[NEGATIVE] for face in faces] if branches == 2 else []
+    return _rows(pipe, made, nothing)
 
 
 class _Planned:

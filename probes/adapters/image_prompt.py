@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
 from stepscope.probes.adapters.ip_adapter_file import Kind
-from stepscope.probes.faces import Face, FaceError, arrays_of, is_embedding
+from stepscope.probes.faces import Face, FaceError, FaceReader, Finder, arrays_of, is_embedding
 from stepscope.probes.pictures import read_picture
+from stepscope.probes.recognisers import aligned
 from stepscope.probes.weights import explained, subfolder
 
 POSITIVE, NEGATIVE = "image_embeds", "negative_image_embeds"
@@ -26,30 +28,40 @@ NO_FACE = np.full(512, np.nan, np.float32)
 class PictureReader:
     """Reads and encodes pictures; loads the encoder at the first one.
 
-    encoder: a folder or `OWNER/NAME/FOLDER` of the hub. kind: of the adapter; "plus" ones read the last
-    hidden states but one of every patch, and not the projected class token, and for FLUX's nothing is the
-    embedding of a black picture, as diffusers has it, and not zeros.
+    encoder: a folder or `OWNER/NAME/FOLDER` of the hub; key: the setting that names it. kind: of the
+    adapter; "plus" ones read the last hidden states but one of every patch, and not the projected class
+    token, and for FLUX's nothing is the embedding of a black picture, as diffusers has it, and not zeros.
     """
 
     encoder: str
     device: str
     kind: Callable[[], Kind]
+    key: str = "adapter.encoder"
     _loaded: tuple[Any, Any] | None = None
 
     def read(self, name: str, path: Path) -> Face:
         """Raises FaceError for embeddings of another form, PictureError, WeightsError."""
         if is_embedding(path):
-            given = read_embeddings(path, hidden=self.kind().hidden)
+            kind = self.kind()
+            given = read_embeddings(path, hidden=kind.hidden)
+            if (width := given[POSITIVE].shape[-1]) != kind.embedding:
+                raise FaceError(
+                    f"{path}: pictures are embedded in {width} numbers, and adapter.path reads "
+                    f"{kind.embedding}: name the image encoder that it was trained with, or its embeddings"
+                )
             return Face(name, NO_FACE, None, {"source": "embedding"}, 0.0, given)
         picture = read_picture(path, "picture")
+        given, seconds = self.encoded(picture)
+        found = {"source": "picture", "picture": [picture.width, picture.height]}
+        return Face(name, NO_FACE, None, found, seconds, given, as_seen(picture))
+
+    def encoded(self, picture: Image.Image) -> tuple[dict[str, np.ndarray], float]:
+        """What the encoder makes of a picture and of none, and the seconds that it took."""
         network, processor = self._load()
         start = time.perf_counter()
         made = self._embedded(network, processor, picture)
         nothing = self._nothing(network, processor, made)
-        seconds = time.perf_counter() - start
-        found = {"source": "picture", "picture": [picture.width, picture.height]}
-        given = {POSITIVE: made, NEGATIVE: nothing}
-        return Face(name, NO_FACE, None, found, seconds, given, as_seen(picture))
+        return {POSITIVE: made, NEGATIVE: nothing}, time.perf_counter() - start
 
     @property
     def hidden(self) -> bool:
@@ -57,8 +69,8 @@ class PictureReader:
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            with explained(self.encoder, "adapter.encoder"):
-                folder = subfolder(self.encoder, "adapter.encoder")
+            with explained(self.encoder, self.key):
+                folder = subfolder(self.encoder, self.key)
                 network: Any = CLIPVisionModelWithProjection.from_pretrained(folder)
                 network = network.eval().requires_grad_(False).to(self.device)
             side = network.config.image_size
@@ -85,6 +97,45 @@ class PictureReader:
             return np.zeros_like(made)
         side = network.config.image_size
         return self._of_pixels(network, torch.zeros(1, 3, side, side, device=self.device))
+
+
+FACE = "face_embedding"
+
+
+@dataclass
+class FacePictureReader:
+    """Reads a face as a FaceID Plus does: its embedding, and CLIP's hidden states of its aligned crop.
+
+    Follows the published use (h94/IP-Adapter-FaceID): insightface's norm_crop at 224 pixels, whose channels
+    are blue, green, red, goes to CLIP as it is. In place of a photo, a `.npz` holds `face_embedding`
+    (512,), and `image_embeds` and `negative_image_embeds`, (image, token, channel).
+    """
+
+    finder: Finder
+    encoder: str
+    device: str
+    picture: PictureReader
+
+    def read(self, name: str, path: Path) -> Face:
+        """Raises FaceError, PictureError, WeightsError."""
+        if is_embedding(path):
+            (embedding,) = arrays_of(path, (FACE,), "a face").values() or (None,)
+            if embedding is None or embedding.shape != (512,) or not embedding.any():
+                raise FaceError(
+                    f"{path} has no {FACE} of shape (512,): name a photo, or a .npz with it"
+                )
+            unit = embedding / np.linalg.norm(embedding)
+            given = read_embeddings(path, hidden=True)
+            return Face(name, unit, None, {"source": "embedding"}, 0.0, given)
+        face = self._reader.read(name, path)
+        bgr = np.asarray(read_picture(path, "face"))[:, :, ::-1].copy()
+        crop = aligned(bgr, np.array(face.found["keypoints"], np.float32), SIDE)
+        given, seconds = self.picture.encoded(Image.fromarray(crop))
+        return replace(face, given=given, seconds=face.seconds + seconds)
+
+    @cached_property
+    def _reader(self) -> FaceReader:
+        return FaceReader(self.finder, self.encoder, self.device)
 
 
 def read_embeddings(path: Path, *, hidden: bool) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from stepscope.hooks import families
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.families.unet import UNET_CONTROLNET
-from stepscope.probes.adapters.ip_adapter_file import Kind, check_width, read_kind
+from stepscope.probes.adapters.ip_adapter_file import Kind, check_backbone, read_kind
 from stepscope.probes.weights import (
     WeightsError,
     check_complete,
@@ -117,12 +117,12 @@ def branch_kind(root: Path, place: str, denoiser: nn.Module | None = None) -> Ki
 
     denoiser: that its attentions are loaded into.
     """
-    kind = read_kind(root / BRANCH, place, "sdxl")
-    if not kind.hidden or kind.embedding != FACE:
+    kind = read_kind(root / BRANCH, place)
+    if not kind.hidden or kind.face_id or kind.embedding != FACE:
         raise WeightsError(
             f"adapter {place!r}: its {BRANCH} is an IP-Adapter of pictures; InstantID's reads a face's "
             f"embedding of {FACE} numbers by a resampler"
         )
     if denoiser is not None:
-        check_width(kind, denoiser, place)
+        check_backbone(kind, denoiser, place)
     return kind

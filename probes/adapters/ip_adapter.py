@@ -20,36 +20,28 @@ from stepscope.probes.adapters.adapter import (
     RunFacts,
     Steps,
 )
-from stepscope.probes.adapters.face_models import encoder_place, pack_place
+from stepscope.probes.adapters.block_scales import PUBLISHED, Blocks, leaves, times
+from stepscope.probes.adapters.face_models import clip_place, encoder_place, pack_place
 from stepscope.probes.adapters.image_attention import (
     Attentions,
     attentions_on_skeleton,
     each_its_own,
     embeddings,
+    pictures_of,
     windowed,
 )
-from stepscope.probes.adapters.image_prompt import PictureReader
+from stepscope.probes.adapters.image_prompt import FacePictureReader, PictureReader
 from stepscope.probes.adapters.ip_adapter_file import (
     OWN_LORA,
     Kind,
-    check_width,
+    check_backbone,
     load_file,
     own_lora,
     read_kind,
 )
 from stepscope.probes.adapters.lora_layers import gated, held, load_into
 from stepscope.probes.faces import FaceReader, Finder
-from stepscope.probes.weights import WeightsError, explained, file, subfolder
-
-Blocks = Literal["all", "style", "layout", "style_and_layout"]
-# InstantStyle (Wang et al. 2024, arXiv 2404.02733): SDXL's blocks of style and of layout.
-STYLE = {"up": {"block_0": [0.0, 1.0, 0.0]}}
-LAYOUT = {"down": {"block_2": [0.0, 1.0]}}
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "style": STYLE,
-    "layout": LAYOUT,
-    "style_and_layout": {**STYLE, **LAYOUT},
-}
+from stepscope.probes.weights import WeightsError, explained, file
 
 
 @dataclass(frozen=True)
@@ -60,7 +52,8 @@ class IPAdapterSettings(Adapter):
     encoder, a folder or `OWNER/NAME/FOLDER`; of FaceID a recogniser, an ArcFace-form `.onnx`. scale: a
     number, or one for each block as diffusers' set_ip_adapter_scale takes it, 0 where it says nothing.
     blocks: of SDXL, those that carry style or layout alone, as published. detector, detector_root: of
-    FaceID, an insightface pack.
+    FaceID, an insightface pack. Of a FaceID Plus, clip: CLIP's image encoder, and shortcut: true for its
+    version 2 (the file does not say which it is); None for any other.
     """
 
     scale: float | dict[str, Any] = 1.0
@@ -69,6 +62,8 @@ class IPAdapterSettings(Adapter):
     detector: str = "antelopev2"
     detector_root: str = "~/.insightface"
     face_id: bool = False
+    clip: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+    shortcut: bool | None = None
     kind: Literal["ip_adapter"] = "ip_adapter"
 
     KIND: ClassVar[str] = "ip_adapter"
@@ -77,6 +72,7 @@ class IPAdapterSettings(Adapter):
     PLACES: ClassVar[Mapping[str, str]] = {
         "path": "adapter",
         "encoder": "encoder",
+        "clip": "clip",
         "detector": "detector",
         "detector_root": "detector",
     }
@@ -103,11 +99,15 @@ class IPAdapterSettings(Adapter):
 
     @property
     def from_embedding(self) -> bool:
-        return self.face_id
+        return self.face_id and self.shortcut is None
 
     @property
     def is_on(self) -> bool:
         return any(value != 0 for value in leaves(self.scale))
+
+    @property
+    def adds_as(self) -> tuple[str, ...]:
+        return (*super().adds_as, f"lora:{OWN_LORA}")
 
     @property
     def scales(self) -> float | dict[str, Any]:
@@ -124,24 +124,17 @@ class IPAdapterSettings(Adapter):
             lambda: file(self.path, "adapter", download=False),
             files=one,
         )
-        if self.face_id:
-            return [own, encoder_place(self.encoder), pack_place(self.detector, self.detector_root)]
-        encoder = ModelPlace(
-            "encoder",
-            "encoder",
-            self.encoder,
-            lambda: subfolder(self.encoder, "adapter.encoder", download=False),
-            cast=False,
-            held=False,
-            faces=True,
-        )
-        return [own, encoder]
+        if not self.face_id:
+            return [own, clip_place("encoder", self.encoder)]
+        clip = [] if self.shortcut is None else [clip_place("clip", self.clip)]
+        pack = pack_place(self.detector, self.detector_root)
+        return [own, encoder_place(self.encoder), *clip, pack]
 
     @contextmanager
     def on_skeleton(self, denoiser: nn.Module) -> Iterator[None]:
         path = there(self.path)
         if path is not None:
-            check_width(self._file(None)[1], denoiser, self.path)
+            check_backbone(self._file()[1], denoiser, self.path)
         if self.face_id and path is not None and (lora := own_lora(denoiser, path)):
             with explained(self.path, "adapter"):
                 load_into(denoiser, lora, OWN_LORA)
@@ -153,24 +146,36 @@ class IPAdapterSettings(Adapter):
             raise StepscopeError(
                 f"adapter.blocks={self.blocks} are blocks of SDXL, and the backbone is of {facts.family}"
             )
-        return LoadedIPAdapter(*self._file(facts.family))
+        return LoadedIPAdapter(*self._file(), shortcut=bool(self.shortcut))
 
     def reader(self, device: str) -> Reader:
+        if self.face_id and self.shortcut is not None:
+            picture = PictureReader(self.clip, device, lambda: self._file()[1], key="adapter.clip")
+            return FacePictureReader(self._faces(device), self.encoder, device, picture)
         if self.face_id:
             return FaceReader(self._faces(device), self.encoder, device)
-        return PictureReader(self.encoder, device, lambda: self._file(None)[1])
+        return PictureReader(self.encoder, device, lambda: self._file()[1])
 
     def finder(self, device: str) -> Finder | None:
         return self._faces(device) if self.face_id else None
 
-    def _file(self, family: str | None) -> tuple[Path, Kind]:
+    def _file(self) -> tuple[Path, Kind]:
         """The file and what it holds. Raises WeightsError, StepscopeError for another kind than named."""
         path = file(self.path, "adapter")
-        kind = read_kind(path, self.path, family)
+        kind = read_kind(path, self.path)
         if kind.face_id != self.face_id:
             what = "a FaceID adapter" if kind.face_id else "no FaceID adapter"
             raise StepscopeError(
                 f"adapter.path={self.path!r} is {what}: adapter.face_id={str(kind.face_id).lower()}"
+            )
+        if kind.plus_face and self.shortcut is None:
+            raise StepscopeError(
+                f"adapter.path={self.path!r} is a FaceID Plus: adapter.shortcut=true if it is version 2 "
+                "(plusv2), else adapter.shortcut=false"
+            )
+        if self.shortcut is not None and not kind.plus_face:
+            raise StepscopeError(
+                f"adapter.path={self.path!r} is no FaceID Plus: adapter.shortcut=null"
             )
         return path, kind
 
@@ -187,6 +192,7 @@ class LoadedIPAdapter(Loaded):
 
     path: Path
     kind: Kind
+    shortcut: bool = False
     attentions: Attentions | None = None
     layers: Sequence[Any] = ()
 
@@ -203,13 +209,28 @@ class LoadedIPAdapter(Loaded):
         lora = gated(pipe, OWN_LORA, self.layers, scale=weight, inside=inside)
         with self.attentions.kept(), each_its_own(pipe), lora:
             pipe.set_ip_adapter_scale(adapter.scales)
-            with windowed(pipe, self.attentions, inside):
-                yield
+            try:
+                with windowed(pipe, self.attentions, inside):
+                    yield
+            finally:
+                if self.kind.plus_face:
+                    plus_projection(pipe).clip_embeds = None
 
     def given(
         self, adapter: IPAdapterSettings, pipe: Any, faces: Sequence[Any], branches: int
     ) -> dict[str, Any]:
+        if self.kind.plus_face:
+            projection = plus_projection(pipe)
+            projection.clip_embeds = pictures_of(pipe, faces, branches, self.kind)
+            projection.shortcut = self.shortcut
         return embeddings(pipe, faces, branches, self.kind)
+
+
+def plus_projection(pipe: Any) -> Any:
+    """The projection of a FaceID Plus, which is given CLIP's hidden states beside its input."""
+    denoiser: Any = denoiser_of(pipe)
+    (projection,) = denoiser.encoder_hid_proj.image_projection_layers
+    return projection
 
 
 def there(place: str) -> Path | None:
@@ -222,21 +243,3 @@ def there(place: str) -> Path | None:
 
 def one(path: Path) -> list[Path]:
     return [path]
-
-
-def leaves(scale: Any) -> Iterator[Any]:
-    """Every value in a scale of blocks, which should be numbers."""
-    if isinstance(scale, Mapping | list | tuple):
-        for value in scale.values() if isinstance(scale, Mapping) else scale:
-            yield from leaves(value)
-    else:
-        yield scale
-
-
-def times(scale: Any, factor: float) -> Any:
-    """A scale with every number times a factor."""
-    if isinstance(scale, Mapping):
-        return {name: times(value, factor) for name, value in scale.items()}
-    if isinstance(scale, list | tuple):
-        return [times(value, factor) for value in scale]
-    return scale * factor

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import FluxTransformer2DModel
 from safetensors import safe_open
 from safetensors.torch import load_file as load_weights
 
+from stepscope.hooks.clock import denoiser_of
 from stepscope.probes.weights import WeightsError, explained
 
 WIDTHS = {768: "sd15", 2048: "sdxl"}
@@ -19,9 +21,9 @@ WIDTHS = {768: "sd15", 2048: "sdxl"}
 class Kind:
     """What a file holds.
 
-    hidden: it reads the encoder's hidden states. face_id: it reads a face's embedding. flux: it is FLUX's.
-    width: of the tokens that its attentions read. embedding: numbers of a picture's
-    token, or of a face, that its projection reads.
+    hidden: it reads the encoder's hidden states. face_id: it reads a face's embedding; both are a FaceID
+    Plus. flux: it is FLUX's. width: of the tokens that its attentions read. embedding: numbers of a
+    picture's token, or of a face, that its projection reads. picture: of a FaceID Plus, those of a token.
     """
 
     hidden: bool
@@ -29,13 +31,19 @@ class Kind:
     flux: bool
     width: int
     embedding: int
+    picture: int = 0
+
+    @property
+    def plus_face(self) -> bool:
+        """Whether it is a FaceID Plus."""
+        return self.face_id and self.hidden
 
 
-def read_kind(path: Path, place: str, family: str | None) -> Kind:
+def read_kind(path: Path, place: str) -> Kind:
     """The kind of a file, by the names of its weights, as diffusers tells them apart.
 
-    See diffusers' UNet2DConditionLoadersMixin._convert_ip_adapter_image_proj_to_diffusers. family: of the
-    backbone. Raises WeightsError for a file that is none, of a kind that is not known, or another family's.
+    See diffusers' UNet2DConditionLoadersMixin._convert_ip_adapter_image_proj_to_diffusers. Raises
+    WeightsError for a file that is none, or of a kind that is not known.
     """
     with explained(place, "adapter"):
         shapes = _shapes(path)
@@ -43,11 +51,6 @@ def read_kind(path: Path, place: str, family: str | None) -> Kind:
     if not projection or not attention:
         raise WeightsError(
             f"adapter {place!r} is no IP-Adapter: it has no weights below image_proj and ip_adapter"
-        )
-    if "perceiver_resampler.proj_in.weight" in projection:
-        raise WeightsError(
-            f"adapter {place!r} is a FaceID Plus, which reads a face and a picture at once and is not "
-            "supported; FaceID is"
         )
     flux = any(name.endswith(("to_k_ip.bias", "double_stream_k_proj.bias")) for name in attention)
     ends = ("to_k_ip.weight", "double_stream_k_proj.weight")
@@ -57,18 +60,14 @@ def read_kind(path: Path, place: str, family: str | None) -> Kind:
     plain = "proj.weight" in projection
     first = ("proj_in.weight", "proj.weight", "proj.0.weight")
     read = next((projection[name][-1] for name in first if name in projection), 0)
-    kind = Kind(not (plain or face_id), face_id, flux, keys[-1], read)
-    if family is not None and flux != (family == "flux"):
-        made_for = "FLUX" if flux else "a U-Net"
-        raise WeightsError(
-            f"adapter {place!r} is made for {made_for}, and the backbone is of the family {family}"
-        )
-    return kind
+    picture = projection.get("perceiver_resampler.proj_in.weight", (0,))[-1]
+    hidden = picture > 0 or not (plain or face_id)
+    return Kind(hidden, face_id, flux, keys[-1], read, picture)
 
 
 def load_file(pipe: Any, path: Path, kind: Kind) -> None:
-    """Put the adapter into the pipeline. Raises WeightsError where its sizes are another backbone's."""
-    check_width(kind, pipe.transformer if kind.flux else pipe.unet, str(path))
+    """Put the adapter into the pipeline. Raises WeightsError where it is another backbone's."""
+    check_backbone(kind, denoiser_of(pipe), str(path))
     more = (
         {"image_encoder_pretrained_model_name_or_path": None}
         if kind.flux
@@ -78,9 +77,14 @@ def load_file(pipe: Any, path: Path, kind: Kind) -> None:
         pipe.load_ip_adapter(str(path.parent), subfolder="", weight_name=path.name, **more)
 
 
-def check_width(kind: Kind, denoiser: Any, place: str) -> None:
-    """Raise WeightsError where the adapter's tokens are not as wide as the denoiser's text."""
+def check_backbone(kind: Kind, denoiser: Any, place: str) -> None:
+    """Raise WeightsError for another family's, and where its tokens are not as wide as the text's."""
     config = denoiser.config
+    if kind.flux != isinstance(denoiser, FluxTransformer2DModel):
+        made_for = "FLUX" if kind.flux else "a U-Net"
+        raise WeightsError(
+            f"adapter {place!r} is made for {made_for}, and the backbone has a {type(denoiser).__name__}"
+        )
     width = config.joint_attention_dim if kind.flux else config.cross_attention_dim
     width = width if isinstance(width, int) else width[0]
     if kind.width != width:
@@ -125,7 +129,7 @@ def _shapes(path: Path) -> dict[str, dict[str, tuple[int, ...]]]:
                     found[parts[part]][rest] = tuple(opened.get_slice(name).get_shape())
         return found
     state = torch.load(path, map_location="meta", weights_only=True)
-    for part, inside in state.items():
+    for part, inside in (state if isinstance(state, Mapping) else {}).items():
         if part in parts and isinstance(inside, Mapping):
             found[parts[part]] |= {name: tuple(value.shape) for name, value in inside.items()}
     return found

@@ -1,6 +1,6 @@
 """LoRA (Hu et al. 2021, arXiv 2106.09685): low-rank parts of a denoiser's layers, by diffusers and peft."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import nn
 from stepscope.hooks.clock import denoiser_of
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.adapters.adapter import Adapter, Loaded, ModelPlace, RunFacts, Steps
-from stepscope.probes.adapters.lora_layers import gated, held, load_into
+from stepscope.probes.adapters.lora_layers import check_whole, gated, held, left_out, load_into
 from stepscope.probes.weights import WeightsError, explained, file
 
 
@@ -35,6 +35,10 @@ class LoraSettings(Adapter):
         if not self.name.isidentifier():
             raise StepscopeError(f"adapter.name={self.name!r}: letters, digits and _ name a LoRA")
 
+    @property
+    def adds_as(self) -> tuple[str, ...]:
+        return (f"lora:{self.name}",)
+
     def models(self) -> list[ModelPlace]:
         return [
             ModelPlace(
@@ -49,13 +53,24 @@ class LoraSettings(Adapter):
     @contextmanager
     def on_skeleton(self, denoiser: nn.Module) -> Iterator[None]:
         skeleton: Any = denoiser
+        path = file(self.path, "adapter")
         with explained(self.path, "adapter"):
-            load_into(skeleton, file(self.path, "adapter"), self.name)
+            check_whole(path, self.path)
+            load_into(skeleton, path, self.name)
         check_held(skeleton, self.name, self.path)
         try:
             yield
         finally:
             skeleton.delete_adapters(self.name)
+
+    def notes(self, denoiser: Callable[[], nn.Module]) -> Iterator[str]:
+        lost = left_out(denoiser(), file(self.path, "adapter"), self.name)
+        if lost:
+            more = "" if len(lost) == 1 else f" and {len(lost) - 1} more of its layers"
+            yield (
+                f"the backbone has no {lost[0]}{more}, and adapter {self.path!r} runs without: it may be "
+                "another backbone's"
+            )
 
     def load(self, facts: RunFacts) -> Loaded:
         return LoadedLora(self.name, self.path, file(self.path, "adapter"))

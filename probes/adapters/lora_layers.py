@@ -5,39 +5,80 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import (
     FluxPipeline,
     FluxTransformer2DModel,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
+from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from stepscope.hooks.clock import Listener, denoiser_of, listening
 from stepscope.hooks.fingerprint import tuner_layers
+from stepscope.probes.weights import WeightsError
 
 State = dict[str, Tensor]
+PARTS = ("transformer", "unet")
+END = ".lora_B.weight"
 
 
-def load_into(denoiser: Any, of: Path | State, name: str) -> None:
-    """Put the denoiser's part of a file into a denoiser, as its pipeline's `load_lora_weights` does."""
+def check_whole(path: Path, place: str) -> None:
+    """Raise WeightsError for a file of which diffusers would leave out what changes every layer."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as opened:
+            names = list(opened.keys())
+    else:
+        names = list(torch.load(path, map_location="meta", weights_only=True))
+    if any("dora_scale" in str(name) for name in names):
+        raise WeightsError(
+            f"adapter {place!r} is a DoRA in kohya's layout: diffusers reads no `dora_scale`, and would "
+            "run it as another LoRA. Name one in peft's layout, with `lora_magnitude_vector`"
+        )
+
+
+def left_out(denoiser: Any, path: Path, name: str) -> list[str]:
+    """The layers that a file holds a LoRA for and a denoiser does not have: diffusers goes on without."""
+    state = load_into(denoiser, path, name)
+    try:
+        own = {k: v for k, v in state.items() if k.startswith(PARTS)}
+        own = convert_unet_state_dict_to_peft(own)
+        asked = {k.removesuffix(END).partition(".")[2] for k in own if k.endswith(END)}
+        return sorted(asked - {*held_in(denoiser, name)})
+    finally:
+        denoiser.delete_adapters(name)
+
+
+def load_into(denoiser: Any, of: Path | State, name: str) -> State:
+    """Put the denoiser's part of a file into a denoiser, as its pipeline's `load_lora_weights` does.
+
+    Returns the weights of the file, as diffusers names them.
+    """
     given: Any = of if isinstance(of, dict) else str(of)
     if isinstance(denoiser, FluxTransformer2DModel):
         state, alphas = FluxPipeline.lora_state_dict(given, return_alphas=True)[:2]
         FluxPipeline.load_lora_into_transformer(
             state, alphas, denoiser, adapter_name=name, low_cpu_mem_usage=True
         )
-        return
+        return state
     xl = denoiser.config.addition_embed_type == "text_time"
     kind: Any = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
     state, alphas = kind.lora_state_dict(given, unet_config=denoiser.config)[:2]
     kind.load_lora_into_unet(state, alphas, denoiser, adapter_name=name, low_cpu_mem_usage=True)
+    return state
 
 
 def held(network: nn.Module, name: str) -> list[Any]:
     """The layers of a network that hold a LoRA of this name."""
-    layers = tuner_layers(network.named_modules()).values()
-    return [layer for layer in layers if name in getattr(layer, "lora_B", {})]
+    return list(held_in(network, name).values())
+
+
+def held_in(network: nn.Module, name: str) -> dict[str, Any]:
+    """The same by their paths."""
+    layers = tuner_layers(network.named_modules())
+    return {path: one for path, one in layers.items() if name in getattr(one, "lora_B", {})}
 
 
 @contextmanager

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
-import torch
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.hooks.vocabulary import BRANCHES
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 # a key that is none of ours is a mistake, also after a plus
@@ -142,10 +142,6 @@ class BackboneFamily(Protocol):
         """
         ...
 
-    def branches(self, study: Sizes) -> tuple[str, ...]:
-        """Branches of a step, in the order of `BRANCHES`: two with classifier-free guidance."""
-        ...
-
     def negative(self, study: Sizes, rows: int) -> list[str] | None:
         """The negative prompt of each row, None to give none."""
         ...
@@ -171,6 +167,6 @@ class BackboneFamily(Protocol):
         ...
 
 
-def denoiser_dtype(pipe: Any) -> torch.dtype:
-    """The dtype that latents are given in."""
-    return (pipe.transformer if getattr(pipe, "transformer", None) is not None else pipe.unet).dtype
+def planned_branches(study: Sizes) -> tuple[str, ...]:
+    """Branches of a step, in the order of `BRANCHES`: two with classifier-free guidance."""
+    return BRANCHES[: 2 if study.true_cfg > 1 else 1]

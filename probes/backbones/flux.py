@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
-    DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
     FluxControlNetPipeline,
     FluxPipeline,
@@ -20,16 +19,12 @@ from einops import rearrange
 from torch import Tensor
 
 from stepscope.hooks.errors import StepscopeError
-from stepscope.hooks.vocabulary import BRANCHES
 from stepscope.probes.backbones.family import Backbone, Outline, Sizes
+from stepscope.probes.backbones.folders import downloaded, laid_out
 from stepscope.probes.weights import (
-    WeightsError,
     check_complete,
-    check_same_layout,
     explained,
-    folder,
     is_file,
-    local_folder,
     meta,
     weight_files,
 )
@@ -52,17 +47,8 @@ class Flux:
         FLUX.1-dev's holds its transformer and VAE twice, of which diffusers reads 34 of 58 GB. Of a single
         file, the folder of its base. Raises WeightsError.
         """
-        what, path = f"backbone {backbone.name}", rest_of(backbone)
-        local = local_folder(path, what)
-        if local is not None:
-            check_same_layout(local, what, PARTS)
-            return local
-        if settings:
-            found = folder(path, what, ["*.json", "**/*.json"])
-            check_same_layout(found, what, PARTS)
-            return found
-        with explained(path, what):
-            return Path(DiffusionPipeline.download(path, local_files_only=not download))
+        found = laid_out(backbone, PARTS, self.title, settings=settings)
+        return downloaded(backbone, download=download) if found is None else found
 
     def files(self, backbone: Backbone) -> dict[str, Path]:
         rest = self.folder(backbone, download=False)
@@ -145,9 +131,6 @@ class Flux:
             "output_type": "np",
         }
 
-    def branches(self, study: Sizes) -> tuple[str, ...]:
-        return BRANCHES[: 2 if study.true_cfg > 1 else 1]
-
     def negative(self, study: Sizes, rows: int) -> list[str] | None:
         return [study.negative_prompt or ""] * rows if study.true_cfg > 1 else None
 
@@ -179,21 +162,6 @@ class Flux:
             yield f"guidance={study.guidance} is not read: {name} has no guidance embedding"
         if study.steps > FEW_STEPS:
             yield f"steps={study.steps}: {name} is distilled for 1 to 4 steps"
-
-
-def rest_of(backbone: Backbone) -> str:
-    """The folder or hub id of a backbone; of a single file, that of its base.
-
-    Raises WeightsError for a single file without a base.
-    """
-    if not is_file(backbone.path):
-        return backbone.path
-    if backbone.base is None:
-        raise WeightsError(
-            f"backbone {backbone.name}: {backbone.path!r} is a single file: name the folder or hub id that "
-            "has the rest, backbone.base=black-forest-labs/FLUX.1-dev"
-        )
-    return backbone.base
 
 
 def check_pairing(transformer: Any, scheduler: Any, de_distilled: bool = False) -> None:

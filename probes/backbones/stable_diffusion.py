@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
-    DiffusionPipeline,
     StableDiffusionControlNetPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLControlNetPipeline,
@@ -23,7 +22,6 @@ from torch import Tensor
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.estimate import levels
 from stepscope.hooks.patch import replaced
-from stepscope.hooks.vocabulary import BRANCHES
 from stepscope.probes.backbones.distilled import (
     check_distilled,
     distillation_of,
@@ -31,18 +29,15 @@ from stepscope.probes.backbones.distilled import (
     take_weights,
 )
 from stepscope.probes.backbones.family import Backbone, Outline, Sizes
-from stepscope.probes.backbones.flux import rest_of
+from stepscope.probes.backbones.folders import downloaded, laid_out
 from stepscope.probes.backbones.unet_shapes import TEXT_TOKENS, SiteShapes
 from stepscope.probes.weights import (
     WeightsError,
     check_complete,
-    check_same_layout,
     explained,
     file,
     first_line,
-    folder,
     is_file,
-    local_folder,
     meta,
     weight_files,
 )
@@ -71,16 +66,11 @@ class StableDiffusion:
 
         Of a single file, the folder of its base. Raises WeightsError.
         """
-        what, path = f"backbone {backbone.name}", rest_of(backbone)
-        local = local_folder(path, what)
-        if local is None and settings:
-            local = folder(path, what, ["*.json", "**/*.json"])
-        if local is None:
-            with explained(path, what):
-                return Path(DiffusionPipeline.download(path, local_files_only=not download))
-        check_same_layout(local, what, PARTS, self.title)
-        self._check_kind(backbone, local)
-        return local
+        found = laid_out(backbone, PARTS, self.title, settings=settings)
+        if found is None:
+            return downloaded(backbone, download=download)
+        self._check_kind(backbone, found)
+        return found
 
     def files(self, backbone: Backbone) -> dict[str, Path]:
         inside = {
@@ -154,9 +144,6 @@ class StableDiffusion:
             "width": study.width,
             "output_type": "np",
         }
-
-    def branches(self, study: Sizes) -> tuple[str, ...]:
-        return BRANCHES[: 2 if study.true_cfg > 1 else 1]
 
     def negative(self, study: Sizes, rows: int) -> list[str] | None:
         """None where none is named: XL reads zeros then, 1.5 the empty text."""

@@ -53,7 +53,7 @@ class Learning:
     """What is evaluated. cells: of the run; steps: of the run, ascending; sites: of image streams.
 
     steered: those of them that each region has means of. channels: of every site. rows: of one call, at
-    most.
+    most. adapter: the sites of the adapter that is studied.
     """
 
     run: Rereading
@@ -65,6 +65,7 @@ class Learning:
     regions: Regions
     channels: int
     rows: int = 32
+    adapter: tuple[str, ...] = ADAPTER
 
     def batches(self) -> list[list[grid.Cell]]:
         """Cells that are evaluated together, by their places in `path`; each of them is two rows."""
@@ -177,7 +178,7 @@ def _measured(
     rows = [learning.cells[cell.index].index for cell in cells]
     stored = np.stack([learning.run.read("latents", [row])[0, step] for row in rows])
     edits = [
-        Edit(ADAPTER, Scale(0.0), rows=range(n, 2 * n)),
+        Edit(learning.adapter, Scale(0.0), rows=range(n, 2 * n)),
         Edit(learning.sites, means, branch="positive"),
     ]
     twice = [*cells, *cells]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Any
 
 from stepscope.hooks.edits import Edit, Operation, Scale, Swap
 from stepscope.probes.grid import Cell
@@ -11,22 +12,29 @@ from stepscope.probes.interventions.random_like import RandomLike
 from stepscope.probes.interventions.windows import stretches
 
 ADAPTER = ("*.adapter",)
-"""Every site of the adapter's edge."""
+"""Every site of the adapter's edge, of the one adapter of a pipeline."""
 
 
 @dataclass(frozen=True)
 class Job:
     """One edited sample. cell: its place in the interventions' run, and the prompt and seed of `base`,
-    with the face that the adapter is given from the start on. base: the recorded sample."""
+    with the face that the adapter is given from the start on. base: the recorded sample. twins: jobs that
+    are the same change under other names, and get the same values."""
 
     cell: Cell
     base: Cell
     intervention: Intervention
+    twins: tuple["Job", ...] = ()
 
     @property
     def index(self) -> int:
         """The place in the interventions' run."""
         return self.cell.index
+
+    @property
+    def all(self) -> tuple["Job", ...]:
+        """The job and its twins."""
+        return (self, *self.twins)
 
 
 @dataclass
@@ -35,13 +43,14 @@ class Batch:
 
     giving: of each such row, the sample that it belongs to and the kind of donor. scale: the adapter's in
     the run. backbone: the name of another one that the rows are continued by. switches: whether the face
-    that a row is given changes along the way.
+    that a row is given changes along the way. adapter: the sites of the adapter that is studied.
     """
 
     start: int
     scale: float = 1.0
     backbone: str | None = None
     switches: bool = False
+    adapter: tuple[str, ...] = ADAPTER
     giving: list[tuple[Cell, str]] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
 
@@ -84,7 +93,7 @@ class Batch:
             rows.setdefault(job.intervention, []).append(row)
         return [
             Edit(
-                one.sites or ADAPTER,
+                one.sites or self.adapter,
                 self._operation(one, places),
                 steps=(first - self.start, end - self.start),
                 rows=places,
@@ -107,23 +116,34 @@ class Batch:
         return Swap(source)
 
 
-def batches(jobs: Sequence[Job], size: int, scale: float = 1.0) -> Iterator[Batch]:
+def computed_once(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs without those that another one of them computes, which are its twins."""
+    alike: dict[tuple[Any, ...], list[Job]] = {}
+    for job in jobs:
+        start = replace(job.cell, index=0)
+        alike.setdefault((job.base, start, job.intervention.change), []).append(job)
+    return [replace(first, twins=tuple(rest)) for first, *rest in alike.values()]
+
+
+def batches(
+    jobs: Sequence[Job], size: int, scale: float = 1.0, adapter: tuple[str, ...] = ADAPTER
+) -> Iterator[Batch]:
     """Batches of at most `size` rows, those of a sample together; the same ones for the same jobs.
 
-    A batch holds a job and what gives it values, also where that is more than `size`. scale: the adapter's
-    in the run.
+    Jobs that are one change are one row. A batch holds a job and what gives it values, also where that is
+    more than `size`. scale: the adapter's in the run. adapter: its sites.
     """
 
     def kind(job: Job) -> tuple[str, int, bool]:
         one = job.intervention
         return one.backbone or "", one.start, one.switches
 
-    ordered = sorted(jobs, key=lambda job: (*kind(job), job.base.index, job.index))
+    ordered = sorted(computed_once(jobs), key=lambda job: (*kind(job), job.base.index, job.index))
     for (backbone, start, switches), some in groupby(ordered, key=kind):
-        batch = Batch(start, scale, backbone or None, switches)
+        batch = Batch(start, scale, backbone or None, switches, adapter)
         for job in some:
             if batch.jobs and len(batch) + 1 + len(batch.lacks(job)) > size:
                 yield batch
-                batch = Batch(start, scale, backbone or None, switches)
+                batch = Batch(start, scale, backbone or None, switches, adapter)
             batch.add(job)
         yield batch

@@ -56,7 +56,8 @@ def with_random_faces(loaded: Models, others: Mapping[str, str]) -> Models:
         face = loaded.faces[name]
         if face.given or not np.isfinite(face.embedding).all():
             raise StepscopeError(
-                "donor=random of do=face is an embedding, and the adapter reads more of a face than that"
+                "donor=random of do=face is an embedding, and the adapter reads more of a face than that: "
+                "name parts without it, edit.parts=[{name: other, do: face, donor: other, steps: from}]"
             )
         embedding = random_face(name, face.embedding, loaded.faces[next_one].embedding)
         made[RANDOM + name] = Face(RANDOM + name, embedding, None, {"source": "random"}, 0.0)

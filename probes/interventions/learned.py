@@ -1,5 +1,6 @@
 """What a study with steered parts learns before its samples are made: of which samples, steps and sites."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from stepscope.hooks.edits import Edit, Scale
@@ -17,7 +18,9 @@ from stepscope.probes.interventions.names import GROUP
 from stepscope.probes.interventions.planned import Planned
 from stepscope.probes.interventions.pooled import Regions
 from stepscope.probes.interventions.steering import Steering
+from stepscope.probes.interventions.study import CausalStudy
 from stepscope.probes.plan import skeletons
+from stepscope.probes.rereading import Rereading
 from stepscope.probes.usage import says
 
 
@@ -42,12 +45,24 @@ def learning(plan: Planned, sites: Sites) -> Learning | None:
         activations.folder(store.folder(plan)),
         tuple(cell for cell in run.cells if cell.face in faces),
         tuple(range(0, run.steps, study.every)),
-        tuple(sites.chosen(Edit((*study.learn, *steered), Scale(0.0)))),
-        tuple(sites.chosen(Edit(steered, Scale(0.0)))),
+        of_one_value(sites, sites.chosen(Edit((*study.learn, *steered), Scale(0.0)))),
+        of_one_value(sites, sites.chosen(Edit(steered, Scale(0.0)))),
         Regions(outline.grid, study.regions),
         width_of(outline),
         study.rows,
+        plan.adapter,
     )
+
+
+def of_one_value(sites: Sites, chosen: Sequence[str]) -> tuple[str, ...]:
+    """The sites. Raises StepscopeError where one is all of a block's layers that hold a LoRA."""
+    layers = [] if sites.layers is None else [one.name for one in sites.layers.injections]
+    if several := next((site for site in chosen if site in layers), None):
+        raise StepscopeError(
+            f"{several} is what a LoRA adds in several layers, and a direction is of one value: name "
+            "residual streams, sites=['*.residual.image']"
+        )
+    return tuple(chosen)
 
 
 def width_of(outline: Outline) -> int:
@@ -56,8 +71,17 @@ def width_of(outline: Outline) -> int:
     widths = {outline.shape(name)[1] for name in names}
     if len(widths) > 1:
         told = ", ".join(map(str, sorted(widths)))
-        raise StepscopeError(f"directions need blocks of one width, and these have {told} channels")
+        raise StepscopeError(
+            "edit=directions compares blocks of one width, as FLUX's are, and these have "
+            f"{told} channels; edit=adapter_window, transplant, face_swap and branch take them"
+        )
     return widths.pop()
+
+
+def check_learnable(run: Rereading, study: CausalStudy) -> None:
+    """Raise StepscopeError for a study with steered parts on a backbone whose blocks differ in width."""
+    if study.learns:
+        width_of(skeletons(run.study).outline)
 
 
 def needed_people(plan: Planned) -> set[str]:

@@ -15,7 +15,7 @@ from stepscope.probes.interventions.batch import Batch, Job, batches
 from stepscope.probes.interventions.planned import Planned
 from stepscope.probes.interventions.steering import Steering
 from stepscope.probes.models import switched_off
-from stepscope.probes.replay import continue_rows
+from stepscope.probes.replay import continue_rows, noised
 
 Advance = Callable[[str], None]
 """Counts an evaluation for one sample, and says what it is for."""
@@ -47,10 +47,10 @@ class Making:
         one, run = job.intervention, self.plan.run
         if one.part.do != "noise":
             return self.latents(job.base, "off" if one.without else "", one.start)
-        sigma, x0 = run.sigma[one.start], self._read("x0", job.base)[one.start]
+        x0 = self._read("x0", job.base)[one.start]
         other = replace(job.base, seed=int(one.part.to or 0))
         (noise,) = grid.noise([other], run.latent_shape, None).numpy()
-        return (1 - sigma) * x0 + sigma * noise
+        return noised(self.loaded.pipe.scheduler, x0, noise, float(run.sigma[one.start]))
 
     def recorded(self, cell: grid.Cell, donor: str) -> grid.Cell:
         """The recorded sample that is the donor of a kind for the sample; itself without a donor."""
@@ -122,9 +122,13 @@ def make(making: Making, out: Run, advance: Advance) -> None:
             x0 = None if anchor.step is None else making.x0(anchor.base, anchor.donor, anchor.step)
             final = making.final(anchor.base, anchor.donor)
             out.write(anchor.cell.index, store.values(final, x0))
-    work = {batch.jobs[0].index: batch for batch in batches(plan.jobs, plan.study.rows, scale)}
+    work = {
+        batch.jobs[0].index: batch
+        for batch in batches(plan.jobs, plan.study.rows, scale, plan.adapter)
+    }
     with closing(Claims(out)) as claims:
-        for cells in claims.each([[job.cell for job in batch.jobs] for batch in work.values()]):
+        places = [[one.cell for job in batch.jobs for one in job.all] for batch in work.values()]
+        for cells in claims.each(places):
             batch = work[cells[0].index]
             make_batch(making, batch, out, partial(evaluated, advance, batch))
 
@@ -149,8 +153,7 @@ def make_batch(making: Making, batch: Batch, out: Run, on_step: Callable[[], Non
     edits = batch.edits() + ([*making.steering.edits(batch)] if making.steering else [])
     made = continue_rows(loaded, rows, np.stack(start), batch.start, edits, on_step, sigmas)
     for row, job in enumerate(batch.jobs, len(batch.giving)):
-        clamped = made.x0[row] if job.intervention.part.clamped else None
-        out.write(job.index, store.values(made.final[row], clamped))
+        write(out, job, made.final[row], made.x0[row])
 
 
 def switched(making: Making, batch: Batch, out: Run, on_step: Callable[[], None]) -> None:
@@ -161,7 +164,10 @@ def switched(making: Making, batch: Batch, out: Run, on_step: Callable[[], None]
         latents, x0 = made.final, made.x0 if x0 is None else x0
     assert x0 is not None
     for row, job in enumerate(batch.jobs):
-        out.write(
-            job.index,
-            store.values(latents[row], x0[row] if job.intervention.part.clamped else None),
-        )
+        write(out, job, latents[row], x0[row])
+
+
+def write(out: Run, job: Job, final: np.ndarray, x0: np.ndarray) -> None:
+    """Write a job and its twins. x0: of the first step, for those of them that keep it."""
+    for one in job.all:
+        out.write(one.index, store.values(final, x0 if one.intervention.part.clamped else None))

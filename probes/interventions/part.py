@@ -199,6 +199,16 @@ class Intervention:
         return self.part.do == "face" and self.part.steps == SHUFFLED
 
     @property
+    def change(self) -> tuple[Any, ...]:
+        """What is changed, and not what it is called: equal for interventions that are one computation.
+
+        The first of two groups of blocks is both `only` the first one and `all_but` the other.
+        """
+        one = self.part
+        what = (one.do, one.donor, one.to, one.along, one.learned, one.pooled)
+        return (*what, self.switches, self.steps, self.sites)
+
+    @property
     def donors(self) -> tuple[str, ...]:
         """Whose values are needed in the same batch."""
         if self.part.do != "swap":

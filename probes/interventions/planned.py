@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stepscope.hooks.edits import Edit, Scale
 from stepscope.hooks.edits.sites import Sites
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.probes import grid
-from stepscope.probes.interventions.batch import Job
+from stepscope.probes.interventions.batch import ADAPTER, Job, computed_once
 from stepscope.probes.interventions.companions import RANDOM, SAME
 from stepscope.probes.interventions.names import ANCHOR
 from stepscope.probes.interventions.part import Intervention, Part
@@ -31,12 +32,16 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Planned:
-    """What a study makes of a run: anchors, and jobs in the order of their places."""
+    """What a study makes of a run: anchors, and jobs in the order of their places.
+
+    adapter: the sites of the adapter that is studied.
+    """
 
     run: Rereading
     study: CausalStudy
     anchors: tuple[Anchor, ...]
     jobs: tuple[Job, ...]
+    adapter: tuple[str, ...] = ADAPTER
 
     @property
     def size(self) -> int:
@@ -58,7 +63,7 @@ class Planned:
 
     def evaluations(self, jobs: Sequence[Job]) -> int:
         """Evaluations of the denoiser for one sample each, without those of rows that give values."""
-        return sum(self.run.steps - job.intervention.start for job in jobs)
+        return sum(self.run.steps - job.intervention.start for job in computed_once(jobs))
 
 
 def planned(run: Rereading, study: CausalStudy, sites: Sites) -> Planned:
@@ -99,7 +104,8 @@ def planned(run: Rereading, study: CausalStudy, sites: Sites) -> Planned:
                 cell = replace(base, index=place, face=given, prompt=prompt)
                 jobs.append(Job(cell, base, one))
                 place += 1
-    return Planned(run, study, tuple(anchors), tuple(jobs))
+    own = tuple(sites.chosen(Edit(ADAPTER, Scale(0.0)))) if run.study.beside else ADAPTER
+    return Planned(run, study, tuple(anchors), tuple(jobs), own)
 
 
 def check_on(run: Rereading, study: CausalStudy) -> None:

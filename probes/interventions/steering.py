@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from stepscope.hooks.edits import At, Edit, Operation, Scale
 from stepscope.hooks.fingerprint import of_bytes
-from stepscope.probes.interventions.batch import ADAPTER, Batch, Job
+from stepscope.probes.interventions.batch import Batch, Job
 from stepscope.probes.interventions.directions import Directions, turned
 from stepscope.probes.interventions.part import Intervention
 from stepscope.probes.interventions.pooled import Regions
@@ -61,7 +61,7 @@ class Steering:
                 rows.setdefault(job.intervention, []).append(row)
         off = [row for one, some in rows.items() if one.without for row in some]
         if off:
-            yield Edit(ADAPTER, Scale(0.0), rows=off)
+            yield Edit(batch.adapter, Scale(0.0), rows=off)
         for one, some in rows.items():
             jobs = [batch.jobs[row - len(batch.giving)] for row in some]
             for first, end in stretches(one.steps):

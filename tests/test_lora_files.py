@@ -1,0 +1,114 @@
+"""LoRAs in kohya's layout run as diffusers runs them; what diffusers would leave out is said or refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import save_file
+
+from stepscope.probes.weights import meta
+from tests.adapter_words import IP_ADAPTER, LAYERS, lora_file, unet_words
+
+RANK, ALPHA = 2, 4.0
+
+
+def kohya(
+    path: Path, *, text: bool = False, dora: bool = False, more: tuple[str, ...] = ()
+) -> Path:
+    """A LoRA of random numbers for the reference's SD 1.5, as kohya's sd-scripts names its weights.
+
+    text: also of the text encoder. more: layers that the backbone does not have.
+    """
+    model, draw = meta(UNet2DConditionModel, IP_ADAPTER / "sd15" / "unet"), torch.Generator()
+    draw.manual_seed(0)
+    encoder = json.loads((IP_ADAPTER / "sd15" / "text_encoder" / "config.json").read_text())
+    width = encoder["hidden_size"]
+    layers = {f"unet_{one}": model.get_submodule(one).weight.shape for one in LAYERS["sd15"]}
+    layers |= {f"unet_{one}": (8, 8) for one in more}
+    if text:
+        start = "te_text_model.encoder.layers.0.self_attn"
+        layers |= {f"{start}.{part}_proj": (width, width) for part in ("q", "out")}
+    found = {}
+    for name, (outside, inside) in layers.items():
+        key = "lora_" + name.replace(".", "_")
+        found[f"{key}.lora_down.weight"] = torch.randn(RANK, inside, generator=draw) * 0.2
+        found[f"{key}.lora_up.weight"] = torch.randn(outside, RANK, generator=draw) * 0.2
+        found[f"{key}.alpha"] = torch.tensor(ALPHA)
+        if dora:
+            found[f"{key}.dora_scale"] = torch.ones(outside, 1)
+    save_file(found, path)
+    return path
+
+
+def words(path: Path, **changed: Any) -> list[str]:
+    return unet_words("sd15", adapter="lora", adapter__path=path, adapter__scale=0.5, **changed)
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_it_runs_as_diffusers_runs_it(text, typed, tmp_path):
+    path = kohya(tmp_path / "k.safetensors", text=text)
+    answer = typed(words(path, true_cfg=4.0, out=tmp_path / "run.zarr"))
+    assert answer.status == 0, answer.err
+    run = xr.open_zarr(tmp_path / "run.zarr").load()
+    pipe: Any = StableDiffusionPipeline.from_pretrained(IP_ADAPTER / "sd15")
+    pipe.load_lora_weights(str(tmp_path), weight_name=path.name, adapter_name="k")
+    pipe.set_adapters(["k"], [0.5])
+    made = pipe(
+        "a man portrait cinematic",
+        guidance_scale=4.0,
+        num_inference_steps=3,
+        height=64,
+        width=64,
+        latents=torch.from_numpy(run.latents.values[:, 0]),
+        output_type="latent",
+    ).images
+    np.testing.assert_allclose(run.final_latents, made, rtol=0, atol=1e-4)
+    told = json.loads(str(run.adapters.values[0]))
+    assert {one["model"] for one in told} == {"unet", *(["text_encoder"] if text else [])}
+    assert {one["scale"] for one in told} == {0.5}
+
+
+def test_a_dora_of_kohya_is_refused(typed, tmp_path):
+    answer = typed(words(kohya(tmp_path / "d.safetensors", dora=True)))
+    assert answer.status == 2
+    assert "is a DoRA in kohya's layout" in answer.line
+
+
+def test_layers_that_the_backbone_lacks_are_told(typed, tmp_path):
+    lost = "down_blocks.9.attentions.0.transformer_blocks.0.attn1.to_q"
+    answer = typed([*words(kohya(tmp_path / "k.safetensors", more=(lost,))), "--dry"])
+    assert answer.status == 0, answer.err
+    (note,) = (line for line in answer.out.splitlines() if "runs without" in line)
+    assert "attn1" in note
+    whole = typed([*words(kohya(tmp_path / "whole.safetensors")), "--dry"])
+    assert "runs without" not in whole.out
+
+
+def test_two_at_once_are_the_sum_of_their_scales(typed, tmp_path):
+    first, second = (lora_file(tmp_path, "sd15", seed) for seed in (0, 1))
+    words = unet_words(
+        "sd15", adapter="[lora,lora]", adapter__path=first, beside__lora__path=second
+    )
+    answer = typed([*words, "beside.lora.name=ink", f"out={tmp_path / 'run.zarr'}"])
+    assert answer.status == 0, answer.err
+    run = xr.open_zarr(tmp_path / "run.zarr").load()
+    assert {*run.injection_adapter.values} == {"lora:lora", "lora:ink"}
+    pipe: Any = StableDiffusionPipeline.from_pretrained(IP_ADAPTER / "sd15")
+    for name, path in (("lora", first), ("ink", second)):
+        pipe.load_lora_weights(str(tmp_path), weight_name=path.name, adapter_name=name)
+    pipe.set_adapters(["lora", "ink"], [1.0, 1.0])
+    made = pipe(
+        "a man portrait cinematic",
+        guidance_scale=7.5,
+        num_inference_steps=3,
+        height=64,
+        width=64,
+        latents=torch.from_numpy(run.latents.values[:, 0]),
+        output_type="latent",
+    ).images
+    np.testing.assert_allclose(run.final_latents, made, rtol=0, atol=1e-4)
