@@ -139,7 +139,7 @@ def t5_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def clip_tokenizer(further: Sequence[str] = ()) -> PreTrainedTokenizerFast:
-    """CLIP's form: start, sentence, end; the end has the highest id, and pads. `further` words are added."""
+    """CLIP's form: start, sentence, end; the end has the highest id, and pads. `further` words join."""
     start, end = "<|startoftext|>", "<|endoftext|>"
     words = {w: i for i, w in enumerate((*VOCABULARY, *further, "<unk>", start, end))}
     roles = {"bos_token": start, "eos_token": end, "pad_token": end, "unk_token": "<unk>"}

@@ -44,6 +44,7 @@ UNETS = {
     "style": ("image_prompt", "style"),
     "object": ("image_prompt", "object"),
     "face_id": ("image_prompt", "face_id"),
+    "unet_quality": ("quality",),
 }
 # Those that may start from the weights that ship.
 ONWARD = ("base", "guidance", "adapter", "schnell", "sd15", "sdxl", "style", "object", "face_id")

@@ -9,7 +9,7 @@ from pathlib import Path
 from stepscope.pocket.process import MODELS
 
 MANIFEST = Path(__file__).parent / "MANIFEST"
-LIMIT = 64_000_000
+LIMIT = 96_000_000
 
 
 def lines(models: Path = MODELS) -> list[str]:

@@ -7,10 +7,11 @@ from stepscope.pocket.process import Options, device, rank
 from stepscope.pocket.training import Stage
 from stepscope.pocket.unet import gallery, layout
 from stepscope.pocket.unet.diffusion import TIMES, alphas, min_snr, noised
+from stepscope.pocket.unet.reading import Words
 
 SECONDS = 900.0
 BATCH = 512
-RATE, MUON, DECAY = 1e-3, 3.0, 0.02
+RATE, MUON, DECAY = 8e-4, 3.0, 0.02
 DROPPED = 0.1
 
 
@@ -57,9 +58,9 @@ def make(said: Options, name: str) -> None:
         layout.save(said.models, kind, unet, words)
 
 
-def unsaid(read: layout.Words, nothing: layout.Words, rows: torch.Tensor) -> layout.Words:
+def unsaid(read: Words, nothing: Words, rows: torch.Tensor) -> Words:
     """The words with nothing said in some rows (b,)."""
     tokens = torch.where(rows[:, None, None], nothing.tokens, read.tokens)
     if read.pooled is None or nothing.pooled is None:
-        return layout.Words(tokens, None)
-    return layout.Words(tokens, torch.where(rows[:, None], nothing.pooled, read.pooled))
+        return Words(tokens, None)
+    return Words(tokens, torch.where(rows[:, None], nothing.pooled, read.pooled))

@@ -1,6 +1,7 @@
 """Stable Diffusion's forward process and DDIM, over (b, 16, 32, 32) latents."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from diffusers import DDPMScheduler
@@ -12,6 +13,8 @@ from stepscope.pocket.unet.layout import NOISE
 TIMES = int(NOISE["num_train_timesteps"])
 # Min-SNR weighting (Hang et al. 2023, arXiv 2303.09556, eq. 10), for a loss on the noise.
 GAMMA = 5.0
+# Below this ratio of signal to noise nothing of a picture is left to be decided.
+FAINT = 0.05
 
 
 def alphas() -> Tensor:
@@ -38,6 +41,11 @@ def min_snr(alpha: Tensor) -> Tensor:
     return ratio.clamp(max=GAMMA) / ratio
 
 
+def level(alpha: Tensor) -> Tensor:
+    """The weight that makes an error of the noise one of the picture, level down to a ratio of FAINT."""
+    return 1 / (alpha / (1 - alpha) + FAINT)
+
+
 def times_below(start: int, steps: int) -> list[int]:
     """`steps` + 1 times from start down to 0, even; DDIM's last step leads to the clean picture."""
     return [round(start * (1 - i / steps)) for i in range(steps + 1)]
@@ -50,7 +58,7 @@ def ddim(predict: Callable[[Tensor, Tensor], Tensor], x: Tensor, times: Sequence
     predict(x, time (b,)) is the noise, guidance included.
     """
     kept = alphas()
-    for now, following in zip(times, times[1:], strict=False):
+    for now, following in pairwise(times):
         alpha, beyond = kept[now].expand(len(x)), kept[following].expand(len(x))
         noise = predict(x, torch.full((len(x),), now, device=x.device))
         x = noised(clean_of(x, noise, alpha), noise, beyond)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import LCMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import LCMScheduler
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
@@ -20,6 +20,7 @@ from stepscope.pocket.process import Options, device, rank
 from stepscope.pocket.training import Stage
 from stepscope.pocket.unet import gallery, layout
 from stepscope.pocket.unet.diffusion import alphas, clean_of, ddim, noised, times_below
+from stepscope.pocket.unet.reading import Text, Words
 
 SECONDS = 120.0
 BATCH, RATE, RANK = 384, 1e-3, 12
@@ -47,7 +48,7 @@ def times() -> list[int]:
 
 def folder(models: Path, kind: layout.Layout) -> Path:
     """Where the LoRA ships."""
-    return models / f"{kind.folder}-lcm"
+    return models / f"{kind.name}-lcm"
 
 
 def make(said: Options, name: str) -> None:
@@ -79,20 +80,19 @@ def make(said: Options, name: str) -> None:
         stage.descend(nn.functional.smooth_l1_loss(found, wanted, beta=0.5))
     stage.finish()
     if rank() == 0:
-        pipeline = StableDiffusionXLPipeline if kind.xl else StableDiffusionPipeline
         lora = convert_state_dict_to_diffusers(get_peft_model_state_dict(student))
         half: dict[str, Any] = {k: v.half().cpu().contiguous() for k, v in lora.items()}
-        pipeline.save_lora_weights(folder(said.models, kind), unet_lora_layers=half)
+        layout.pipeline(kind).save_lora_weights(folder(said.models, kind), unet_lora_layers=half)
 
 
-def guess(unet: Any, x: Tensor, time: Tensor, read: layout.Words) -> Tensor:
+def guess(unet: Any, x: Tensor, time: Tensor, read: Words) -> Tensor:
     """The U-Net's estimate of x0."""
     return clean_of(x, layout.predicted(unet, x, time, read), alphas()[time])
 
 
 @torch.no_grad()
 def taught(
-    base: Any, words: layout.Text, clean: Tensor, read: layout.Words, student: Any | None
+    base: Any, words: Text, clean: Tensor, read: Words, student: Any | None
 ) -> tuple[Tensor, ...]:
     """Lessons at every time: where one stands, the time, the end of the base's path, the words.
 
@@ -101,7 +101,7 @@ def taught(
     size = -(-len(clean) // STEPS)
     clean, read = clean[:size], read.rows(slice(0, size))
     nothing, kept = words.nothing(size), alphas()
-    both = layout.Words(
+    both = Words(
         torch.cat([read.tokens, nothing.tokens]),
         None
         if read.pooled is None or nothing.pooled is None
@@ -143,7 +143,7 @@ class Lessons:
         both = (torch.cat(pair) for pair in zip(old, new, strict=True))
         self.columns = tuple(column[-self.kept :] for column in both)
 
-    def draw(self, size: int) -> tuple[Tensor, Tensor, Tensor, layout.Words]:
+    def draw(self, size: int) -> tuple[Tensor, Tensor, Tensor, Words]:
         rows = torch.randint(len(self), (size,), device=self.columns[0].device)
         x, time, wanted, tokens, *pooled = (column[rows] for column in self.columns)
-        return x, time, wanted, layout.Words(tokens, pooled[0] if pooled else None)
+        return x, time, wanted, Words(tokens, pooled[0] if pooled else None)

@@ -9,11 +9,12 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
 
 from stepscope.pocket import album, folders, grammar, networks, shipped
 from stepscope.pocket.process import Options, autocast, device, rank
-from stepscope.pocket.unet.layout import token_ids
+from stepscope.pocket.unet.reading import token_ids
 from stepscope.pocket.world import (
     ATTRIBUTES,
     attributes_row,
@@ -90,9 +91,7 @@ class Gallery:
         centre = points.mean(1)
         height = (points[:, :2].mean(1) - points[:, 3:].mean(1)).norm(dim=-1)
         side = self.latents.shape[-1]
-        axis = (torch.arange(side, device=rows.device) + 0.5) * (
-            self.images.shape[-1] / side
-        ) - 0.5
+        axis = (torch.arange(side, device=rows.device) + 0.5) * (self.images.shape[-1] / side) - 0.5
         across = (axis[None] - centre[:, :1])[:, None, :] ** 2
         down = (axis[None] - centre[:, 1:])[:, :, None] ** 2
         near = torch.exp(-(across + down) / (2 * (1.3 * height[:, None, None]) ** 2))
@@ -100,12 +99,12 @@ class Gallery:
         return weight / weight.mean((2, 3), keepdim=True)
 
 
-def load(said: Options, kind: str, apart: int = 0) -> Gallery:
+def load(said: Options, kind: str, apart: int = 0, people: int = PEOPLE) -> Gallery:
     """This process's gallery of a kind in SHARES, painted once; `--album` chooses other people.
 
     apart: a number that is added to the seed, for those who must not see what others learn from.
     """
-    people = 6 if said.smoke else PEOPLE
+    people = 6 if said.smoke else people
     return _load(said.models, kind, people, seed(said) + apart)
 
 
@@ -177,7 +176,7 @@ def told(
     return torch.stack(both, 1)
 
 
-def encode(vae: torch.nn.Module, image: Tensor) -> Tensor:
+def encode(vae: AutoencoderKL, image: Tensor) -> Tensor:
     """Images in [0, 1] to latents (n, 16, 32, 32), half, as Stable Diffusion scales them: no shift."""
     with autocast():
         moments = vae.encoder(image * 2 - 1)

@@ -22,8 +22,9 @@ from stepscope.pocket.unet.designs import circled
 from stepscope.pocket.world import IDENTITY, SIZE, hats, looks, sample_identities
 
 SECONDS = 90.0
+PEOPLE = 10_000
 BATCH, RATE = 512, 1.5e-3
-FOLDER = "pocket-image-encoder"
+FOLDER = "image-encoder"
 EMBEDDING, PATCH, WIDTH, DEPTH, HEADS = 256, 8, 128, 4, 4
 # The processor's, as CLIP's folders name them, and [0, 1] to [-1, 1].
 MEAN, STD = 0.5, 0.5
@@ -40,7 +41,8 @@ def new() -> CLIPVisionModelWithProjection:
         image_size=SIZE,
         patch_size=PATCH,
     )
-    return CLIPVisionModelWithProjection(config).to(device())
+    encoder: Any = CLIPVisionModelWithProjection(config)
+    return encoder.to(device())
 
 
 def load(models: Path) -> CLIPVisionModelWithProjection:
@@ -68,7 +70,7 @@ class Numbers(nn.Module):
 
 def make(said: Options) -> None:
     """Train (or go on training) and write the folder."""
-    pictures = gallery.load(said, "all")
+    pictures = gallery.load(said, "all", people=PEOPLE)
     encoder, numbers = new(), Numbers().to(device())
     stage = Stage(
         "image_encoder",

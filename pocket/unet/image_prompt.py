@@ -17,18 +17,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from stepscope.pocket.muon import Muon
 from stepscope.pocket.process import Options, device, rank
 from stepscope.pocket.training import Stage
 from stepscope.pocket.unet import gallery, image_encoder, layout
 from stepscope.pocket.unet.base import unsaid
-from stepscope.pocket.unet.diffusion import TIMES, alphas, min_snr, noised
+from stepscope.pocket.unet.diffusion import TIMES, alphas, level, noised
+from stepscope.pocket.unet.reading import Text
 
 SECONDS = 150.0
-BATCH, RATE = 384, 1e-3
+BATCH, RATE, MUON, PEOPLE = 384, 1e-3, 2.0, 10_000
 TOKENS = 4
 FACE = 512
 # Image prompts, and sentences, that are left out while training.
 DROPPED_IMAGE, DROPPED = 0.08, 0.08
+CHECKS = 8
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Prompt:
 
     def file(self, models: Path) -> Path:
         """Where it ships, under the published file's form of name."""
-        return models / "pocket-ip-adapter" / f"{self.name}_{self.backbone}.safetensors"
+        return models / "ip-adapter" / f"{self.name}_{self.backbone}.safetensors"
 
 
 PROMPTS = {
@@ -58,23 +61,29 @@ PROMPTS = {
 def make(said: Options, name: str) -> None:
     """Train (or go on training) and write the adapter's file."""
     prompt = PROMPTS[name]
-    pictures = gallery.load(said, prompt.backbone)
-    unet, words = layout.load(said.models, layout.LAYOUTS[prompt.backbone])
+    pictures = gallery.load(said, prompt.backbone, people=PEOPLE)
+    frozen, words = layout.load(said.models, layout.LAYOUTS[prompt.backbone])
+    unet: Any = frozen
     kept_file = prompt.file(said.models)
     unet._load_ip_adapter_weights([start(unet, prompt) if not said.onward else read(kept_file)])
     unet.to(device())
     own = parts(unet)
     for parameter in own.parameters():
         parameter.requires_grad_(True)
-    if device().type == "cuda":
-        unet.compile()
     encoder = None if prompt.reads_faces else image_encoder.load(said.models)
     stage = Stage(
         name, {"own": own}, said, rate=RATE, seconds=SECONDS, ema=0.995, every=50, save_seconds=300
     )
+    matrices = [one for one in own.parameters() if one.ndim == 2]
+    others = [one for one in own.parameters() if one.ndim != 2]
+    stage.optimiser = Muon(matrices, others, RATE, ratio=MUON)
     size, kept = 4 if said.smoke else BATCH, alphas()
+    strangers = gallery.paint(
+        said.models, prompt.backbone, 6 if said.smoke else 600, gallery.HELD_OUT
+    )
+    checked = 0
     among = None if prompt.reads_faces else pictures.having(prompt.shares)
-    for _ in stage:
+    for progress in stage:
         rows = pictures.draw(size, among)
         image = seen(pictures, rows, prompt, encoder)
         dropped = torch.rand(size, device=device()) < DROPPED_IMAGE
@@ -87,10 +96,45 @@ def make(said: Options, name: str) -> None:
             told = unsaid(words(pictures.sentence_ids(rows)), words.nothing(size), silent)
         found = layout.predicted(unet, noised(clean, noise, kept[time]), time, told, image[:, None])
         error = (found - noise) ** 2
-        stage.descend((error.mean((1, 2, 3)) * min_snr(kept[time])).mean(), noise=error.mean())
+        stage.descend((error.mean((1, 2, 3)) * level(kept[time])).mean(), noise=error.mean())
+        if rank() == 0 and progress > (checked + 1) / CHECKS:
+            checked += 1
+            print(
+                f"{name} step {stage.step}: {told_apart(unet, words, strangers, prompt, encoder)}"
+            )
     stage.finish()
     if rank() == 0:
         write(unet, kept_file, prompt)
+
+
+@torch.no_grad()
+def told_apart(
+    unet: Any,
+    words: Text,
+    strangers: gallery.Gallery,
+    prompt: Prompt,
+    encoder: nn.Module | None,
+) -> str:
+    """The error on pictures never trained on with their own reference, with another's, and with none."""
+    generator = torch.Generator(device()).manual_seed(0)
+    kept = alphas()
+    rows = torch.arange(len(strangers), device=device())
+    rows = rows if prompt.reads_faces else strangers.having(prompt.shares)
+    size = min(BATCH, len(rows))
+    sums = torch.zeros(3, device=device())
+    parts = [part for part in rows.split(size) if len(part) == size]
+    for part in parts:
+        clean = strangers.latents[part].float()
+        noise = torch.randn(clean.shape, generator=generator, device=device())
+        time = torch.randint(300, TIMES, (size,), generator=generator, device=device())
+        x, told = noised(clean, noise, kept[time]), words(strangers.ids[part, 1])
+        own = seen(strangers, part, prompt, encoder)
+        for i, image in enumerate((own, own.roll(size // 2, 0), torch.zeros_like(own))):
+            found = layout.predicted(unet, x, time, told, image[:, None])
+            error = ((found - noise) ** 2).mean((1, 2, 3)) * level(kept[time])
+            sums[i] += error.mean() / len(parts)
+    own, other, none = sums.tolist()
+    return f"own reference {own:.4f}, another's {other:.4f}, none {none:.4f}"
 
 
 @torch.no_grad()
@@ -179,8 +223,6 @@ def read(path: Path) -> dict[str, dict[str, Tensor]]:
     """A shipped file as diffusers' loader wants it."""
     kept = load_file(path)
     return {
-        part: {
-            k.removeprefix(f"{part}."): v.float() for k, v in kept.items() if k.startswith(part)
-        }
+        part: {k.removeprefix(f"{part}."): v.float() for k, v in kept.items() if k.startswith(part)}
         for part in ("image_proj", "ip_adapter")
     }

@@ -21,6 +21,7 @@ from stepscope.pocket.verification import verify
 from stepscope.pocket.world import SIZE
 
 SECONDS = 60.0
+PEOPLE = 10_000
 BATCH, RATE, TEMPERATURE = 512, 2e-3, 0.07
 EMBEDDING = 64
 JUDGED = ("looks", "hats")
@@ -48,7 +49,7 @@ def file(models: Path, what: str) -> Path:
 
 def make(said: Options) -> None:
     """Train both on a gallery of other people and designs, tell how well they verify, and export."""
-    pictures = gallery.load(said, "all", apart=50)
+    pictures = gallery.load(said, "all", apart=50, people=PEOPLE)
     strangers = gallery.paint(said.models, "all", 6 if said.smoke else 500, gallery.HELD_OUT)
     for what in JUDGED:
         judge = on_device(Judge())

@@ -4,11 +4,9 @@ Both use flux-dev's autoencoder (4 pixels a latent, 16 channels; Stable Diffusio
 shift, which is 0.0056), so 128 pixels are 32 x 32 latents.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from diffusers import (
@@ -19,17 +17,15 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from stepscope.pocket import folders, grammar
+from stepscope.pocket import folders
 from stepscope.pocket.process import autocast, device, on_device
+from stepscope.pocket.unet.reading import WIDTH, Text, Words, text_config, tokenizer
 from stepscope.pocket.world import SIZE
 
 CHANNELS, GRID = 16, 32
-TEXT_WIDTH, TEXT_HEADS, TEXT_HIDDEN, TEXT_LAYERS = 128, 4, 256, 3
 TIME_WIDTH = 32
-# Words of the grammar that the FLUX models never read.
-FURTHER_WORDS = ("hat",)
 NOISE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -45,27 +41,12 @@ NOISE = {
 TIME_IDS = (SIZE, SIZE, 0, 0, SIZE, SIZE)
 
 
-class Words(NamedTuple):
-    """What a U-Net sees of a prompt: (b, token, width), and SDXL's pooled (b, 128), else None."""
-
-    tokens: Tensor
-    pooled: Tensor | None
-
-    def rows(self, which: Any) -> "Words":
-        """Some rows of both."""
-        return Words(self.tokens[which], None if self.pooled is None else self.pooled[which])
-
-
 @dataclass(frozen=True)
 class Layout:
     """One backbone: its folder among the models, its U-Net's configuration."""
 
     name: str
     unet: dict[str, Any]
-
-    @property
-    def folder(self) -> str:
-        return f"pocket-{self.name}"
 
     @property
     def xl(self) -> bool:
@@ -88,7 +69,7 @@ SD15 = Layout(
         "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         "attention_head_dim": (4, 5, 6),
-        "cross_attention_dim": TEXT_WIDTH,
+        "cross_attention_dim": WIDTH,
     },
 )
 SDXL = Layout(
@@ -99,38 +80,14 @@ SDXL = Layout(
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         "attention_head_dim": (2, 4, 7),
-        "cross_attention_dim": 2 * TEXT_WIDTH,
+        "cross_attention_dim": 2 * WIDTH,
         "use_linear_projection": True,
         "addition_embed_type": "text_time",
         "addition_time_embed_dim": TIME_WIDTH,
-        "projection_class_embeddings_input_dim": TEXT_WIDTH + len(TIME_IDS) * TIME_WIDTH,
+        "projection_class_embeddings_input_dim": WIDTH + len(TIME_IDS) * TIME_WIDTH,
     },
 )
 LAYOUTS = {layout.name: layout for layout in (SD15, SDXL)}
-
-
-class Text(nn.Module):
-    """The text encoders of a StableDiffusionPipeline, or of a StableDiffusionXLPipeline."""
-
-    def __init__(self, encoders: Sequence[nn.Module]):
-        super().__init__()
-        self.encoders = nn.ModuleList(encoders)
-
-    def forward(self, ids: Tensor) -> Words:
-        """Ids (b, 32) to Words, as the pipelines read them."""
-        with autocast():
-            if len(self.encoders) == 1:
-                return Words(self.encoders[0](input_ids=ids)[0].float(), None)
-            read = [one(input_ids=ids, output_hidden_states=True) for one in self.encoders]
-            tokens = torch.cat([one.hidden_states[-2] for one in read], -1)
-            return Words(tokens.float(), read[1].text_embeds.float())
-
-    def nothing(self, count: int) -> Words:
-        """The unconditional branch: SD 1.5 reads the empty prompt, SDXL zeros."""
-        empty = self(token_ids([""]))
-        if empty.pooled is not None:
-            empty = Words(torch.zeros_like(empty.tokens), torch.zeros_like(empty.pooled))
-        return empty.rows(torch.zeros(count, dtype=torch.long, device=device()))
 
 
 def new_unet(layout: Layout) -> UNet2DConditionModel:
@@ -141,7 +98,7 @@ def new_unet(layout: Layout) -> UNet2DConditionModel:
 def new_text(layout: Layout) -> Text:
     """Untrained text encoders on the current device, sized for the grammar's tokenizer."""
     kinds = (CLIPTextModel, CLIPTextModelWithProjection) if layout.xl else (CLIPTextModel,)
-    return Text([kind(_text_config()) for kind in kinds]).to(device())
+    return Text([kind(text_config()) for kind in kinds]).to(device())
 
 
 def predicted(
@@ -163,27 +120,15 @@ def predicted(
         )[0].float()  # fmt: skip
 
 
-def token_ids(prompts: list[str]) -> Tensor:
-    """CLIP ids (n, 32) on the current device, as the pipelines make them."""
-    told = _tokenizer()(
-        prompts,
-        padding="max_length",
-        max_length=grammar.TOKENS,
-        truncation=True,
-        return_tensors="pt",
-    )
-    return told.input_ids.to(device())
-
-
 def save(models: Path, layout: Layout, unet: nn.Module, words: Text) -> None:
     """Write the pipeline's folder: half-precision weights, a link to the autoencoder."""
-    folder = models / layout.folder
+    folder = models / layout.name
     folders.write_half(unet, folder / "unet")
     names = ("text_encoder", "text_encoder_2")
     for name, encoder in zip(names, words.encoders, strict=False):
         folders.write_half(encoder, folder / name)
         folders.say_float32(folder / name / "config.json")
-        _tokenizer().save_pretrained(folder / name.replace("text_encoder", "tokenizer"))
+        tokenizer().save_pretrained(folder / name.replace("text_encoder", "tokenizer"))
     link = folder / "vae"
     if not link.is_symlink():
         link.symlink_to(Path("..") / folders.DEV / "vae", target_is_directory=True)
@@ -193,7 +138,7 @@ def save(models: Path, layout: Layout, unet: nn.Module, words: Text) -> None:
 
 def load(models: Path, layout: Layout) -> tuple[UNet2DConditionModel, Text]:
     """The shipped U-Net and text encoders, frozen."""
-    folder = models / layout.folder
+    folder = models / layout.name
     unet: Any = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
     kinds = (CLIPTextModel, CLIPTextModelWithProjection) if layout.xl else (CLIPTextModel,)
     names = ("text_encoder", "text_encoder_2")
@@ -203,6 +148,11 @@ def load(models: Path, layout: Layout) -> tuple[UNet2DConditionModel, Text]:
     ]
     words = Text(encoders).to(device())
     return on_device(unet).requires_grad_(False), words.requires_grad_(False)
+
+
+def pipeline(layout: Layout) -> Any:
+    """diffusers' class of the backbone's folder."""
+    return StableDiffusionXLPipeline if layout.xl else StableDiffusionPipeline
 
 
 def scheduler(layout: Layout) -> Any:
@@ -217,34 +167,13 @@ def _pipeline(models: Path, layout: Layout, unet: Any, words: Text) -> Any:
     common: dict[str, Any] = {
         "vae": folders.load_vae(models),
         "text_encoder": words.encoders[0],
-        "tokenizer": _tokenizer(),
+        "tokenizer": tokenizer(),
         "unet": unet,
         "scheduler": scheduler(layout),
     }
     if layout.xl:
-        second = {"text_encoder_2": words.encoders[1], "tokenizer_2": _tokenizer()}
-        return StableDiffusionXLPipeline(**common, **second, add_watermarker=False)
-    return StableDiffusionPipeline(
+        second = {"text_encoder_2": words.encoders[1], "tokenizer_2": tokenizer()}
+        return pipeline(layout)(**common, **second, add_watermarker=False)
+    return pipeline(layout)(
         **common, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-    )
-
-
-@cache
-def _tokenizer() -> Any:
-    return grammar.clip_tokenizer(FURTHER_WORDS)
-
-
-def _text_config() -> CLIPTextConfig:
-    tokenizer = _tokenizer()
-    return CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=TEXT_HIDDEN,
-        num_hidden_layers=TEXT_LAYERS,
-        num_attention_heads=TEXT_HEADS,
-        max_position_embeddings=grammar.TOKENS,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        projection_dim=TEXT_WIDTH,
     )

@@ -38,7 +38,6 @@ def paint_hat(canvas: Canvas, f: Frame, s: Sitter, hat: Tensor) -> None:
     width = torch.maximum(dome_radii(s)[0] * 0.93, s.width + 0.02)
     foot = -0.50
     height = 0.30 + 0.62 * h["crown_height"]
-    top = foot - height
     up = ((foot - f.y) / height).clamp(0, 1)
     half = width * (1 - (0.05 + 0.60 * h["crown_taper"]) * up)
     crown = torch.maximum(f.x.abs() - half, (f.y - foot + height / 2).abs() - height / 2)

@@ -32,11 +32,11 @@ def render(
     Returns images (n, 3, SIZE, SIZE), RGB in [0, 1], and keypoints
     (n, 5, 2): x, y in pixels from the first pixel's centre, in insightface's order.
     """
-    columns = identity, attributes, nuisance, looks, hats
-    parts = [
-        paint(*(t if t is None else t[i : i + CHUNK] for t in columns))
-        for i in range(0, len(identity), CHUNK)
-    ]
+    parts = []
+    for i in range(0, len(identity), CHUNK):
+        rows = slice(i, i + CHUNK)
+        designs = [given if given is None else given[rows] for given in (looks, hats)]
+        parts.append(paint(identity[rows], attributes[rows], nuisance[rows], *designs))
     images, points = zip(*parts, strict=True)
     return torch.cat(images), torch.cat(points)
 
