@@ -23,7 +23,7 @@ from stepscope.pocket.training import LOGS
 from stepscope.pocket.unet import gallery, image_encoder, judges, layout
 from stepscope.pocket.unet.image_prompt import PROMPTS, Prompt, read
 
-COUNT, SEED = 48, gallery.HELD_OUT + 1
+COUNT, SEED = 32, gallery.HELD_OUT + 1
 STEPS, GUIDANCE = 20, 3.0
 SCALES = (0.0, 0.5, 1.0)
 FIGURES = LOGS.parent / "figures"
