@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from stepscope.analysis.metrics.perceptual_pocket import PocketDistance
 from stepscope.analysis.metrics.prompt_pocket import EditedPromptPocket
+from stepscope.analysis.metrics.reference_pocket import PocketLikeness
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Settings:
     clip: str = "openai/clip-vit-large-patch14"
     readout: str = EditedPromptPocket.readout
     perceptual: str = PocketDistance.perceptual
+    pocket_judge: str = PocketLikeness.pocket_judge
     photos: Sequence[str] = ()
     references: Mapping[str, str] | Sequence[str] = ()
     device: str = "auto"

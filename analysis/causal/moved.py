@@ -26,7 +26,12 @@ from stepscope.probes.interventions.names import ANCHOR, BEFORE, CLIP, OBEYED
 CELL = ("part", "donor", "do", "steps", "at", "at_sigma", "blocks", "at_block")
 """Coordinates that say which intervention a sample had."""
 TOWARD = ("own", "donor")
-LIKENESSES = ("edited_reference_dinov2", "edited_reference_clip", "edited_style_gram")
+LIKENESSES = (
+    "edited_reference_dinov2",
+    "edited_reference_clip",
+    "edited_reference_pocket",
+    "edited_style_gram",
+)
 """Likenesses to a picture by which effects can be counted; the first that was measured is the judge."""
 NOTHING = xr.Dataset({"ratio": np.nan, "low": np.nan, "high": np.nan})
 ANCHOR_OF = {"": "off", "random": "other", "same": "other"}

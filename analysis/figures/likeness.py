@@ -13,7 +13,11 @@ from stepscope.analysis.lookup import measured
 from stepscope.analysis.saturation import BrokenLine, Estimator, ExponentialApproach, ShareOfPlateau
 from stepscope.analysis.windows import Against
 
-COSINES = {"reference_dinov2": "DINOv2", "reference_clip": "CLIP"}
+COSINES = {
+    "reference_dinov2": "DINOv2",
+    "reference_clip": "CLIP",
+    "reference_pocket": "pocket judge",
+}
 """Measures of likeness by their printed names: cosines of a final image to the reference image."""
 DISTANCES = {"style_gram": "Gram distance"}
 """Measures that fall as likeness rises."""

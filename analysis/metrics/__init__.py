@@ -28,6 +28,11 @@ from stepscope.analysis.metrics.reference_dinov2 import (
     ReferenceDinov2Step,
 )
 from stepscope.analysis.metrics.reference_image import ReferenceImage
+from stepscope.analysis.metrics.reference_pocket import (
+    EditedReferencePocket,
+    ReferencePocket,
+    ReferencePocketStep,
+)
 from stepscope.analysis.metrics.rereads import (
     ArcfaceCarried,
     ArcfaceCommitted,
@@ -71,10 +76,13 @@ METRICS: dict[str, type[Metric]] = {
         ReferenceClipStep,
         ReferenceDinov2,
         ReferenceDinov2Step,
+        ReferencePocket,
+        ReferencePocketStep,
         StyleGram,
         StyleGramStep,
         EditedReferenceClip,
         EditedReferenceDinov2,
+        EditedReferencePocket,
         EditedStyleGram,
         Latency,
     )
