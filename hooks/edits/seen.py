@@ -118,6 +118,6 @@ def _digest(values: Any) -> str:
     digest = hashlib.sha256()
     for tensor in [values] if isinstance(values, torch.Tensor) else values:
         if tensor is not None:
-            whole = tensor.detach().cpu().contiguous().flatten()
+            whole = tensor.detach().cpu().flatten().clone(memory_format=torch.contiguous_format)
             digest.update(whole.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
