@@ -84,8 +84,17 @@ def test_a_figure_is_drawn_whole_and_saved_as_vector_and_picture(name: str, tmp_
         assert np.asarray(image.convert("L")).std() > 5
 
 
+SLOW_TO_DRAW = {"figure_transplant", "figure4_streams"}
+
+
 @pytest.mark.parametrize("odd", ODD)
-@pytest.mark.parametrize("name", CONTRACT)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in SLOW_TO_DRAW else name
+        for name in CONTRACT
+    ],
+)
 def test_one_face_and_many_gaps_are_drawn_too(name: str, odd: str) -> None:
     with styled():
         figure = drawn(name, ODD[odd])
@@ -415,7 +424,9 @@ def test_the_early_window_of_runs_without_a_face_is_of_likeness_to_their_picture
     assert "90% of\nrise" in texts(figure)
 
 
-@pytest.mark.parametrize("backbone", ["pocket_dev", "pocket_schnell"])
+@pytest.mark.parametrize(
+    "backbone", ["pocket_dev", pytest.param("pocket_schnell", marks=pytest.mark.slow)]
+)
 def test_of_a_study_of_one_backbone_what_cannot_be_drawn_is_missing_evidence(backbone: str) -> None:
     every = evidence()
     alone = {

@@ -39,7 +39,7 @@ def noise(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("with_lora", [False, True])
+@pytest.mark.parametrize("with_lora", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_face_id_is_diffusers_own(with_lora, typed, tmp_path):
     run = final(typed, face_id_words(tmp_path, with_lora=with_lora), "run.zarr")
     pipe: Any = StableDiffusionPipeline.from_pretrained(IP_ADAPTER / "sd15")

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("least", [12, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("least", [8, pytest.param(30, marks=pytest.mark.slow)])
 def test_killed_at_any_instant_a_run_ends_with_the_same_values(forks, tmp_path, undisturbed, least):
     """So many SIGKILLs at random instants, several in most runs."""
 

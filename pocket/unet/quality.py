@@ -22,8 +22,9 @@ from stepscope.pocket.shipped import from_onnx
 from stepscope.pocket.training import LOGS
 from stepscope.pocket.unet import gallery, image_encoder, judges, layout
 from stepscope.pocket.unet.image_prompt import PROMPTS, Prompt, read
+from stepscope.probes.adapters.image_attention import each_its_own
 
-COUNT, SEED = 32, gallery.HELD_OUT + 1
+COUNT, SEED = 16, gallery.HELD_OUT + 1
 STEPS, GUIDANCE = 20, 3.0
 SCALES = (0.0, 0.5, 1.0)
 FIGURES = LOGS.parent / "figures"
@@ -58,7 +59,7 @@ def make(said: Options) -> None:
 def measure(said: Options, prompt: Prompt) -> dict[str, object]:
     """Floor, ceiling and each scale's Row of one adapter, as JSON holds them."""
     count = 2 if said.smoke else COUNT
-    strangers = gallery.paint(said.models, prompt.backbone, 8 if said.smoke else 400, SEED)
+    strangers = gallery.paint(said.models, prompt.backbone, 8 if said.smoke else 100, SEED)
     rows = strangers.having(prompt.shares)
     # One picture of each design: its second person's.
     rows = rows[rows % gallery.EACH == 1][:count]
@@ -102,16 +103,17 @@ def painted(said: Options, prompt: Prompt, ids: Tensor, image: Tensor, scale: fl
     pipe.set_ip_adapter_scale(scale)
     words = [pipe.tokenizer.decode(one, skip_special_tokens=True) for one in ids]
     parts = []
-    for part in torch.arange(len(image)).split(16):
+    for part in torch.arange(len(image)).split(8):
         own = image[part.to(image.device)][:, None]
-        result = pipe(
-            [words[i] for i in part],
-            num_inference_steps=2 if said.smoke else STEPS,
-            guidance_scale=GUIDANCE,
-            ip_adapter_image_embeds=[torch.cat([torch.zeros_like(own), own])],
-            generator=torch.Generator().manual_seed(SEED + int(part[0])),
-            output_type="pt",
-        )
+        with each_its_own(pipe):  # diffusers' own argument mixes the pictures of a batch
+            result = pipe(
+                [words[i] for i in part],
+                num_inference_steps=2 if said.smoke else STEPS,
+                guidance_scale=GUIDANCE,
+                ip_adapter_image_embeds=[torch.cat([torch.zeros_like(own), own])],
+                generator=torch.Generator().manual_seed(SEED + int(part[0])),
+                output_type="pt",
+            )
         parts.append(result.images)
     return torch.cat(parts)
 
