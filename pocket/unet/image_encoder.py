@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from stepscope.pocket import folders
 from stepscope.pocket.crowd import softened
@@ -26,8 +27,6 @@ PEOPLE = 10_000
 BATCH, RATE = 512, 1.5e-3
 FOLDER = "image-encoder"
 EMBEDDING, PATCH, WIDTH, DEPTH, HEADS = 256, 8, 128, 4, 4
-# The processor's, as CLIP's folders name them, and [0, 1] to [-1, 1].
-MEAN, STD = 0.5, 0.5
 
 
 def new() -> CLIPVisionModelWithProjection:
@@ -52,9 +51,16 @@ def load(models: Path) -> CLIPVisionModelWithProjection:
 
 
 def embed(encoder: nn.Module, images: Tensor) -> Tensor:
-    """Images (n, 3, 128, 128) in [0, 1] to image embeddings (n, 256)."""
+    """Images (n, 3, 128, 128) in [0, 1] to image embeddings (n, 256).
+
+    Normalised as CLIP's are: diffusers takes no other mean and deviation for an IP-Adapter's encoder.
+    """
     with autocast():
-        return encoder(pixel_values=(images - MEAN) / STD).image_embeds.float()
+        mean, std = (
+            images.new_tensor(colours)[:, None, None]
+            for colours in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
+        )
+        return encoder(pixel_values=(images - mean) / std).image_embeds.float()
 
 
 class Numbers(nn.Module):
@@ -108,6 +114,4 @@ def save(models: Path, encoder: Any) -> None:
     folders.write_half(encoder, folder)
     folders.say_float32(folder / "config.json")
     size = {"height": SIZE, "width": SIZE}
-    CLIPImageProcessorPil(
-        size={"shortest_edge": SIZE}, crop_size=size, image_mean=[MEAN] * 3, image_std=[STD] * 3
-    ).save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size=size).save_pretrained(folder)
