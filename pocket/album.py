@@ -16,6 +16,7 @@ from torch import Tensor
 from stepscope.pocket import folders, grammar, networks, shipped
 from stepscope.pocket.flow import GRID, TEXT_TOKENS, pack, unpack
 from stepscope.pocket.process import Options, autocast, device, rank
+from stepscope.pocket.weighting import near_face
 from stepscope.pocket.world import (
     ATTRIBUTES,
     SIZE,
@@ -97,15 +98,7 @@ class Album:
 
     def face_weight(self, rows: Tensor, gain: float = 4.0) -> Tensor:
         """(b, 256, 1) with mean 1: a token at the face's centre weighs 1 + gain times a far one."""
-        points = self.keypoints[rows]
-        centre = points.mean(1)
-        height = (points[:, :2].mean(1) - points[:, 3:].mean(1)).norm(dim=-1)
-        axis = (torch.arange(GRID, device=rows.device) + 0.5) * (SIZE / GRID) - 0.5
-        across = (axis[None] - centre[:, :1])[:, None, :] ** 2
-        down = (axis[None] - centre[:, 1:])[:, :, None] ** 2
-        near = torch.exp(-(across + down) / (2 * (1.3 * height[:, None, None]) ** 2))
-        weight = (1 + gain * near).flatten(1)[..., None]
-        return weight / weight.mean(1, keepdim=True)
+        return near_face(self.keypoints[rows], GRID, gain).flatten(1)[..., None]
 
 
 def load(said: Options) -> Album:

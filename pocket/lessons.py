@@ -3,11 +3,9 @@
 import torch
 from torch import Tensor
 
-from stepscope.pocket.flow import Words
-
 
 class Lessons:
-    """Rows of (x, level, wanted velocity, Words), at most `kept` of them; the oldest go first."""
+    """Rows of several columns, at most `kept` of them; the oldest go first."""
 
     def __init__(self, kept: int):
         self.kept = kept
@@ -16,15 +14,13 @@ class Lessons:
     def __len__(self) -> int:
         return len(self.columns[0]) if self.columns else 0
 
-    def add(self, x: Tensor, level: Tensor, wanted: Tensor, told: Words) -> None:
-        """Add rows; all have the same first dimension."""
-        new = (x, level, wanted, *told)
+    def add(self, *new: Tensor) -> None:
+        """Add rows: columns of the same first dimension, always in the same order."""
         old = self.columns or tuple(column[:0] for column in new)
         both = (torch.cat(pair) for pair in zip(old, new, strict=True))
         self.columns = tuple(column[-self.kept :] for column in both)
 
-    def draw(self, size: int) -> tuple[Tensor, Tensor, Tensor, Words]:
-        """Rows at random."""
+    def draw(self, size: int) -> tuple[Tensor, ...]:
+        """Rows at random, as columns."""
         rows = torch.randint(len(self), (size,), device=self.columns[0].device)
-        x, level, wanted, tokens, pooled = (column[rows] for column in self.columns)
-        return x, level, wanted, Words(tokens, pooled)
+        return tuple(column[rows] for column in self.columns)

@@ -65,8 +65,10 @@ def make(said: Options) -> None:
         if not lessons or stage.step % REUSE == 0:
             own = progress > OWN_FROM and stage.step % (2 * REUSE) == 0
             told = asked.draw(math.ceil(size / SCHNELL_STEPS))
-            lessons.add(*taught(dev, told, student if own else None))
-        x, level, wanted, told = lessons.draw(size)
+            *columns, words_of = taught(dev, told, student if own else None)
+            lessons.add(*columns, *words_of)
+        x, level, wanted, *words_of = lessons.draw(size)
+        told = Words(*words_of)
         loss = ((velocity(student, x, level, told) - wanted) ** 2).mean((1, 2))
         stage.descend(loss.mean(), **by_level(loss, level))
     stage.finish()

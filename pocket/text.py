@@ -30,7 +30,7 @@ class Text(nn.Module):
 def new() -> Text:
     """Untrained text encoders on the current device, sized for the grammar's tokenizers."""
     clip, t5 = grammar.clip_tokenizer(), grammar.t5_tokenizer()
-    return Text(CLIPTextModel(_clip(clip)), T5EncoderModel(_t5(t5))).to(device())
+    return Text(CLIPTextModel(clip_config(clip, LAYERS)), T5EncoderModel(_t5(t5))).to(device())
 
 
 def _t5(tokenizer: Any) -> T5Config:
@@ -50,13 +50,13 @@ def _t5(tokenizer: Any) -> T5Config:
     )
 
 
-def _clip(tokenizer: Any) -> CLIPTextConfig:
-    """CLIP pools at its first end of sentence; an end with id 2 would mean the legacy argmax."""
+def clip_config(tokenizer: Any, layers: int) -> CLIPTextConfig:
+    """A small CLIP. It pools at its first end of sentence; an end with id 2 would mean the old argmax."""
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=TEXT_WIDTH,
         intermediate_size=HIDDEN,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=HEADS,
         max_position_embeddings=TEXT_TOKENS,
         bos_token_id=tokenizer.bos_token_id,

@@ -62,7 +62,7 @@ def test_numbers_that_go_round_have_no_ends(what):
         ends[:, NAMES[what].index(name)] = torch.tensor([0.0, 1.0])
         first, last = painted(what, ends)
         torch.testing.assert_close(first, last, atol=2e-4, rtol=0)
-        read = circled(ends, of)
+        read = circled(ends, NAMES[what], of.CIRCULAR)
         torch.testing.assert_close(read[0], read[1], atol=1e-5, rtol=0)
 
 

@@ -1,6 +1,7 @@
 """Stable Diffusion's forward process and DDIM, over (b, 16, 32, 32) latents."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -17,6 +18,7 @@ GAMMA = 5.0
 FAINT = 0.05
 
 
+@cache
 def alphas() -> Tensor:
     """The signal's share of the variance at each of the 1000 times."""
     names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")

@@ -16,6 +16,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
+from stepscope.pocket.lessons import Lessons
 from stepscope.pocket.process import Options, device, rank
 from stepscope.pocket.training import Stage
 from stepscope.pocket.unet import gallery, layout
@@ -74,8 +75,9 @@ def make(said: Options, name: str) -> None:
             rows = pictures.draw(size)
             read = words(pictures.sentence_ids(rows))
             clean = pictures.latents[rows].float()
-            lessons.add(taught(base, words, clean, read, student if walked else None))
-        x, time, wanted, read = lessons.draw(size)
+            lessons.add(*taught(base, words, clean, read, student if walked else None))
+        x, time, wanted, tokens, *pooled = lessons.draw(size)
+        read = Words(tokens, pooled[0] if pooled else None)
         found = guess(student, x, time, read)
         stage.descend(nn.functional.smooth_l1_loss(found, wanted, beta=0.5))
     stage.finish()
@@ -126,24 +128,3 @@ def taught(
     pooled = () if read.pooled is None else (read.pooled.repeat(STEPS, 1),)
     repeated = (read.tokens.repeat(STEPS, 1, 1), *pooled)
     return torch.cat(stood), torch.cat(at), torch.cat(wanted), *repeated
-
-
-class Lessons:
-    """The latest lessons, at most `kept` rows, to be learnt from several times."""
-
-    def __init__(self, kept: int):
-        self.kept = kept
-        self.columns: tuple[Tensor, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.columns[0]) if self.columns else 0
-
-    def add(self, new: tuple[Tensor, ...]) -> None:
-        old = self.columns or tuple(column[:0] for column in new)
-        both = (torch.cat(pair) for pair in zip(old, new, strict=True))
-        self.columns = tuple(column[-self.kept :] for column in both)
-
-    def draw(self, size: int) -> tuple[Tensor, Tensor, Tensor, Words]:
-        rows = torch.randint(len(self), (size,), device=self.columns[0].device)
-        x, time, wanted, tokens, *pooled = (column[rows] for column in self.columns)
-        return x, time, wanted, Words(tokens, pooled[0] if pooled else None)

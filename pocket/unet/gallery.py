@@ -15,6 +15,7 @@ from torch import Tensor
 from stepscope.pocket import album, folders, grammar, networks, shipped
 from stepscope.pocket.process import Options, autocast, device, rank
 from stepscope.pocket.unet.reading import token_ids
+from stepscope.pocket.weighting import near_face
 from stepscope.pocket.world import (
     ATTRIBUTES,
     attributes_row,
@@ -87,16 +88,7 @@ class Gallery:
 
     def face_weight(self, rows: Tensor, gain: float = 3.0) -> Tensor:
         """(b, 1, 32, 32) with mean 1: a latent at the face's centre weighs 1 + gain times a far one."""
-        points = self.keypoints[rows]
-        centre = points.mean(1)
-        height = (points[:, :2].mean(1) - points[:, 3:].mean(1)).norm(dim=-1)
-        side = self.latents.shape[-1]
-        axis = (torch.arange(side, device=rows.device) + 0.5) * (self.images.shape[-1] / side) - 0.5
-        across = (axis[None] - centre[:, :1])[:, None, :] ** 2
-        down = (axis[None] - centre[:, 1:])[:, :, None] ** 2
-        near = torch.exp(-(across + down) / (2 * (1.3 * height[:, None, None]) ** 2))
-        weight = (1 + gain * near)[:, None]
-        return weight / weight.mean((2, 3), keepdim=True)
+        return near_face(self.keypoints[rows], self.latents.shape[-1], gain)[:, None]
 
 
 def load(said: Options, kind: str, apart: int = 0, people: int = PEOPLE) -> Gallery:

@@ -95,9 +95,10 @@ def make(said: Options) -> None:
         seen = embed(encoder, softened(pictures.floats(rows)))
         who = people[rows // gallery.EACH]
         looked, hatted = pictures.looks[rows], pictures.hats[rows]
-        wanted = torch.cat(
-            [2 * who - 1, circled(looked, looks), circled(hatted, hats)], 1
-        )  # NaN where nothing is to be seen
+        seen_of_look = circled(looked, looks.LOOK, looks.CIRCULAR)
+        seen_of_hat = circled(hatted, hats.HAT, hats.CIRCULAR)
+        # NaN where nothing is to be seen
+        wanted = torch.cat([2 * who - 1, seen_of_look, seen_of_hat], 1)
         known = ~wanted.isnan()
         error = ((numbers.numbers(seen) - wanted.nan_to_num()) ** 2 * known).sum() / known.sum()
         there = torch.stack([~looked.isnan().any(1), ~hatted.isnan().any(1)], 1).float()

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from stepscope.pocket import folders
+from stepscope.pocket.flow import TEXT_WIDTH
 from stepscope.pocket.process import autocast, device, on_device
-from stepscope.pocket.unet.reading import WIDTH, Text, Words, text_config, tokenizer
+from stepscope.pocket.text import clip_config
+from stepscope.pocket.unet.reading import LAYERS, Text, Words, tokenizer
 from stepscope.pocket.world import SIZE
 
 CHANNELS, GRID = 16, 32
@@ -69,7 +71,7 @@ SD15 = Layout(
         "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         "attention_head_dim": (4, 5, 6),
-        "cross_attention_dim": WIDTH,
+        "cross_attention_dim": TEXT_WIDTH,
     },
 )
 SDXL = Layout(
@@ -80,11 +82,11 @@ SDXL = Layout(
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         "attention_head_dim": (2, 4, 7),
-        "cross_attention_dim": 2 * WIDTH,
+        "cross_attention_dim": 2 * TEXT_WIDTH,
         "use_linear_projection": True,
         "addition_embed_type": "text_time",
         "addition_time_embed_dim": TIME_WIDTH,
-        "projection_class_embeddings_input_dim": WIDTH + len(TIME_IDS) * TIME_WIDTH,
+        "projection_class_embeddings_input_dim": TEXT_WIDTH + len(TIME_IDS) * TIME_WIDTH,
     },
 )
 LAYOUTS = {layout.name: layout for layout in (SD15, SDXL)}
@@ -98,7 +100,7 @@ def new_unet(layout: Layout) -> UNet2DConditionModel:
 def new_text(layout: Layout) -> Text:
     """Untrained text encoders on the current device, sized for the grammar's tokenizer."""
     kinds = (CLIPTextModel, CLIPTextModelWithProjection) if layout.xl else (CLIPTextModel,)
-    return Text([kind(text_config()) for kind in kinds]).to(device())
+    return Text([kind(clip_config(tokenizer(), LAYERS)) for kind in kinds]).to(device())
 
 
 def predicted(

@@ -9,6 +9,8 @@ Writes logs/unet_quality.json and figures/image_prompts_*.png.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,9 +73,9 @@ def measure(said: Options, prompt: Prompt) -> dict[str, object]:
     image = image_encoder.embed(encoder, strangers.floats(rows))
     asked = rows.roll(len(rows) // 2)
     shown, told = [strangers.floats(rows)[:SHOWN]], {}
-    pictures = {
-        scale: painted(said, prompt, strangers.ids[asked, 1], image, scale) for scale in SCALES
-    }
+    pipe, ids = loaded(said.models, prompt), strangers.ids[asked, 1]
+    steps = 2 if said.smoke else STEPS
+    pictures = {scale: painted(pipe, ids, image, scale, steps) for scale in SCALES}
     none = (judge(pictures[0.0]) * wanted).sum(1)
     for scale, made in pictures.items():
         cosine = (judge(made) * wanted).sum(1)
@@ -93,13 +95,17 @@ def measure(said: Options, prompt: Prompt) -> dict[str, object]:
     }
 
 
-def painted(said: Options, prompt: Prompt, ids: Tensor, image: Tensor, scale: float) -> Tensor:
-    """Pictures (n, 3, 128, 128) in [0, 1] of diffusers' own pipeline, a prompt and an image each."""
+def loaded(models: Path, prompt: Prompt) -> Any:
+    """diffusers' own pipeline with the adapter."""
     kind = layout.LAYOUTS[prompt.backbone]
-    pipe = layout.pipeline(kind).from_pretrained(said.models / kind.name).to(device())
+    pipe = layout.pipeline(kind).from_pretrained(models / kind.name)
     pipe.set_progress_bar_config(disable=True)
-    pipe.unet._load_ip_adapter_weights([read(prompt.file(said.models))])
-    pipe.unet.to(device())
+    pipe.unet._load_ip_adapter_weights([read(prompt.file(models))])
+    return pipe.to(device())
+
+
+def painted(pipe: Any, ids: Tensor, image: Tensor, scale: float, steps: int) -> Tensor:
+    """Pictures (n, 3, 128, 128) in [0, 1], a prompt and an image each."""
     pipe.set_ip_adapter_scale(scale)
     words = [pipe.tokenizer.decode(one, skip_special_tokens=True) for one in ids]
     parts = []
@@ -108,7 +114,7 @@ def painted(said: Options, prompt: Prompt, ids: Tensor, image: Tensor, scale: fl
         with each_its_own(pipe):  # diffusers' own argument mixes the pictures of a batch
             result = pipe(
                 [words[i] for i in part],
-                num_inference_steps=2 if said.smoke else STEPS,
+                num_inference_steps=steps,
                 guidance_scale=GUIDANCE,
                 ip_adapter_image_embeds=[torch.cat([torch.zeros_like(own), own])],
                 generator=torch.Generator().manual_seed(SEED + int(part[0])),

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextConfig
 
 from stepscope.pocket import grammar
 from stepscope.pocket.process import autocast, device
 
-WIDTH, HEADS, HIDDEN, LAYERS = 128, 4, 256, 3
+LAYERS = 3
 # Words of the grammar that the FLUX models never read.
 FURTHER_WORDS = ("hat",)
 
@@ -67,20 +66,3 @@ def token_ids(prompts: list[str]) -> Tensor:
 def tokenizer() -> Any:
     """The grammar's tokenizer with the further words."""
     return grammar.clip_tokenizer(FURTHER_WORDS)
-
-
-def text_config() -> CLIPTextConfig:
-    """The small CLIP of either U-Net."""
-    own = tokenizer()
-    return CLIPTextConfig(
-        vocab_size=len(own),
-        hidden_size=WIDTH,
-        intermediate_size=HIDDEN,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        max_position_embeddings=grammar.TOKENS,
-        bos_token_id=own.bos_token_id,
-        eos_token_id=own.eos_token_id,
-        pad_token_id=own.pad_token_id,
-        projection_dim=WIDTH,
-    )
