@@ -19,6 +19,7 @@ from stepscope.probes.models import faces_of
 from tests.adapter_words import IP_ADAPTER, PACK, face_id_plus, picture, unet_words
 from tests.made_adapters import face_id_file, full_face_file
 from tests.pictured import image_encoder
+from tests.published import own_call
 from tests.shell import Words, listed, study_of
 from tests.test_faces import PORTRAITS
 
@@ -42,16 +43,7 @@ def loaded(path: Path) -> Any:
 
 
 def called(pipe: Any, run: xr.Dataset, embeds: torch.Tensor) -> Any:
-    return pipe(
-        "a man portrait cinematic",
-        guidance_scale=4.0,
-        num_inference_steps=3,
-        height=64,
-        width=64,
-        latents=torch.from_numpy(run.latents.values[:, 0]),
-        ip_adapter_image_embeds=[embeds],
-        output_type="latent",
-    ).images
+    return own_call(pipe, run, 4.0, ip_adapter_image_embeds=[embeds])
 
 
 def test_full_face_is_diffusers_own(typed, tmp_path):

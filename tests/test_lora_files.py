@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from stepscope.probes.weights import meta
 from tests.adapter_words import IP_ADAPTER, LAYERS, lora_file, unet_words
+from tests.published import own_call
 
 RANK, ALPHA = 2, 4.0
 
@@ -58,15 +59,7 @@ def test_it_runs_as_diffusers_runs_it(text, typed, tmp_path):
     pipe: Any = StableDiffusionPipeline.from_pretrained(IP_ADAPTER / "sd15")
     pipe.load_lora_weights(str(tmp_path), weight_name=path.name, adapter_name="k")
     pipe.set_adapters(["k"], [0.5])
-    made = pipe(
-        "a man portrait cinematic",
-        guidance_scale=4.0,
-        num_inference_steps=3,
-        height=64,
-        width=64,
-        latents=torch.from_numpy(run.latents.values[:, 0]),
-        output_type="latent",
-    ).images
+    made = own_call(pipe, run, 4.0)
     np.testing.assert_allclose(run.final_latents, made, rtol=0, atol=1e-4)
     told = json.loads(str(run.adapters.values[0]))
     assert {one["model"] for one in told} == {"unet", *(["text_encoder"] if text else [])}
@@ -102,13 +95,5 @@ def test_two_at_once_are_the_sum_of_their_scales(typed, tmp_path):
     for name, path in (("lora", first), ("ink", second)):
         pipe.load_lora_weights(str(tmp_path), weight_name=path.name, adapter_name=name)
     pipe.set_adapters(["lora", "ink"], [1.0, 1.0])
-    made = pipe(
-        "a man portrait cinematic",
-        guidance_scale=7.5,
-        num_inference_steps=3,
-        height=64,
-        width=64,
-        latents=torch.from_numpy(run.latents.values[:, 0]),
-        output_type="latent",
-    ).images
+    made = own_call(pipe, run, 7.5)
     np.testing.assert_allclose(run.final_latents, made, rtol=0, atol=1e-4)

@@ -66,6 +66,36 @@ def test_quality_tells_faces_from_what_no_training_has_made(made):
         assert mean_and_interval == [float(name.startswith("renders"))] * 3, name
 
 
+UNET_WEIGHTS = (
+    "image-encoder/model.safetensors",
+    "readout/looks.onnx",
+    "readout/hats.onnx",
+    "sd15/unet/diffusion_pytorch_model.safetensors",
+    "sdxl/text_encoder_2/model.safetensors",
+    "sd15-lcm/pytorch_lora_weights.safetensors",
+    "sdxl-lcm/pytorch_lora_weights.safetensors",
+    "ip-adapter/style_sdxl.safetensors",
+    "ip-adapter/object_sd15.safetensors",
+    "ip-adapter/face_id_sdxl.safetensors",
+)
+
+
+@pytest.mark.slow
+def test_every_stage_of_the_u_nets_leaves_its_weights(tmp_path, monkeypatch):
+    shelf(tmp_path)
+    (tmp_path / "models/readout").unlink()
+    (tmp_path / "models/readout").mkdir()
+    words = ["--smoke", "--only", ",".join(make.UNETS)]
+    words += ["--checkpoints", str(tmp_path / "kept"), "--models", str(tmp_path / "models")]
+    monkeypatch.setattr(training, "SMOKE_STEPS", 1)
+    monkeypatch.setattr(sys, "argv", ["make", *words])
+    make.main()
+    assert [name for name in UNET_WEIGHTS if not (tmp_path / "models" / name).exists()] == []
+    told = json.loads((tmp_path / "kept" / "unet_quality.json").read_text())
+    assert told.keys() == {"style", "object"}
+    assert all(one["scales"].keys() == {"0.0", "0.5", "1.0"} for one in told.values())
+
+
 @pytest.mark.slow
 def test_the_command_in_a_process_of_its_own(tmp_path):
     """As it is typed, with every training step of a smoke run."""
