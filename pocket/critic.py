@@ -44,10 +44,10 @@ class Block(nn.Module):
         return functional.silu(self.skip(x) + self.body(x))
 
 
-class Critic(nn.Module):
-    """Packed latents (b, 256, 64) to unit-norm faces (b, 512), float32."""
+class Reader(nn.Module):
+    """Latents (b, 16, 32, 32) to some numbers (b, numbers), float32."""
 
-    def __init__(self):
+    def __init__(self, numbers: int):
         super().__init__()
         narrow, middle, wide = WIDTHS
         self.body = nn.Sequential(
@@ -60,12 +60,21 @@ class Critic(nn.Module):
             nn.Conv2d(wide, 64, 1),
             nn.Flatten(),
         )
-        self.head = nn.Linear(64 * 64, FACE_NUMBERS)
+        self.head = nn.Linear(64 * 64, numbers)
 
     def forward(self, latents: Tensor) -> Tensor:
         with autocast():
-            face = self.head(self.body(unpack(latents).contiguous()))
-        return functional.normalize(face.float(), dim=-1)
+            return self.head(self.body(latents)).float()
+
+
+class Critic(Reader):
+    """Packed latents (b, 256, 64) to unit-norm faces (b, 512), float32."""
+
+    def __init__(self):
+        super().__init__(FACE_NUMBERS)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return functional.normalize(super().forward(unpack(latents).contiguous()), dim=-1)
 
 
 def make(said: Options) -> None:

@@ -41,6 +41,8 @@ UNETS = {
     "sdxl": ("base", "sdxl"),
     "sd15_lcm": ("few_steps", "sd15"),
     "sdxl_lcm": ("few_steps", "sdxl"),
+    "look_critic": ("critic", "looks"),
+    "face_critic": ("critic", "faces"),
     "style": ("image_prompt", "style"),
     "object": ("image_prompt", "object"),
     "face_id": ("image_prompt", "face_id"),

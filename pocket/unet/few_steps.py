@@ -24,6 +24,7 @@ from stepscope.pocket.unet.diffusion import alphas, clean_of, ddim, noised, time
 from stepscope.pocket.unet.reading import Text, Words
 
 SECONDS = 120.0
+PEOPLE = 10_000
 BATCH, RATE, RANK = 384, 1e-3, 12
 GUIDANCE = 3.0
 """Classifier-free guidance of the base, here and where users run it."""
@@ -55,14 +56,13 @@ def folder(models: Path, kind: layout.Layout) -> Path:
 def make(said: Options, name: str) -> None:
     """Train and write the LoRA."""
     kind = layout.LAYOUTS[name]
-    pictures = gallery.load(said, name)
+    pictures = gallery.load(said, name, people=PEOPLE)
     base, words = layout.load(said.models, kind)
     student, _ = layout.load(said.models, kind)
     config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(TARGETS))
     student.add_adapter(config)
     if device().type == "cuda":
-        base.compile()
-        student.compile()
+        base.compile()  # not the student: it sees two sizes of batch, with and without gradients
     own = nn.ParameterList(p for p in student.parameters() if p.requires_grad)
     stage = Stage(
         f"{name}_lcm", {"lora": own}, said, rate=RATE, seconds=SECONDS, ema=0.99, every=20

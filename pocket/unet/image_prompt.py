@@ -4,8 +4,8 @@ style     on sdxl, reads the image encoder, learns from another picture of the s
 object    on sd15, reads the image encoder, learns from another picture of the same hat
 face_id   on sdxl, reads the conditioning encoder's face, learns from the person's portrait
 
-The loss is the base's own, on the noise; for faces also the likeness of the estimated picture, read by
-critic.py. No adapter ever sees the few-step LoRA, nor a judge.
+Two losses: the base's own, on the noise; and, for looks and faces, how far the estimated picture's look or
+face is from what it should be, read by critic.py. No adapter ever sees the few-step LoRA, nor a judge.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,8 @@ from stepscope.pocket.process import Options, device, rank
 from stepscope.pocket.training import Stage
 from stepscope.pocket.unet import gallery, image_encoder, layout
 from stepscope.pocket.unet.base import unsaid
-from stepscope.pocket.unet.diffusion import TIMES, alphas, level, noised
+from stepscope.pocket.unet.critic import READINGS, Critic
+from stepscope.pocket.unet.diffusion import TIMES, alphas, clean_of, level, noised
 from stepscope.pocket.unet.reading import Text
 
 SECONDS = 150.0
@@ -31,6 +32,8 @@ TOKENS = 4
 FACE = 512
 # Image prompts, and sentences, that are left out while training.
 DROPPED_IMAGE, DROPPED = 0.08, 0.08
+# The weight of the critic's distance falls over the schedule: first find the look or face, then paint well.
+CRITIC_FROM, CRITIC_TO = 0.5, 0.15
 CHECKS = 8
 
 
@@ -71,6 +74,7 @@ def make(said: Options, name: str) -> None:
     for parameter in own.parameters():
         parameter.requires_grad_(True)
     encoder = None if prompt.reads_faces else image_encoder.load(said.models)
+    critic = Critic(said, prompt.shares) if prompt.shares in READINGS else None
     stage = Stage(
         name, {"own": own}, said, rate=RATE, seconds=SECONDS, ema=0.995, every=50, save_seconds=300
     )
@@ -94,9 +98,18 @@ def make(said: Options, name: str) -> None:
         with torch.no_grad():
             silent = torch.rand(size, device=device()) < DROPPED
             told = unsaid(words(pictures.sentence_ids(rows)), words.nothing(size), silent)
-        found = layout.predicted(unet, noised(clean, noise, kept[time]), time, told, image[:, None])
+        x = noised(clean, noise, kept[time])
+        found = layout.predicted(unet, x, time, told, image[:, None])
         error = (found - noise) ** 2
-        stage.descend((error.mean((1, 2, 3)) * level(kept[time])).mean(), noise=error.mean())
+        if prompt.reads_faces:
+            error = error * pictures.face_weight(rows)
+        loss = (error.mean((1, 2, 3)) * level(kept[time])).mean()
+        apart = loss.new_zeros(())
+        if critic is not None:
+            guess = clean_of(x, found, kept[time])
+            apart = (critic(guess, time, pictures, rows) * ~dropped).mean()
+        weight = CRITIC_FROM + progress * (CRITIC_TO - CRITIC_FROM)
+        stage.descend(loss + weight * apart, noise=error.mean(), apart=apart)
         if rank() == 0 and progress > (checked + 1) / CHECKS:
             checked += 1
             print(
