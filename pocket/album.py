@@ -104,27 +104,41 @@ class Album:
 def load(said: Options) -> Album:
     """This process's album: from memory, else from the checkpoints, else painted now."""
     number = ALBUMS * said.album + rank()
-    return _load(said.checkpoints / f"album.{number}.pt", said.models, number, said.smoke)
+    path = said.checkpoints / f"album.{number}.pt"
+    return _load(path, said.models, number, count(said), said.smoke)
+
+
+def count(said: Options) -> int:
+    """How many people a process's album shows."""
+    return 4 if said.smoke else said.people or PEOPLE
+
+
+def people(said: Options) -> Tensor:
+    """The people of this process's album, (people, identity)."""
+    return sample_identities(count(said), SEED + ALBUMS * said.album + rank(), device())
 
 
 @cache
-def _load(path: Path, models: Path, number: int, smoke: bool) -> Album:
+def _load(path: Path, models: Path, number: int, people: int, smoke: bool) -> Album:
     if path.exists() and not smoke:
         kept = torch.load(path, map_location=device(), weights_only=True)
         return Album(**kept)
-    painted = paint(models, people=4 if smoke else PEOPLE, seed=SEED + number)
+    painted = paint(models, people, seed=SEED + number)
     if not smoke:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save({f.name: getattr(painted, f.name) for f in fields(painted)}, path)
     return painted
 
 
-def paint(models: Path, people: int, seed: int) -> Album:
-    """Paint, encode and describe `people` people in RENDERS pictures each, and their portraits."""
+def paint(models: Path, people: int, seed: int, identities: Tensor | None = None) -> Album:
+    """Paint, encode and describe `people` people in RENDERS pictures each, and their portraits.
+
+    identities: who they are, (people, identity), else drawn.
+    """
     vae = folders.load_vae(models)
     encoder = shipped.load_conditioner(models)
     attributes, said = describe(people * RENDERS, seed)
-    identities = sample_identities(people, seed, device())
+    identities = sample_identities(people, seed, device()) if identities is None else identities
     generator = torch.Generator(device()).manual_seed(seed)
     plain = attributes_row().to(device())
     parts: list[tuple[Tensor, ...]] = []

@@ -1,5 +1,7 @@
 """insightface's five-point alignment in torch, batched: what an ArcFace recogniser looks at."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,14 +17,20 @@ TEMPLATE = (
 )
 
 
-def norm_crop(images: Tensor, keypoints: Tensor) -> Tensor:
-    """Faces brought to ArcFace's template by the least-squares similarity (Umeyama 1991).
+def norm_crop(
+    images: Tensor,
+    keypoints: Tensor,
+    template: Sequence[Sequence[float]] = TEMPLATE,
+    size: int = CROP,
+) -> Tensor:
+    """Faces brought to a template by the least-squares similarity (Umeyama 1991).
 
-    images (n, 3, h, w), keypoints (n, 5, 2) in pixels from the first pixel's centre; returns
-    (n, 3, 112, 112), bilinear, black beyond the border, as cv2.warpAffine in insightface.
+    images (n, 3, h, w), keypoints (n, 5, 2) in pixels from the first pixel's centre. template: five (x, y)
+    in the crop's pixels, else ArcFace's. Returns (n, 3, size, size), bilinear, black beyond the border, as
+    cv2.warpAffine in insightface.
     """
     height, width = images.shape[-2:]
-    target = torch.tensor(TEMPLATE, device=images.device)
+    target = torch.tensor(template, device=images.device)
     centre, goal = keypoints.mean(1, keepdim=True), target.mean(0)
     source, offset = keypoints - centre, target - goal
     # crop = [[a, -b], [b, a]] image + shift, in closed form; we need its inverse.
@@ -30,7 +38,7 @@ def norm_crop(images: Tensor, keypoints: Tensor) -> Tensor:
     a = (source * offset).sum((1, 2)) / power
     b = (source[..., 0] * offset[..., 1] - source[..., 1] * offset[..., 0]).sum(1) / power
     a, b = (v[:, None, None] / (a * a + b * b)[:, None, None] for v in (a, b))
-    edge = torch.arange(CROP, device=images.device, dtype=torch.float32)
+    edge = torch.arange(size, device=images.device, dtype=torch.float32)
     y, x = torch.meshgrid(edge - goal[1], edge - goal[0], indexing="ij")
     u = a * x + b * y + centre[..., 0, None]
     v = -b * x + a * y + centre[..., 1, None]

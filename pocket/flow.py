@@ -41,7 +41,7 @@ class Residuals(NamedTuple):
     single: tuple[Tensor, ...]
 
 
-def transformer(*, guidance: bool) -> FluxTransformer2DModel:
+def transformer(*, guidance: bool, fast: bool = True) -> FluxTransformer2DModel:
     """A new FLUX transformer on the current device; `guidance` gives it dev's embedding."""
     model = FluxTransformer2DModel(
         patch_size=1,
@@ -55,7 +55,7 @@ def transformer(*, guidance: bool) -> FluxTransformer2DModel:
         guidance_embeds=guidance,
         axes_dims_rope=ROPE_AXES,
     )
-    return ready(model)
+    return ready(model, fast=fast)
 
 
 def infusenet(dev: FluxTransformer2DModel) -> FluxControlNetModel:
@@ -84,8 +84,8 @@ def resampler() -> IPAdapterPlusImageProjection:
     return model.to(device())
 
 
-def ready(model: Any) -> Any:
-    """The model on the current device, its time exact, its blocks compiled on CUDA.
+def ready(model: Any, *, fast: bool = True) -> Any:
+    """The model on the current device, its time exact, its blocks compiled on CUDA where `fast`.
 
     Under autocast diffusers rounds the time to bfloat16, which moves it by up to 2 in 1000; the
     hook hands the embedding the float32 values that `_set_time` keeps. Positions are turned into
@@ -96,7 +96,7 @@ def ready(model: Any) -> Any:
     model.time_text_embed.register_forward_pre_hook(
         lambda embedding, arguments: (*embedding.exact_time, arguments[-1])
     )
-    if device().type == "cuda":
+    if fast and device().type == "cuda":
         torch._dynamo.config.recompile_limit = 64  # pyright: ignore
         for block in [*model.transformer_blocks, *model.single_transformer_blocks]:
             block.compile()
@@ -159,8 +159,12 @@ def velocity(
     words: Words,
     guidance: Tensor | None = None,
     residuals: Residuals | None = None,
+    image: Tensor | None = None,
 ) -> Tensor:
-    """The model's velocity (noise - x0) at packed x, float32; sigma and guidance are (b,)."""
+    """The model's velocity (noise - x0) at packed x, float32; sigma and guidance are (b,).
+
+    image: tokens of an IP-Adapter's picture, (b, token, channel), for a model that has one.
+    """
     _set_time(model, sigma, guidance)
     with autocast():
         return model(
@@ -173,6 +177,7 @@ def velocity(
             txt_ids=x.new_zeros(words.tokens.shape[1], 3),
             controlnet_block_samples=residuals.double if residuals else None,
             controlnet_single_block_samples=residuals.single if residuals else None,
+            joint_attention_kwargs=None if image is None else {"ip_hidden_states": [image]},
             return_dict=False,
         )[0].float()
 

@@ -96,9 +96,9 @@ def save_adapter(models: Path, infusenet: nn.Module, projection: nn.Module) -> N
     torch.save({"image_proj": half}, models / ADAPTER / "image_proj_model.bin")
 
 
-def load_dev(models: Path) -> FluxTransformer2DModel:
-    """Shipped dev, frozen."""
-    return _fill(flow.transformer(guidance=True), models / DEV / "transformer")
+def load_dev(models: Path, *, fast: bool = True) -> FluxTransformer2DModel:
+    """Shipped dev, frozen. fast: compiled on CUDA."""
+    return _fill(flow.transformer(guidance=True, fast=fast), models / DEV / "transformer")
 
 
 def load_schnell(models: Path) -> FluxTransformer2DModel:

@@ -48,10 +48,18 @@ UNETS = {
     "face_id": ("image_prompt", "face_id"),
     "unet_quality": ("quality",),
 }
+# Adapters that learn on dev as it ships.
+ON_DEV = {
+    "face_prompt": ("image_prompt",),
+    "person": ("person",),
+    "eva": ("eva",),
+    "pulid": ("pulid",),
+}
+FOLDERS = {**dict.fromkeys(UNETS, "pocket.unet"), **dict.fromkeys(ON_DEV, "pocket.on_dev")}
 # Those that may start from the weights that ship.
 ONWARD = ("base", "guidance", "adapter", "schnell", "sd15", "sdxl", "style", "object", "face_id")
 # The last stage looks at all files.
-STAGES = (*NETWORKS, *FLOWS, *UNETS, "manifest")
+STAGES = (*NETWORKS, *FLOWS, *UNETS, *ON_DEV, "manifest")
 
 
 def main() -> None:
@@ -67,7 +75,7 @@ def main() -> None:
     for name in chosen:
         if name not in STAGES:
             raise SystemExit(f"no stage {name!r}; there are {', '.join(STAGES)}")
-    if "RANK" in os.environ or not set(chosen) - {*FLOWS, *UNETS}:
+    if "RANK" in os.environ or not set(chosen) - {*FLOWS, *FOLDERS}:
         spread()
         sys.argv = [sys.argv[0], *rest]
         flows(chosen, dict(pair.split("=") for pair in own.lengths.split(",") if pair), onward)
@@ -76,7 +84,7 @@ def main() -> None:
         for name in [n for n in NETWORKS if n in chosen]:
             with timed(name):
                 run("pocket." + name, *rest)
-        flow = [n for n in (*FLOWS, *UNETS) if n in chosen]
+        flow = [n for n in (*FLOWS, *FOLDERS) if n in chosen]
         if flow:
             said = ["--only", ",".join(flow), "--lengths", own.lengths, "--continue", own.onward]
             run("pocket.make", *said, *rest)
@@ -105,9 +113,8 @@ def flows(chosen: list[str], lengths: dict[str, str], onward: list[str]) -> None
         torch.manual_seed(sum(name.encode()) + 1000 * rank())
         seconds = float(lengths[name]) if name in lengths else said.seconds
         with timed(name):
-            module, *which = UNETS.get(name, (name,))
-            where = "stepscope.pocket.unet" if name in UNETS else "stepscope.pocket"
-            stage = import_module(f"{where}.{module}")
+            module, *which = (UNETS | ON_DEV).get(name, (name,))
+            stage = import_module(f"stepscope.{FOLDERS.get(name, 'pocket')}.{module}")
             stage.make(replace(said, seconds=seconds, onward=name in onward), *which)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()

@@ -213,7 +213,12 @@ def detect(detector: Detector, images: Tensor) -> tuple[Tensor, Tensor]:
     return score, torch.stack(points)[surest, torch.arange(len(images), device=images.device)]
 
 
-@torch.no_grad()
 def embed(recogniser: nn.Module, images: Tensor, keypoints: Tensor) -> Tensor:
     """Unit-length embeddings (n, 512) of images (n, 3, h, w) in [0, 1] at their keypoints."""
-    return F.normalize(recogniser(norm_crop(images, keypoints) * 2 - 1).float())
+    return F.normalize(raw(recogniser, images, keypoints))
+
+
+@torch.no_grad()
+def raw(recogniser: nn.Module, images: Tensor, keypoints: Tensor) -> Tensor:
+    """The embeddings of any length, as a recogniser's file gives them."""
+    return recogniser(norm_crop(images, keypoints) * 2 - 1).float()

@@ -25,6 +25,7 @@ class Options:
     slice: float | None
     onward: bool
     album: int
+    people: int | None
     checkpoints: Path
     models: Path
 
@@ -42,6 +43,9 @@ def options(description: str | None) -> Options:
     )
     parser.add_argument(
         "--album", type=int, default=0, help="which people are painted: another number, others"
+    )
+    parser.add_argument(
+        "--people", type=int, help="how many are painted for FLUX's stages, else the script's"
     )
     parser.add_argument("--checkpoints", type=Path, default=Path("outputs/pocket"))
     parser.add_argument("--models", type=Path, default=MODELS)

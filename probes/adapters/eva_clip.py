@@ -103,7 +103,6 @@ class EvaClip(nn.Module):
         self.norm = nn.LayerNorm(width, EPS)
         self.head = nn.Linear(width, output)
 
-    @torch.no_grad()
     def forward(
         self, image: Float[Tensor, "sample 3 row column"]
     ) -> tuple[Float[Tensor, "sample channel"], Float[Tensor, "sample 5 token width"]]:

@@ -63,7 +63,7 @@ def injected(
         raise StepscopeError(
             f"PuLID for FLUX adds to FluxTransformer2DModel, and the pipeline has {type(model).__name__}"
         )
-    places = _places(model)
+    places = places_of(model)
     config: Any = model.config
     check_fits(
         network.sizes,
@@ -90,13 +90,13 @@ def declared(
 
     modules: which return what is added, one for each place; None for a plan, in which nothing runs.
     """
-    blocks = [block.name for block, _ in _places(model)]
+    blocks = [block.name for block, _ in places_of(model)]
     modules = modules or [nn.Identity() for _ in blocks]
     pairs = zip(blocks, modules, strict=True)
     return declare(model, [Declared(NAME, b, "image", m, returned, _image) for b, m in pairs])
 
 
-def _places(model: FluxTransformer2DModel) -> list[tuple[Block, nn.Module]]:
+def places_of(model: FluxTransformer2DModel) -> list[tuple[Block, nn.Module]]:
     """The blocks after which something is added, in order of execution, and the module that runs next."""
     blocks = blocks_of(model)
     following = [*(block.module for block in blocks[1:]), model.norm_out]

@@ -1,0 +1,81 @@
+"""Train an IP-Adapter of people on frozen dev: `python -m pocket.make --only face_prompt`.
+
+It reads the image encoder's embedding of a plain photo, as FLUX's IP-Adapters read CLIP's: four
+tokens, which the image tokens of double blocks attend to.
+"""
+
+from pathlib import Path
+
+from diffusers import FluxTransformer2DModel
+from diffusers.models.embeddings import ImageProjection
+from diffusers.models.transformers.transformer_flux import (
+    FluxAttnProcessor,
+    FluxIPAdapterAttnProcessor,
+)
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from stepscope.pocket import album
+from stepscope.pocket.flow import TEXT_WIDTH, WIDTH, velocity
+from stepscope.pocket.on_dev.lesson import Pupil, dev_alone, learn
+from stepscope.pocket.on_dev.references import photos
+from stepscope.pocket.process import Options, autocast, device, rank
+from stepscope.pocket.unet.image_encoder import EMBEDDING
+
+SECONDS = 150.0
+TOKENS = 4
+FILE = Path("ip-adapter/face_dev.safetensors")
+
+
+def make(said: Options) -> None:
+    """Train and write the adapter's file."""
+    dev = dev_alone(said)
+    projection = ImageProjection(EMBEDDING, TEXT_WIDTH, TOKENS).to(device())
+    attentions = attached(dev)
+    shelf, seen = album.load(said), photos(said, album.people(said))
+
+    def identity(rows: Tensor) -> Tensor:
+        with autocast():
+            return projection(seen.pictures[seen.of(rows)]).float()
+
+    pupil = Pupil(
+        "face_prompt",
+        {"projection": projection, "attentions": attentions},
+        shelf,
+        identity,
+        lambda x, sigma, told, guidance, image: velocity(
+            dev, x, sigma, told, guidance, image=image
+        ),
+    )
+    learn(said, pupil, SECONDS)
+    if rank() == 0:
+        write(said.models / FILE, projection, attentions)
+
+
+def attached(dev: FluxTransformer2DModel) -> nn.ModuleList:
+    """The processors that read pictures, one for each double block, silent at first; dev holds them."""
+    processors = {}
+    for name in dev.attn_processors:
+        if name.startswith("single"):
+            processors[name] = FluxAttnProcessor()
+            continue
+        own = FluxIPAdapterAttnProcessor(WIDTH, TEXT_WIDTH, num_tokens=(TOKENS,)).to(device())
+        for layer in own.to_v_ip:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        processors[name] = own
+    dev.set_attn_processor(processors)
+    return nn.ModuleList(p for p in processors.values() if isinstance(p, nn.Module))
+
+
+def write(path: Path, projection: nn.Module, attentions: nn.ModuleList) -> None:
+    """One file in the published form of FLUX's: image_proj.*, ip_adapter.N.to_k_ip.weight and bias, ..."""
+    state = {
+        f"image_proj.{name.replace('image_embeds', 'proj')}": weight
+        for name, weight in projection.state_dict().items()
+    }
+    for number, one in enumerate(attentions):
+        for name, weight in one.state_dict().items():
+            state[f"ip_adapter.{number}.{name.replace('_ip.0.', '_ip.')}"] = weight
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.detach().half().cpu().contiguous() for k, v in state.items()}, path)
