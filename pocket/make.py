@@ -46,7 +46,7 @@ UNETS = {
     "style": ("image_prompt", "style"),
     "object": ("image_prompt", "object"),
     "face_id": ("image_prompt", "face_id"),
-    "unet_quality": ("quality",),
+    "instantid": ("instantid",),
 }
 # Adapters that learn on dev as it ships.
 ON_DEV = {
@@ -55,11 +55,13 @@ ON_DEV = {
     "eva": ("eva",),
     "pulid": ("pulid",),
 }
+# Looks at all of them.
+LAST = ("adapters_quality",)
 FOLDERS = {**dict.fromkeys(UNETS, "pocket.unet"), **dict.fromkeys(ON_DEV, "pocket.on_dev")}
 # Those that may start from the weights that ship.
 ONWARD = ("base", "guidance", "adapter", "schnell", "sd15", "sdxl", "style", "object", "face_id")
 # The last stage looks at all files.
-STAGES = (*NETWORKS, *FLOWS, *UNETS, *ON_DEV, "manifest")
+STAGES = (*NETWORKS, *FLOWS, *FOLDERS, *LAST, "manifest")
 
 
 def main() -> None:
@@ -75,7 +77,7 @@ def main() -> None:
     for name in chosen:
         if name not in STAGES:
             raise SystemExit(f"no stage {name!r}; there are {', '.join(STAGES)}")
-    if "RANK" in os.environ or not set(chosen) - {*FLOWS, *FOLDERS}:
+    if "RANK" in os.environ or not set(chosen) - {*FLOWS, *FOLDERS, *LAST}:
         spread()
         sys.argv = [sys.argv[0], *rest]
         flows(chosen, dict(pair.split("=") for pair in own.lengths.split(",") if pair), onward)
@@ -84,7 +86,7 @@ def main() -> None:
         for name in [n for n in NETWORKS if n in chosen]:
             with timed(name):
                 run("pocket." + name, *rest)
-        flow = [n for n in (*FLOWS, *FOLDERS) if n in chosen]
+        flow = [n for n in (*FLOWS, *FOLDERS, *LAST) if n in chosen]
         if flow:
             said = ["--only", ",".join(flow), "--lengths", own.lengths, "--continue", own.onward]
             run("pocket.make", *said, *rest)

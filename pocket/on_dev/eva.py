@@ -25,7 +25,7 @@ PEOPLE, EACH = 8000, 8
 SEED = 8800
 FILE = Path("pulid/eva_clip.pt")
 OUTPUT = 32
-SIZES = {"width": 64, "inner": 64, "depth": 21, "side": 8, "grid": 8, "output": OUTPUT}
+SIZES = {"width": 64, "inner": 32, "depth": 21, "side": 8, "grid": 8, "output": OUTPUT}
 """One head; PuLID reads the input of block 20, so there are 21."""
 
 

@@ -4,8 +4,10 @@ It reads the image encoder's embedding of a plain photo, as FLUX's IP-Adapters r
 tokens, which the image tokens of double blocks attend to.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from diffusers import FluxTransformer2DModel
 from diffusers.models.embeddings import ImageProjection
 from diffusers.models.transformers.transformer_flux import (
@@ -18,8 +20,8 @@ from torch import Tensor, nn
 from stepscope.pocket import album
 from stepscope.pocket.flow import TEXT_WIDTH, WIDTH, velocity
 from stepscope.pocket.on_dev.lesson import Pupil, dev_alone, learn
-from stepscope.pocket.on_dev.references import photos
 from stepscope.pocket.process import Options, autocast, device, rank
+from stepscope.pocket.references import photos
 from stepscope.pocket.unet.image_encoder import EMBEDDING
 
 SECONDS = 150.0
@@ -30,7 +32,7 @@ FILE = Path("ip-adapter/face_dev.safetensors")
 def make(said: Options) -> None:
     """Train and write the adapter's file."""
     dev = dev_alone(said)
-    projection = ImageProjection(EMBEDDING, TEXT_WIDTH, TOKENS).to(device())
+    projection = new()
     attentions = attached(dev)
     shelf, seen = album.load(said), photos(said, album.people(said))
 
@@ -52,6 +54,11 @@ def make(said: Options) -> None:
         write(said.models / FILE, projection, attentions)
 
 
+def new() -> ImageProjection:
+    """An untrained projection on the current device."""
+    return ImageProjection(EMBEDDING, TEXT_WIDTH, TOKENS).to(device())
+
+
 def attached(dev: FluxTransformer2DModel) -> nn.ModuleList:
     """The processors that read pictures, one for each double block, silent at first; dev holds them."""
     processors = {}
@@ -68,8 +75,8 @@ def attached(dev: FluxTransformer2DModel) -> nn.ModuleList:
     return nn.ModuleList(p for p in processors.values() if isinstance(p, nn.Module))
 
 
-def write(path: Path, projection: nn.Module, attentions: nn.ModuleList) -> None:
-    """One file in the published form of FLUX's: image_proj.*, ip_adapter.N.to_k_ip.weight and bias, ..."""
+def published(projection: nn.Module, attentions: nn.ModuleList) -> dict[str, Tensor]:
+    """The weights under the published names of FLUX's: image_proj.*, ip_adapter.N.to_k_ip.weight, ..."""
     state = {
         f"image_proj.{name.replace('image_embeds', 'proj')}": weight
         for name, weight in projection.state_dict().items()
@@ -77,5 +84,18 @@ def write(path: Path, projection: nn.Module, attentions: nn.ModuleList) -> None:
     for number, one in enumerate(attentions):
         for name, weight in one.state_dict().items():
             state[f"ip_adapter.{number}.{name.replace('_ip.0.', '_ip.')}"] = weight
+    return state
+
+
+@torch.no_grad()
+def fill(kept: Mapping[str, Tensor], projection: nn.Module, attentions: nn.ModuleList) -> None:
+    """Put a file's weights into both."""
+    for name, weight in published(projection, attentions).items():
+        weight.copy_(kept[name])
+
+
+def write(path: Path, projection: nn.Module, attentions: nn.ModuleList) -> None:
+    """One file, in half precision."""
+    state = published(projection, attentions)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: v.detach().half().cpu().contiguous() for k, v in state.items()}, path)

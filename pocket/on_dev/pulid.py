@@ -17,8 +17,8 @@ from stepscope.pocket import album
 from stepscope.pocket.flow import FACE_NUMBERS, TEXT_WIDTH, WIDTH, velocity
 from stepscope.pocket.on_dev import eva
 from stepscope.pocket.on_dev.lesson import Pupil, dev_alone, learn
-from stepscope.pocket.on_dev.references import photos
 from stepscope.pocket.process import Options, autocast, device, rank
+from stepscope.pocket.references import photos
 from stepscope.pocket.weights import cast_state
 from stepscope.probes.adapters.pulid_injection import places_of
 from stepscope.probes.adapters.pulid_network import Pulid

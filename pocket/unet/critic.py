@@ -27,16 +27,21 @@ SECONDS = 30.0
 PEOPLE = 10_000
 BATCH, RATE = 384, 2e-3
 BACKBONE = "sdxl"
-# Estimates come from times up to LATEST, of 1000; a share of the pictures is clean. From FADING on, an
-# estimate shows less and less of a picture, and counts less.
-LATEST, FADING, CLEAN = 900, 750, 0.2
+# A share of the pictures is clean.
+CLEAN = 0.2
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a critic reads: how many numbers, what they truly are, and how far two are apart, (b,)."""
+    """What a critic reads: how many numbers, what they truly are, and how far two are apart, (b,).
+
+    Estimates come from times up to `latest`, of 1000. From `fading` on they show less and less of it, and
+    count less: a palette shows earlier than a face.
+    """
 
     numbers: int
+    latest: int
+    fading: int
     true: Callable[[gallery.Gallery, Tensor], Tensor]
     apart: Callable[[Tensor, Tensor], Tensor]
 
@@ -52,11 +57,17 @@ def _person(pictures: gallery.Gallery, rows: Tensor) -> Tensor:
 READINGS = {
     "looks": Reading(
         len(looks.LOOK) + len(looks.CIRCULAR),
-        _look,
-        lambda seen, true: ((seen - true) ** 2).mean(1),
+        latest=990,
+        fading=950,
+        true=_look,
+        apart=lambda seen, true: ((seen - true) ** 2).mean(1),
     ),
     "faces": Reading(
-        FACE_NUMBERS, _person, lambda seen, true: 1 - functional.cosine_similarity(seen, true)
+        FACE_NUMBERS,
+        latest=900,
+        fading=750,
+        true=_person,
+        apart=lambda seen, true: 1 - functional.cosine_similarity(seen, true),
     ),
 }
 
@@ -76,7 +87,7 @@ def make(said: Options, what: str) -> None:
     for _ in stage:
         rows = pictures.draw(size, among)
         clean = pictures.latents[rows].float()
-        time = torch.randint(LATEST, (size,), device=device())
+        time = torch.randint(reading.latest, (size,), device=device())
         noise = torch.randn_like(clean)
         with torch.no_grad():
             x = noised(clean, noise, kept[time])
@@ -105,12 +116,13 @@ class Critic:
     def __call__(
         self, guess: Tensor, time: Tensor, pictures: gallery.Gallery, rows: Tensor
     ) -> Tensor:
-        """The distance of each row, (b,), less and less of it from FADING to LATEST.
+        """The distance of each row, (b,), less and less of it from `fading` to `latest`.
 
         guess: estimates of x0 at time (b,), (b, 16, 32, 32).
         """
         apart = self.reading.apart(self.reader(guess), self.reading.true(pictures, rows))
-        return apart * ((LATEST - time) / (LATEST - FADING)).clamp(0, 1)
+        latest, fading = self.reading.latest, self.reading.fading
+        return apart * ((latest - time) / (latest - fading)).clamp(0, 1)
 
 
 def _name(what: str) -> str:

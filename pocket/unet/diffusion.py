@@ -43,9 +43,9 @@ def min_snr(alpha: Tensor) -> Tensor:
     return ratio.clamp(max=GAMMA) / ratio
 
 
-def level(alpha: Tensor) -> Tensor:
-    """The weight that makes an error of the noise one of the picture, level down to a ratio of FAINT."""
-    return 1 / (alpha / (1 - alpha) + FAINT)
+def level(alpha: Tensor, faint: float = FAINT) -> Tensor:
+    """The weight that makes an error of the noise one of the picture, level down to a ratio of `faint`."""
+    return 1 / (alpha / (1 - alpha) + faint)
 
 
 def times_below(start: int, steps: int) -> list[int]:

@@ -23,13 +23,15 @@ from stepscope.pocket.training import Stage
 from stepscope.pocket.unet import gallery, image_encoder, layout
 from stepscope.pocket.unet.base import unsaid
 from stepscope.pocket.unet.critic import READINGS, Critic
-from stepscope.pocket.unet.diffusion import TIMES, alphas, clean_of, level, noised
+from stepscope.pocket.unet.diffusion import FAINT, TIMES, alphas, clean_of, level, noised
 from stepscope.pocket.unet.reading import Text
 
 SECONDS = 150.0
 BATCH, RATE, MUON, PEOPLE = 384, 1e-3, 2.0, 10_000
-TOKENS = 4
+TOKENS, FACE_TOKENS = 4, 2
 FACE = 512
+# The noisy end of the 1000 times.
+EARLY = 600
 # Image prompts, and sentences, that are left out while training.
 DROPPED_IMAGE, DROPPED = 0.08, 0.08
 # The weight of the critic's distance falls over the schedule: first find the look or face, then paint well.
@@ -39,12 +41,17 @@ CHECKS = 8
 
 @dataclass(frozen=True)
 class Prompt:
-    """One adapter: the backbone that it learns on, what a pair of its pictures shares, what it reads."""
+    """One adapter: the backbone that it learns on, what a pair of its pictures shares, what it reads.
+
+    early: the share of its lessons at times from EARLY on, and the ratio of signal to noise down to which
+    an error of the picture weighs as much as elsewhere: a palette is decided in the noise.
+    """
 
     name: str
     backbone: str
     shares: str
     reads_faces: bool = False
+    early: tuple[float, float] = (0.0, FAINT)
 
     def file(self, models: Path) -> Path:
         """Where it ships, under the published file's form of name."""
@@ -54,7 +61,7 @@ class Prompt:
 PROMPTS = {
     one.name: one
     for one in (
-        Prompt("style", "sdxl", "looks"),
+        Prompt("style", "sdxl", "looks", early=(0.6, 0.01)),
         Prompt("object", "sd15", "hats"),
         Prompt("face_id", "sdxl", "faces", reads_faces=True),
     )
@@ -93,7 +100,7 @@ def make(said: Options, name: str) -> None:
         dropped = torch.rand(size, device=device()) < DROPPED_IMAGE
         image = torch.where(dropped[:, None], 0.0, image)
         clean = pictures.latents[rows].float()
-        time = torch.randint(TIMES, (size,), device=device())
+        time = drawn_times(size, prompt.early[0])
         noise = torch.randn_like(clean)
         with torch.no_grad():
             silent = torch.rand(size, device=device()) < DROPPED
@@ -103,7 +110,7 @@ def make(said: Options, name: str) -> None:
         error = (found - noise) ** 2
         if prompt.reads_faces:
             error = error * pictures.face_weight(rows)
-        loss = (error.mean((1, 2, 3)) * level(kept[time])).mean()
+        loss = (error.mean((1, 2, 3)) * level(kept[time], prompt.early[1])).mean()
         apart = loss.new_zeros(())
         if critic is not None:
             guess = clean_of(x, found, kept[time])
@@ -118,6 +125,13 @@ def make(said: Options, name: str) -> None:
     stage.finish()
     if rank() == 0:
         write(unet, kept_file, prompt)
+
+
+def drawn_times(size: int, early: float) -> Tensor:
+    """Times (size,), a share of them from EARLY on alone."""
+    time = torch.randint(TIMES, (size,), device=device())
+    late = torch.randint(EARLY, TIMES, (size,), device=device())
+    return torch.where(torch.rand(size, device=device()) < early, late, time)
 
 
 @torch.no_grad()
@@ -179,7 +193,7 @@ def projection(prompt: Prompt, numbers: int, width: int) -> dict[str, Tensor]:
     if not prompt.reads_faces:
         layer = nn.Linear(numbers, TOKENS * width)
         return {"proj.weight": layer.weight.data, "proj.bias": layer.bias.data, **norm}
-    first, second = nn.Linear(numbers, numbers), nn.Linear(numbers, TOKENS * width)
+    first, second = nn.Linear(numbers, numbers), nn.Linear(numbers, FACE_TOKENS * width)
     nn.init.normal_(first.weight)  # a unit vector's numbers are about 1 / sqrt(512)
     both = (("proj.0", first), ("proj.2", second))
     return {
