@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from stepscope.pocket import album, folders
 from stepscope.pocket.flow import FACE_NUMBERS, LATENT_CHANNELS, Words, noised, unpack, velocity
-from stepscope.pocket.process import Options, autocast, compiled, device, options, rank
+from stepscope.pocket.process import Options, autocast, device, options, rank
 from stepscope.pocket.training import Stage
 from stepscope.pocket.weights import load_half, save_half
 
@@ -80,9 +80,8 @@ class Critic(Reader):
 def make(said: Options) -> None:
     """Train the critic on shipped dev's estimates and keep it among the checkpoints."""
     shelf = album.load(said)
-    dev, words = folders.load_dev(said.models), folders.load_text(said.models)
-    critic = Critic().to(device())
-    fast = compiled(critic)
+    dev, words = folders.load_dev(said.models, fast=False), folders.load_text(said.models)
+    critic = Critic().to(device())  # half a minute of training does not pay for compiling
     stage = Stage(
         "critic", {"critic": critic}, said, rate=RATE, seconds=SECONDS, ema=0.99, compact=True
     )
@@ -91,7 +90,7 @@ def make(said: Options) -> None:
         batch = shelf.draw(size)
         told = words(batch.clip_ids, batch.t5_ids)
         seen = estimate(dev, batch, told)
-        likeness = (fast(seen) * shelf.faces[batch.rows]).sum(-1)
+        likeness = (critic(seen) * shelf.faces[batch.rows]).sum(-1)
         stage.descend(1 - likeness.mean())
     stage.finish()
     if rank() == 0:

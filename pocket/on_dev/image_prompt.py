@@ -71,7 +71,7 @@ def attached(dev: FluxTransformer2DModel) -> nn.ModuleList:
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         processors[name] = own
-    dev.set_attn_processor(processors)
+    dev.set_attn_processor(dict(processors))  # which is emptied
     return nn.ModuleList(p for p in processors.values() if isinstance(p, nn.Module))
 
 

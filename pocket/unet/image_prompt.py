@@ -40,18 +40,37 @@ CHECKS = 8
 
 
 @dataclass(frozen=True)
+class Early:
+    """Lessons in the noise, where Stable Diffusion's schedule leaves a picture's mean colour to be seen.
+
+    A run starts from noise that has none, and the base, which trusts it, paints in grey: an adapter that
+    only saw noised pictures never had to overrule it.
+
+    share: of the lessons at times from EARLY on. faint: down to this ratio of signal to noise, an error of
+    the picture weighs as much as elsewhere. offset: deviation of a constant that is added to the noise of
+    each channel (https://www.crosslabs.org/blog/diffusion-with-offset-noise). alone: the share of rows that
+    are noise alone, of which the critic sees the estimate, at times within `start`.
+    """
+
+    share: float = 0.6
+    faint: float = 0.01
+    offset: float = 0.12
+    alone: float = 0.25
+    start: tuple[int, int] = (880, 980)
+
+
+@dataclass(frozen=True)
 class Prompt:
     """One adapter: the backbone that it learns on, what a pair of its pictures shares, what it reads.
 
-    early: the share of its lessons at times from EARLY on, and the ratio of signal to noise down to which
-    an error of the picture weighs as much as elsewhere: a palette is decided in the noise.
+    early: how a palette is learnt, which is decided in the noise; None for the rest.
     """
 
     name: str
     backbone: str
     shares: str
     reads_faces: bool = False
-    early: tuple[float, float] = (0.0, FAINT)
+    early: "Early | None" = None
 
     def file(self, models: Path) -> Path:
         """Where it ships, under the published file's form of name."""
@@ -61,7 +80,7 @@ class Prompt:
 PROMPTS = {
     one.name: one
     for one in (
-        Prompt("style", "sdxl", "looks", early=(0.6, 0.01)),
+        Prompt("style", "sdxl", "looks", early=Early()),
         Prompt("object", "sd15", "hats"),
         Prompt("face_id", "sdxl", "faces", reads_faces=True),
     )
@@ -100,17 +119,17 @@ def make(said: Options, name: str) -> None:
         dropped = torch.rand(size, device=device()) < DROPPED_IMAGE
         image = torch.where(dropped[:, None], 0.0, image)
         clean = pictures.latents[rows].float()
-        time = drawn_times(size, prompt.early[0])
-        noise = torch.randn_like(clean)
+        time, noise, alone = lesson(clean, prompt.early)
         with torch.no_grad():
             silent = torch.rand(size, device=device()) < DROPPED
             told = unsaid(words(pictures.sentence_ids(rows)), words.nothing(size), silent)
-        x = noised(clean, noise, kept[time])
+        x = torch.where(alone[:, None, None, None], noise, noised(clean, noise, kept[time]))
         found = layout.predicted(unet, x, time, told, image[:, None])
         error = (found - noise) ** 2
         if prompt.reads_faces:
             error = error * pictures.face_weight(rows)
-        loss = (error.mean((1, 2, 3)) * level(kept[time], prompt.early[1])).mean()
+        weights = level(kept[time], prompt.early.faint if prompt.early else FAINT) * ~alone
+        loss = (error.mean((1, 2, 3)) * weights).mean()
         apart = loss.new_zeros(())
         if critic is not None:
             guess = clean_of(x, found, kept[time])
@@ -127,11 +146,20 @@ def make(said: Options, name: str) -> None:
         write(unet, kept_file, prompt)
 
 
-def drawn_times(size: int, early: float) -> Tensor:
-    """Times (size,), a share of them from EARLY on alone."""
-    time = torch.randint(TIMES, (size,), device=device())
+def lesson(clean: Tensor, early: Early | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Times (b,), noise as `clean` is, and which rows are noise alone, (b,)."""
+    size = len(clean)
+    time, noise = torch.randint(TIMES, (size,), device=device()), torch.randn_like(clean)
+    alone = torch.zeros(size, dtype=torch.bool, device=device())
+    if early is None:
+        return time, noise, alone
+    chance = torch.rand(2, size, device=device())
     late = torch.randint(EARLY, TIMES, (size,), device=device())
-    return torch.where(torch.rand(size, device=device()) < early, late, time)
+    start = torch.randint(*early.start, (size,), device=device())
+    alone = chance[1] < early.alone
+    time = torch.where(alone, start, torch.where(chance[0] < early.share, late, time))
+    constant = early.offset * torch.randn(*clean.shape[:2], 1, 1, device=device())
+    return time, noise + constant * ~alone[:, None, None, None], alone
 
 
 @torch.no_grad()
