@@ -14,13 +14,13 @@ from torch import nn
 
 def is_moved(model: nn.Module) -> bool:
     """Whether accelerate or diffusers has hooks in the model, which may move or cast its weights."""
-    return any("_hf_hook" in vars(m) or _of_diffusers(m) for m in model.modules())
+    return any("_hf_hook" in vars(m) or _of_diffusers(m) for m in _hooked(model.modules()))
 
 
 def held_values(modules: Iterable[nn.Module]) -> dict[int, torch.Tensor]:
     """id of a parameter -> its values, for those whose own are not here; read from disk when asked for."""
     found: dict[int, torch.Tensor] = {}
-    for module in modules:
+    for module in _hooked(modules):
         for hook in _of_accelerate(module):
             for name, parameter in module.named_parameters(recurse=hook.place_submodules):
                 if parameter.is_meta and name in hook.weights_map:
@@ -34,8 +34,13 @@ def held_values(modules: Iterable[nn.Module]) -> dict[int, torch.Tensor]:
 
 def cast_to(model: nn.Module) -> torch.dtype | None:
     """What diffusers' layerwise casting computes in; None without it."""
-    hooks = (_of_diffusers(module).get("layerwise_casting") for module in model.modules())
+    hooks = (_of_diffusers(m).get("layerwise_casting") for m in _hooked(model.modules()))
     return next((hook.compute_dtype for hook in hooks if hook is not None), None)
+
+
+def _hooked(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    """The modules, of thousands, in which accelerate or diffusers keeps anything."""
+    return [m for m in modules if "_hf_hook" in vars(m) or "_diffusers_hook" in vars(m)]
 
 
 def _of_diffusers(module: nn.Module) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -218,7 +219,7 @@ def _add_file(found: Settings, name: str, chosen: Mapping[str, str]) -> None:
         return
     text = _read(name)
     head = [line for line in text.splitlines()[:4] if line.startswith("#")]
-    for default in yaml.safe_load(text).get("defaults", []):
+    for default in _values(text).get("defaults", []):
         if isinstance(default, str) and default != "_self_":
             _add_file(found, default, chosen)
         for group, option in default.items() if isinstance(default, dict) else ():
@@ -230,9 +231,8 @@ def _add_file(found: Settings, name: str, chosen: Mapping[str, str]) -> None:
 
 
 def _add_keys(found: Settings, text: str, under: str, source: str) -> None:
-    values = yaml.safe_load(text) or {}
-    comments = dict(_comments(text))
-    for name, value in _flat(values):
+    comments = _comments(text)
+    for name, value in _flat(_values(text)):
         if name.split(".")[0] in ("defaults", "hydra"):
             continue
         full = f"{under}.{name}" if under else name
@@ -252,8 +252,16 @@ def _flat(values: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, Any
             yield name, value
 
 
-def _comments(text: str) -> Iterator[tuple[str, str]]:
-    """Each key by its full name, and the comment on its line."""
+@cache
+def _values(text: str) -> Mapping[str, Any]:
+    """What a YAML says. Each word that is typed looks into the same dozen files."""
+    return yaml.safe_load(text) or {}
+
+
+@cache
+def _comments(text: str) -> Mapping[str, str]:
+    """The comment on the line of each key, by its full name."""
+    found: dict[str, str] = {}
     stack: list[tuple[int, str]] = []
     for line in text.splitlines():
         match = re.match(r"^( *)(\w+):(.*?)(?:\s#\s(.*))?$", line)
@@ -262,4 +270,5 @@ def _comments(text: str) -> Iterator[tuple[str, str]]:
         indent, name, _, comment = match.groups()
         stack = [one for one in stack if one[0] < len(indent)] + [(len(indent), name)]
         if comment:
-            yield ".".join(word for _, word in stack), comment
+            found[".".join(word for _, word in stack)] = comment
+    return found

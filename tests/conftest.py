@@ -8,17 +8,25 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 LONGEST = (
+    "test_every_pipeline",
+    "test_adapter_laws",
     "test_resume",
+    "test_paper",
+    "test_check",
     "test_notebooks",
     "test_coverage",
     "test_figures",
-    "test_pocket_stages",
     "test_record",
+    "test_pocket_stages",
+    "test_instantid",
+    "test_ip_adapter",
+    "test_backbones",
+    "test_adapters_again",
+    "test_interventions",
+    "test_edit_words",
     "test_infinite_you",
     "test_model_files",
-    "test_paper",
-    "test_check",
-    "test_decode",
+    "test_lpips",
 )
 """Files that take longest, which are begun first, so that no worker ends long after the others."""
 

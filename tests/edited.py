@@ -136,6 +136,7 @@ def causal_study(name: str, faces: Sequence[str], steps: int) -> xr.Dataset:
     return measured_study(rows, sigma.tolist()).assign_attrs(intervention=said(study))
 
 
+@cache
 def causal_evidence(faces: Sequence[str]) -> dict[tuple[str, str], xr.Dataset]:
     """Every study, on both pocket backbones."""
     return {

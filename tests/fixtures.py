@@ -31,7 +31,14 @@ from tests.shell import PUBLISHED, Answer, run_command  # noqa: E402
 torch.set_num_threads(1)
 
 
-@pytest.fixture(params=CASES.values(), ids=list(CASES))
+def tried(case: Case) -> Any:
+    """A case as a parameter; without guidance, one whose guided twin is tried is marked slow."""
+    twin = case.branches == 1 and f"{case.name}_cfg" in CASES
+    slow = twin and case.name not in ("flux", "infusenet", "sd")
+    return pytest.param(case, id=case.name, marks=[pytest.mark.slow] * slow)
+
+
+@pytest.fixture(params=[tried(case) for case in CASES.values()])
 def case(request) -> Case:
     return request.param
 

@@ -58,8 +58,15 @@ def failing(findings: list[Finding]) -> list[str]:
     return [finding.claim for finding in findings if not finding.holds]
 
 
-@pytest.mark.parametrize("guided", [{}, GUIDED], ids=["plain", "true CFG"])
-@pytest.mark.parametrize("words_of", [tiny, infused])
+@pytest.mark.parametrize(
+    ("words_of", "guided"),
+    [
+        pytest.param(tiny, {}, id="tiny", marks=pytest.mark.slow),
+        pytest.param(tiny, GUIDED, id="tiny, true CFG", marks=pytest.mark.slow),
+        pytest.param(infused, {}, id="infused"),
+        pytest.param(infused, GUIDED, id="infused, true CFG", marks=pytest.mark.slow),
+    ],
+)
 def test_every_claim_holds_on_the_reference_models(words_of, guided, face):
     words = words_of(faces=listed(face), seeds="[0,1]", batch_size=2, **guided)
     findings = check(study_of(words))

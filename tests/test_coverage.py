@@ -60,6 +60,10 @@ def each(cases: list[Case]) -> list[Any]:
     ]
 
 
+SEEN = ("lag", "mean", "share of rise", "paired effect")
+"""Estimators of which the usual interval is tried too in each run of the tests: one of each kind."""
+
+
 def studies(case: Case) -> int:
     return MORE.get(case.name, STUDIES[type(case.interval)])
 
@@ -85,7 +89,11 @@ def test_the_recommended_interval_has_its_nominal_coverage(case: Case) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    each([case for case in CASES if not any(word in case.name for word in AS_GOOD)]),
+    [
+        pytest.param(c, id=c.name, marks=[pytest.mark.slow] * (c.name not in map(FIRST.get, SEEN)))
+        for c in CASES
+        if not any(word in c.name for word in AS_GOOD)
+    ],
 )
 def test_it_holds_the_truth_where_the_usual_interval_misses_it(case: Case) -> None:
     """McNemar's exact test, on the studies in which one of the two alone holds the truth."""

@@ -84,8 +84,14 @@ def test_a_run_that_was_stopped_is_continued_with_its_edits(typed, tmp_path, fac
 @pytest.mark.parametrize(
     ("window", "edits"),
     [
-        ("[0,1]", '[{sites: "*.adapter", do: zero, steps: [1, null]}]'),
-        ("[1,3]", '[{sites: "*.adapter", do: zero, steps: [0, 1]}]'),
+        pytest.param(
+            "[0,1]",
+            '[{sites: "*.adapter", do: zero, steps: [1, null]}]',
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "[1,3]", '[{sites: "*.adapter", do: zero, steps: [0, 1]}]', marks=pytest.mark.slow
+        ),
         (
             "[1,2]",
             '[{sites: "*.adapter", do: zero, steps: [0, 1]}, '

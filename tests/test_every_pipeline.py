@@ -17,7 +17,7 @@ from tests.oracle import Truth, truth
 from tests.oracle_check import check
 
 TABLE = Path(__file__).parents[1] / "docs" / "pipelines.md"
-PLAIN = ["FluxPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline"]
+PLAIN = ["FluxPipeline", "StableDiffusionPipeline"]
 """Of these, every variant is tried in each run of the tests; of the others in the slow one."""
 
 NAMES = sorted(modules())

@@ -1,8 +1,10 @@
 """Faces, prompts and seeds are added to a run: old samples stay as they are, only new ones are made."""
 
+import io
 import os
 import re
-from contextlib import closing
+import shutil
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from stepscope.hooks.store import Run
 from stepscope.probes.claims import Claims
 from stepscope.probes.grid import Cell
 from tests.grids import values
-from tests.shell import infused, listed, tiny
+from tests.shell import infused, listed, run_command, tiny
 
 
 def words(out: Path, seeds: str, **more: str) -> list[str]:
@@ -33,19 +35,29 @@ def labels(path: Path) -> list[tuple[str, int, int]]:
     return list(zip(*columns, strict=True))
 
 
-@pytest.fixture
-def grown(typed, tmp_path) -> Path:
-    """Three seeds in batches of two; then one prompt and one seed more."""
-    path = tmp_path / "run.zarr"
-    assert typed(words(path, "[0,1,2]", prompts=listed("a man"))).status == 0
+@pytest.fixture(scope="module")
+def added(tmp_path_factory) -> tuple[Path, str]:
+    """Three seeds in batches of two; then one prompt and one seed more, and what was said of these."""
+    path, said = tmp_path_factory.mktemp("grown") / "run.zarr", io.StringIO()
+    assert run_command(words(path, "[0,1,2]", prompts=listed("a man"))) == 0
     before = times(path)
-    answer = typed(words(path, "[0,1,2,3]", prompts=listed("a man", "a woman")))
-    assert answer.status == 0, answer.err
-    assert "1 prompt" not in answer.out
-    assert "2 prompts x 4 seeds = 8 samples (5 to make)" in answer.out
-    assert f"adds 5 samples to the 3 of {path}" in answer.out
+    with redirect_stdout(said):
+        assert run_command(words(path, "[0,1,2,3]", prompts=listed("a man", "a woman"))) == 0
     assert times(path).items() >= before.items()
-    return path
+    return path, said.getvalue()
+
+
+@pytest.fixture
+def grown(added, tmp_path) -> Path:
+    """A copy of that run."""
+    return Path(shutil.copytree(added[0], tmp_path / "run.zarr"))
+
+
+def test_samples_that_are_added_are_counted_before_they_are_made(added):
+    path, said = added
+    assert "1 prompt" not in said
+    assert "2 prompts x 4 seeds = 8 samples (5 to make)" in said
+    assert f"adds 5 samples to the 3 of {path}" in said
 
 
 def test_new_samples_stand_behind_the_old_ones_in_batches_of_their_own(grown):

@@ -47,7 +47,10 @@ EVERYTHING = (
 )
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(kind, marks=[pytest.mark.slow] * (kind == "schnell")) for kind in KINDS],
+)
 def made(request, tmp_path_factory) -> Path:
     """A run of two people, one prompt and two seeds, with tiny random models."""
     folder = tmp_path_factory.mktemp(request.param)

@@ -17,7 +17,7 @@ from stepscope.probes.plan import latent_shape, outline
 from tests.adapter_words import IP_ADAPTER, picture, unet_words
 from tests.pictured import image_encoder
 from tests.published import check_unet_run
-from tests.shell import Words, listed, study_of
+from tests.shell import Words, listed, run_command, study_of
 
 CASES: list[dict[str, Any]] = json.loads((IP_ADAPTER / "cases.json").read_text())
 PUBLISHED = np.load(IP_ADAPTER / "reference.npz")
@@ -47,6 +47,14 @@ def of_case(case: dict[str, Any], folder: Path) -> Words:
     )
 
 
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case["name"])
+def published(request, tmp_path_factory) -> tuple[dict[str, Any], xr.Dataset]:
+    """A published case, and the run of it."""
+    folder = tmp_path_factory.mktemp("published")
+    assert run_command(of_case(request.param, folder)) == 0
+    return request.param, xr.open_zarr(folder / "run.zarr").load()
+
+
 def layer_of(block: str) -> str:
     """`up.00.01.00` as diffusers names the attention."""
     kind, *numbers = block.split(".")
@@ -56,18 +64,14 @@ def layer_of(block: str) -> str:
     return f"{start}.attentions.{image}.transformer_blocks.{layer}.attn2"
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_latents_are_the_published_ones(case, typed, tmp_path):
-    answer = typed(of_case(case, tmp_path))
-    assert answer.status == 0, answer.err
-    run, name = xr.open_zarr(tmp_path / "run.zarr").load(), case["name"]
-    check_unet_run(run, PUBLISHED, name)
+def test_latents_are_the_published_ones(published):
+    case, run = published
+    check_unet_run(run, PUBLISHED, case["name"])
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_it_adds_in_the_published_layers_alone(case, typed, tmp_path):
-    assert typed(of_case(case, tmp_path)).status == 0
-    added = xr.open_zarr(tmp_path / "run.zarr").load().contribution[0, 0].max("branch")
+def test_it_adds_in_the_published_layers_alone(published):
+    case, run = published
+    added = run.contribution[0, 0].max("branch")
     on = {layer_of(str(b)) for b, x in zip(added.injection_block.values, added, strict=True) if x}
     assert on == {layer for layer, scale in case["layer_scale"].items() if scale}
 

@@ -11,6 +11,7 @@ Both are ratios of means over faces, with Fieller's interval, and blank where m_
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,15 @@ import xarray as xr
 
 from stepscope.analysis.bootstrap import WITHOUT
 from stepscope.analysis.causal.max_t import MaxT
-from stepscope.analysis.cells import face_means
+from stepscope.analysis.cells import CELL as SAMPLE
+from stepscope.analysis.cells import FaceMeans, face_means
 from stepscope.analysis.ratio import NOT_ABOVE_ZERO, ratio
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.interventions.names import ANCHOR, BEFORE, CLIP, OBEYED
 
 CELL = ("part", "donor", "do", "steps", "at", "at_sigma", "blocks", "at_block")
 """Coordinates that say which intervention a sample had."""
+Cell = tuple[Any, ...]
 TOWARD = ("own", "donor")
 LIKENESSES = (
     "edited_reference_dinov2",
@@ -74,17 +77,25 @@ class Moved:
         edited = values.isel(sample=names == part)
         if not np.isfinite(edited["to_own"]).any():
             raise StepscopeError(f"part {part!r} has no {self.image} images")
-        cells = list(dict.fromkeys(zip(*(edited[c].values.tolist() for c in CELL), strict=True)))
-        own_donor = str(cells[0][1])
+        cells: dict[Cell, list[int]] = {}
+        for sample, cell in enumerate(zip(*(edited[c].values.tolist() for c in CELL), strict=True)):
+            cells.setdefault(cell, []).append(sample)
+        own_donor = str(next(iter(cells))[1])
         whole = values["steps"].values.astype(object) == ""
         anchors = values.isel(sample=(names == ANCHOR) & (whole == (self.image == "final")))
         known = anchors["donor"].values.tolist()
         donor = ANCHOR_OF.get(own_donor, own_donor)
         donor = donor if donor in known else own_donor
-        rows = [
-            self._cell(edited, cell, *(self._anchor(anchors, d, cell) for d in ("", donor)))
-            for cell in cells
-        ]
+        similar, rest = (
+            _similar(edited),
+            {n: edited[n].values for n in ("outside", "obeyed", "found")},
+        )
+        anchor = cache(partial(self._anchor, anchors, _similar(anchors)))
+        rows = []
+        for cell, mine in cells.items():
+            ends = (anchor(d, self._step(cell)) for d in ("", donor))
+            means = {name: _mean(values[mine]) for name, values in rest.items()}
+            rows.append(self._cell(similar.isel(sample=mine), *ends) | means)
         if own_donor == "same":
             rows = [
                 row | dict.fromkeys(("gained", "gained_low", "gained_high"), np.nan) for row in rows
@@ -127,25 +138,24 @@ class Moved:
             study, {"to_own": final, "to_donor": nothing, "outside": outside, "found": there}
         )
 
-    def _anchor(self, anchors: xr.Dataset, donor: str, cell: tuple[Any, ...]) -> xr.Dataset:
-        """The samples of a donor that an effect is counted from or to; of a clamped one, at its step."""
-        mine = anchors["donor"].values.astype(object) == donor
-        if self.image == "clamped":
-            mine &= anchors["at"].values == cell[CELL.index("at")]
-        return anchors.isel(sample=mine)
+    def _step(self, cell: Cell) -> Any:
+        """The step of the x0 that a clamped image shows; None of final images, which all runs have."""
+        return cell[CELL.index("at")] if self.image == "clamped" else None
 
-    def _cell(
-        self, edited: xr.Dataset, cell: tuple[Any, ...], a: xr.Dataset, b: xr.Dataset
-    ) -> dict[str, Any]:
-        mine = np.ones(edited.sizes["sample"], bool)
-        for name, value in zip(CELL, cell, strict=True):
-            mine &= edited[name].values == value
-        e = edited.isel(sample=mine)
-        faces, own = _by_face(e["to_own"])
-        _, donor = _by_face(e["to_donor"])
-        (a_own, b_own), (a_donor, b_donor) = (
-            tuple(_of_faces(anchor[f"to_{word}"], faces) for anchor in (a, b)) for word in TOWARD
-        )
+    def _anchor(
+        self, anchors: xr.Dataset, similar: xr.DataArray, donor: str, step: Any
+    ) -> FaceMeans:
+        """Means of a donor's samples that effects are counted from or to; of clamped ones, at a step."""
+        mine = anchors["donor"].values.astype(object) == donor
+        if step is not None:
+            mine &= anchors["at"].values == step
+        return face_means(similar.isel(sample=mine))
+
+    def _cell(self, similar: xr.DataArray, a: FaceMeans, b: FaceMeans) -> dict[str, Any]:
+        """An intervention's effects, of its samples (sample, toward) and of both runs' means."""
+        edited = face_means(similar)
+        own, donor = edited.mean.T
+        (a_own, a_donor), (b_own, b_donor) = (_of_faces(end, edited.faces).T for end in (a, b))
         kept = ratio(own - b_own, a_own - b_own, level=self.level)
         known = np.isfinite(donor - a_donor).any()
         gained = ratio(donor - a_donor, b_donor - a_donor, level=self.level) if known else NOTHING
@@ -156,10 +166,7 @@ class Moved:
             "lift": float((a_own - b_own).mean()),
             "own": float(own.mean()),
             "toward_donor": float(donor.mean()),
-            "outside": float(e["outside"].mean()),
-            "obeyed": float(e["obeyed"].mean()),
-            "found": float(e["found"].mean()),
-            "faces": len(faces),
+            "faces": len(edited.faces),
             "differences": own - a_own,
         }
 
@@ -188,15 +195,23 @@ def _said(name: str, share: xr.Dataset) -> dict[str, float]:
     return {name + end: np.nan if blank else float(share[word]) for end, word in words.items()}
 
 
-def _by_face(values: xr.DataArray) -> tuple[list[str], np.ndarray]:
-    means = face_means(values)
-    return means.faces.tolist(), means.mean
+def _similar(samples: xr.Dataset) -> xr.DataArray:
+    """Similarity (sample, toward) to the own and the donor's face, with the coordinates of a cell alone."""
+    both = np.stack([samples[f"to_{word}"].values for word in TOWARD], -1)
+    where = {name: ("sample", samples[name].values) for name in SAMPLE}
+    return xr.DataArray(both, dims=("sample", "toward"), coords=where)
 
 
-def _of_faces(values: xr.DataArray, faces: list[str]) -> np.ndarray:
-    """Means of these faces, in their order."""
-    known, mean = _by_face(values)
-    return mean[[known.index(face) for face in faces]]
+def _of_faces(means: FaceMeans, faces: np.ndarray) -> np.ndarray:
+    """Means (face, toward) of these faces, in their order."""
+    known = means.faces.tolist()
+    return means.mean[[known.index(face) for face in faces.tolist()]]
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of those that were measured; NaN of none."""
+    there = values[np.isfinite(values)]
+    return float(there.mean()) if there.size else np.nan
 
 
 def _array(column: tuple[Any, ...]) -> np.ndarray:

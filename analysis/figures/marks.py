@@ -75,18 +75,19 @@ def heatmap(
     axes.grid(visible=False)
     axes.set_facecolor("#ffffff")
     axes.patch.set(hatch="////", edgecolor="#bbbbbb")
-    names = (-(-values.shape[1] // 6), -(-len(rows) // 8))
     seaborn.heatmap(
         pandas.DataFrame(values, index=list(rows)),
         ax=axes,
         norm=norm,
         cmap=colours or matplotlib.rcParams["image.cmap"],
         cbar=False,
-        xticklabels=names[0],
-        yticklabels=names[1],
+        # Its own labels are measured one by one, each on a picture of the whole figure.
+        xticklabels=False,
+        yticklabels=False,
     )
-    for axis in ("x", "y"):
-        axes.tick_params(axis=axis, rotation=0)
+    for axis, names, most in ((axes.xaxis, range(values.shape[1]), 6), (axes.yaxis, rows, 8)):
+        named = range(0, len(names), -(-len(names) // most))
+        axis.set_ticks([at + 0.5 for at in named], labels=[str(names[at]) for at in named])
     for side in axes.spines.values():
         side.set_visible(True)
 
