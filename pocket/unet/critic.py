@@ -51,7 +51,9 @@ def _person(pictures: gallery.Gallery, rows: Tensor) -> Tensor:
 
 READINGS = {
     "looks": Reading(
-        len(looks.LOOK) + len(looks.CIRCULAR), _look, lambda seen, true: ((seen - true) ** 2).mean(1)
+        len(looks.LOOK) + len(looks.CIRCULAR),
+        _look,
+        lambda seen, true: ((seen - true) ** 2).mean(1),
     ),
     "faces": Reading(
         FACE_NUMBERS, _person, lambda seen, true: 1 - functional.cosine_similarity(seen, true)
