@@ -39,6 +39,7 @@ DOWNLOADS = {
     "h94/IP-Adapter": (None, "Apache-2.0, {command}"),
     "h94/IP-Adapter/sdxl_models/ip-adapter_sdxl.safetensors": (0.7e9, "Apache-2.0, {command}"),
     "h94/IP-Adapter/models/ip-adapter_sd15.safetensors": (45e6, "Apache-2.0, {command}"),
+    "h94/IP-Adapter/models/ip-adapter-plus_sd15.safetensors": (98e6, "Apache-2.0, {command}"),
     "h94/IP-Adapter/models/image_encoder": (2.5e9, "Apache-2.0, {command}"),
     "h94/IP-Adapter/sdxl_models/image_encoder": (3.7e9, "Apache-2.0, {command}"),
     "InstantX/InstantID": (
@@ -54,6 +55,14 @@ DOWNLOADS = {
         53e6,
         "facexlib's file, https://github.com/xinntao/facexlib/releases/download/v0.2.0/parsing_bisenet.pth",
     ),
+    "w600k_r50.onnx": (174e6, "it is in buffalo_l, the detector's pack"),
+    "buffalo_l": (
+        326e6,
+        "for non-commercial research, `insightface-cli model.download buffalo_l`, into "
+        "{root}/models/buffalo_l/",
+    ),
+    "h94/IP-Adapter-FaceID": (None, "for non-commercial research, {command}"),
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": (2.5e9, "MIT, {command}"),
     "glintr100.onnx": (261e6, "it is in antelopev2, the detector's pack"),
     "antelopev2": (
         360e6,

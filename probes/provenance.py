@@ -38,6 +38,8 @@ def configuration(study: Study) -> dict[str, Any]:
         values["adapter"].pop("kind")
     if not study.beside:
         values.pop("beside")
+    if not study.true_cfg_start:
+        values.pop("true_cfg_start")
     edits = [wanted.told() for wanted in study.edits]
     values.pop("edits")
     if edits:  # a run without is the same run as before there were any

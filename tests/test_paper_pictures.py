@@ -16,6 +16,7 @@ from stepscope.analysis.cost import describe, latents_of, run_bytes, timings
 from stepscope.analysis.paper import main, paper, wanted_metrics
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.composing import composed
+from stepscope.probes.provenance import adapters_name
 from stepscope.probes.study import Study
 from tests.fixtures import DINOV2_SIZE
 from tests.pictured import pictures, tiny_paper
@@ -94,8 +95,8 @@ def test_on_the_pocket_models_they_are_of_the_pocket_stable_diffusions(tmp_path)
     wanted = experiments(config["study"], NAMES, None, known)
     overrides = config["models"]["overrides"]
     found = plan(wanted, [], overrides, tmp_path, dry=True, pictures=known)
-    names = [(one.study.backbone.name, one.study.adapter.name) for one in found]
-    assert {*names} == {("pocket_sdxl", "pocket_style"), ("pocket_sd15", "pocket_object")}
+    names = {(one.study.backbone.name, adapters_name(one.study)) for one in found}
+    assert names == {("pocket_sdxl", "pocket_style"), ("pocket_sd15", "pocket_object")}
     assert [one.metrics for one in wanted] == [
         ("reference_look_pocket",),
         ("reference_hat_pocket",),

@@ -11,15 +11,7 @@ import torch
 from torch import nn
 
 from stepscope.hooks.errors import StepscopeError
-from stepscope.probes.adapters.adapter import (
-    Adapter,
-    Loaded,
-    ModelPlace,
-    Reader,
-    Reads,
-    RunFacts,
-    Steps,
-)
+from stepscope.probes.adapters.adapter import Adapter, ModelPlace, Reader, Reads, RunFacts
 from stepscope.probes.adapters.face_models import encoder_place, pack_place
 from stepscope.probes.adapters.infusenet_network import (
     PROJECTION,
@@ -29,9 +21,10 @@ from stepscope.probes.adapters.infusenet_network import (
     load_infusenet,
     positive_only,
 )
+from stepscope.probes.adapters.loaded import Loaded, Steps
 from stepscope.probes.adapters.window import fractions
 from stepscope.probes.control import Control, load_control
-from stepscope.probes.faces import Face, FaceReader, Finder
+from stepscope.probes.faces import UNIT, Face, FaceReader, Finder
 from stepscope.probes.weights import explained, meta, weight_files
 
 
@@ -146,6 +139,7 @@ class LoadedInfuseNet(Loaded):
     ) -> dict[str, Any]:
         if not all(np.isfinite(face.embedding).all() for face in faces):
             raise StepscopeError("InfuseNet reads faces, and one of the batch has no embedding")
-        embeddings = torch.from_numpy(np.stack([face.embedding for face in faces]))
+        own = [face.given.get(UNIT, face.embedding) for face in faces]
+        embeddings = torch.from_numpy(np.stack(own))
         self.network.identity = identity_tokens(self.projection, embeddings.to(pipe.device))
         return {}

@@ -11,15 +11,7 @@ from torch import nn
 
 from stepscope.hooks.clock import denoiser_of
 from stepscope.hooks.errors import StepscopeError, nearest
-from stepscope.probes.adapters.adapter import (
-    Adapter,
-    Loaded,
-    ModelPlace,
-    Reader,
-    Reads,
-    RunFacts,
-    Steps,
-)
+from stepscope.probes.adapters.adapter import Adapter, ModelPlace, Reader, Reads, RunFacts
 from stepscope.probes.adapters.block_scales import PUBLISHED, Blocks, leaves, times
 from stepscope.probes.adapters.face_models import clip_place, encoder_place, pack_place
 from stepscope.probes.adapters.image_attention import (
@@ -39,6 +31,7 @@ from stepscope.probes.adapters.ip_adapter_file import (
     own_lora,
     read_kind,
 )
+from stepscope.probes.adapters.loaded import Loaded, Steps
 from stepscope.probes.adapters.lora_layers import gated, held, load_into
 from stepscope.probes.faces import FaceReader, Finder
 from stepscope.probes.weights import WeightsError, explained, file
@@ -52,14 +45,15 @@ class IPAdapterSettings(Adapter):
     encoder, a folder or `OWNER/NAME/FOLDER`; of FaceID a recogniser, an ArcFace-form `.onnx`. scale: a
     number, or one for each block as diffusers' set_ip_adapter_scale takes it, 0 where it says nothing.
     blocks: of SDXL, those that carry style or layout alone, as published. detector, detector_root: of
-    FaceID, an insightface pack. Of a FaceID Plus, clip: CLIP's image encoder, and shortcut: true for its
-    version 2 (the file does not say which it is); None for any other.
+    FaceID, an insightface pack; published with buffalo_l and its recogniser. Of a FaceID Plus, clip: CLIP's
+    image encoder, and shortcut: true for its version 2 (the file does not say which it is); None for any
+    other.
     """
 
     scale: float | dict[str, Any] = 1.0
     blocks: Blocks = "all"
     encoder: str = "h94/IP-Adapter/models/image_encoder"
-    detector: str = "antelopev2"
+    detector: str = "buffalo_l"
     detector_root: str = "~/.insightface"
     face_id: bool = False
     clip: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
