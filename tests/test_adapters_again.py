@@ -136,7 +136,35 @@ def test_directions_of_blocks_of_other_widths_are_refused_in_one_line(typed, tmp
     typed([])  # what the run said
     answer = typed([f"runs=[{tmp_path / 'run.zarr'}]", "edit=directions"], main=intervene.main)
     assert answer.status == 2
-    assert "compares blocks of one width, as FLUX's are, and these have 8, 16, 24" in answer.line
+    assert "compares blocks of one width and as many tokens" in answer.line
+    assert "and these have 8, 16, 24 channels: name a U-Net's of one level" in answer.line
+
+
+def test_directions_of_one_level_of_a_u_net_are_learned_and_steered_with(typed, tmp_path):
+    words = MADE["ip_adapter"][1](tmp_path, ["0", "1"])
+    run = recorded([*words, "steps=1", "seeds=[0,1]"], tmp_path / "run.zarr")
+    typed([])
+    part = "{name: own, do: steer, along: person, to: 1, sites: ['mid.*.adapter'], steps: all}"
+    answer = typed(
+        [
+            f"runs=[{tmp_path / 'run.zarr'}]", "edit=adapter_window", f"edit.parts=[{part}]",
+            "edit.name=steered", "+edit.learn=['mid.*.residual.image']", "regions=2",
+        ],
+        main=intervene.main,
+    )  # fmt: skip
+    assert answer.status == 0, answer.err
+    out = tmp_path / "run.zarr" / "interventions" / "steered"
+    learned = opened(out / "activations")
+    assert learned.region_mean.sizes["region"] == 4
+    assert [*learned.site.values] == [
+        "mid.00.00.attention.image_prompt",
+        "mid.00.00.residual.image",
+    ]
+    off = learned.activation_mean.sel(adapter_state="off", site="mid.00.00.attention.image_prompt")
+    assert not off.values.any()
+    made = of_part(opened(out), "own")
+    assert np.isfinite(made.final_latents).all()
+    assert made.sizes["sample"] == run.sizes["sample"]
 
 
 @pytest.fixture(scope="module")
