@@ -56,7 +56,7 @@ def test_numbers_at_random_are_as_long_and_as_far_as_the_others(shape):
     found = random_like("ann", own, other)
     a, b, c = (one.astype(float).ravel() for one in (own, other, found))
     assert c @ c == pytest.approx(b @ b, rel=1e-5)
-    assert a @ c == pytest.approx(a @ b, abs=1e-4 * np.linalg.norm(a) * np.linalg.norm(b))
+    assert a @ c == pytest.approx(a @ b, abs=1e-4 * float(np.linalg.norm(a) * np.linalg.norm(b)))
     assert np.linalg.norm(c - b) > 0.5 * np.linalg.norm(b)
     np.testing.assert_array_equal(random_like("ann", own, own), own)
     with pytest.raises(StepscopeError, match="name one form for all"):

@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.hooks.estimate import SCHEDULERS
+from stepscope.hooks.fingerprint import tuner_layers
 from stepscope.probes.backbones.family import Backbone
-from stepscope.probes.weights import explained, file
+from stepscope.probes.weights import WeightsError, explained, file
 
 TRAILING = {"timestep_spacing": "trailing"}
 
@@ -147,6 +148,10 @@ def take_weights(pipe: Any, place: str) -> None:
         state = load_file(found)
         if any("lora" in name for name in state):
             pipe.load_lora_weights(state)
+            if not tuner_layers(pipe.unet.named_modules()):  # of which diffusers only warns
+                raise WeightsError(
+                    f"{what}={place!r} is a LoRA that has nothing for a layer of the backbone's U-Net"
+                )
             pipe.fuse_lora()
             pipe.unload_lora_weights()
         else:

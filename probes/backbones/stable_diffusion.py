@@ -34,7 +34,6 @@ from stepscope.probes.weights import (
     WeightsError,
     check_complete,
     explained,
-    file,
     first_line,
     is_file,
     meta,
@@ -77,11 +76,7 @@ class StableDiffusion:
             for name, found in weight_files(self.folder(backbone, download=False)).items()
             if "/" in name and not name.startswith(("safety_checker/", "image_encoder/"))
         }
-        if is_file(backbone.path):
-            inside = weight_files(backbone.path)
-        if backbone.weights is not None and not Path(backbone.weights).is_dir():
-            inside["weights"] = file(backbone.weights, "backbone.weights", download=False)
-        return inside
+        return weight_files(backbone.path) if is_file(backbone.path) else inside
 
     def load(self, backbone: Backbone, device: str, components: Mapping[str, Any]) -> Any:
         dtype, path = getattr(torch, backbone.dtype), self.folder(backbone)
