@@ -5,6 +5,7 @@ Lightning (Lin et al. 2024, ByteDance/SDXL-Lightning), Hyper (Ren et al. 2024, B
 (Luo et al. 2023, latent-consistency/lcm-lora-sdxl), TCD (Zheng et al. 2024, h1t/TCD-SDXL-LoRA).
 """
 
+import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -71,6 +72,9 @@ def scheduler_for(backbone: Backbone, own: Mapping[str, Any]) -> Any:
     if word not in known:
         raise StepscopeError(f"scheduler {word!r} is not known here; {nearest(word, known)}")
     settings = dict(distilled.settings) if distilled is not None else {}
+    takes = inspect.signature(known[word].__init__).parameters
+    if "clip_sample" in takes and "clip_sample" not in own:
+        settings["clip_sample"] = False  # of pixels; the default of DDIM's own class
     return known[word].from_config(dict(own), **settings)  # type: ignore[attr-defined]
 
 
