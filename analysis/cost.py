@@ -4,52 +4,97 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stepscope.analysis.commands import Planned
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.store import Run
+from stepscope.probes.backbones.folders import LatentSizes, latent_sizes
 from stepscope.probes.plan import counted
 from stepscope.probes.readings import default_steps_off
+from stepscope.probes.study import Study
+from stepscope.probes.weights import WeightsError
 
-LATENTS = {"sd15": {"channels": 4, "factor": 8}, "sdxl": {"channels": 4, "factor": 8}}
-"""Latents of families beside FLUX, whose seconds nobody measured here: their time is not told."""
+PUBLISHED = {"flux": LatentSizes(16, 8), "sd15": LatentSizes(4, 8), "sdxl": LatentSizes(4, 8)}
+"""Latents of a family's published models, for a backbone that is not on this machine."""
 
 
 def describe(planned: Sequence[Planned], models: Mapping[str, Any]) -> str:
     """The plan as text: every run with its samples, seconds and bytes, and the sums.
 
     models: the `machine` and on it the `seconds` of a sample, a step, a measured frame and a run's
-    start, and the `latent` (channels, factor), as in conf/models, of FLUX; see LATENTS. Time and space of
+    start, as in conf/models; see `timings` for the backbones that these are not of. Time and space of
     finished runs are counted too; a run that several experiments read is counted once.
     """
     lines, seconds, space = [], 0.0, 0.0
     untimed: dict[str, int] = {}
     every_step = {one.path for one in planned if one.experiment.every_step}
     made: dict[Path, int] = {}
+    known = timings(planned, models)
     for one in planned:
         if not one.made_here or one.path in made:
             lines.append(f"  {label(one)}  in {one.path.name}")
             continue
-        family = one.study.backbone.family
-        size = run_bytes(one, LATENTS.get(family) or models["latent"])
+        name = one.study.backbone.name
+        size = run_bytes(one, latents_of(one.study))
         space += size
         made[one.path] = one.cells
         state = f", {progress_of(one.path)}" if one.path.exists() else ""
-        if family in LATENTS:
-            untimed[family] = untimed.get(family, 0) + 1
+        if name not in known:
+            untimed[name] = untimed.get(name, 0) + 1
             told = f"{'-':>6}"
         else:
-            took = run_seconds(one, models["seconds"], every_step=one.path in every_step)
-            took += sum(reread_seconds(o, models["seconds"]) for o in planned if o.path == one.path)
+            took = run_seconds(one, known[name], every_step=one.path in every_step)
+            took += sum(reread_seconds(o, known[name]) for o in planned if o.path == one.path)
             seconds, told = seconds + took, f"{took / 60:6.1f}"
         lines.append(f"  {label(one)}  {told} min {size / 1e9:7.2f} GB{state}")
     time = f"{seconds / 3600:.2f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
-    runs = " and ".join(f"{counted(n, 'run')} of {family}" for family, n in untimed.items())
-    more = f", besides {runs}, of which no times are known" if untimed else ""
+    runs = " and ".join(f"{counted(n, 'run')} of {name}" for name, n in untimed.items())
+    more = f", besides {runs}, whose times the first finished sample tells" if untimed else ""
     lines.append(
         f"{counted(len(made), 'run')}, {counted(sum(made.values()), 'sample')}: about {time} on "
         f"{models['machine']}{more}, and {space / 1e9:.2f} GB before compression"
     )
     return "\n".join(lines)
+
+
+def timings(
+    planned: Sequence[Planned], models: Mapping[str, Any]
+) -> dict[str, Mapping[str, float]]:
+    """The seconds of each backbone, as far as they are known.
+
+    Those of the models are of their baseline and swapped backbone. Another one's step is the median of the
+    planned runs of it that have finished samples, on whatever machine made them.
+    """
+    named: Mapping[str, float] = models["seconds"]
+    found: dict[str, Mapping[str, float]] = {
+        models[word]: named for word in ("baseline", "swapped")
+    }
+    seen: dict[str, list[float]] = {}
+    for one in planned:
+        if one.study.backbone.name not in found and one.path.exists():
+            seen.setdefault(one.study.backbone.name, []).extend(pass_seconds(one))
+    more = {name: {**named, "step": float(np.median(all_))} for name, all_ in seen.items() if all_}
+    return found | more
+
+
+def pass_seconds(one: Planned) -> list[float]:
+    """Median seconds of an evaluation of the denoiser for one sample, of each finished one of a run."""
+    try:
+        run = Run.open(one.path)
+        done = run.done
+        seconds = run.read("step_seconds")[done] / run.read("batch_size")[done, None]
+    except (StepscopeError, KeyError):
+        return []
+    return list(np.median(seconds, axis=1) / one.study.branches)
+
+
+def latents_of(study: Study) -> LatentSizes:
+    """Of the backbone's VAE, or of its family's where the backbone is not on this machine."""
+    try:
+        return latent_sizes(study.family.folder(study.backbone, download=False))
+    except (WeightsError, OSError):
+        return PUBLISHED[study.backbone.family]
 
 
 def progress_of(path: Path) -> str:
@@ -95,9 +140,9 @@ def reread_seconds(one: Planned, seconds: Mapping[str, float]) -> float:
     return samples * each
 
 
-def run_bytes(one: Planned, latent: Mapping[str, int]) -> float:
+def run_bytes(one: Planned, latent: LatentSizes) -> float:
     """Latents and estimates in float32, decoded images in uint8; norms are small beside them."""
     study = one.study
     pixels = study.height * study.width
-    latents = latent["channels"] * pixels / latent["factor"] ** 2 * 4
+    latents = latent.channels * pixels / latent.factor**2 * 4
     return one.cells * ((2 * study.steps + 1) * latents + (study.steps + 1) * pixels * 3)

@@ -32,7 +32,7 @@ from stepscope.analysis.commands import (
     plan,
     words_for,
 )
-from stepscope.analysis.cost import describe, label
+from stepscope.analysis.cost import describe, label, timings
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.explore.excerpt import excerpt
 from stepscope.analysis.items import KINDS, make_items, task_words
@@ -87,7 +87,7 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
         say(f"note: {note}")
     causal = planned_studies(config["causal"], planned, models)
     if causal:
-        say(describe_studies(causal, models))
+        say(describe_studies(causal, timings(planned, models)))
     networks = {word: value for word, value in config["networks"].items() if value is not None}
     settings = Settings(photos=tuple(models["photos"]), **networks)
     measured = wanted_metrics(planned, config) | {one.path: one.metrics for one in causal}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from stepscope.analysis.metrics.perceptual_pocket import PocketDistance
 from stepscope.analysis.metrics.prompt_pocket import EditedPromptPocket
-from stepscope.analysis.metrics.reference_pocket import PocketLikeness
+from stepscope.analysis.metrics.reference_pocket import PocketHat, PocketLook
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Settings:
     clip: str = "openai/clip-vit-large-patch14"
     readout: str = EditedPromptPocket.readout
     perceptual: str = PocketDistance.perceptual
-    pocket_judge: str = PocketLikeness.pocket_judge
+    pocket_look: str = PocketLook.pocket_look
+    pocket_hat: str = PocketHat.pocket_hat
     photos: Sequence[str] = ()
     references: Mapping[str, str] | Sequence[str] = ()
     device: str = "auto"

@@ -14,9 +14,9 @@ from stepscope.hooks.labels import stored_seed
 from stepscope.hooks.store import Run
 from stepscope.probes import grid, model_files, provenance
 from stepscope.probes.claims import at_work
+from stepscope.probes.file_digest import digest
 from stepscope.probes.study import Study
 from stepscope.probes.usage import says
-from stepscope.probes.weights import digest
 
 SHOWN = 6  # differences that one line names
 GRID = {"faces", "prompts", "seeds"}

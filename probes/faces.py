@@ -27,6 +27,9 @@ DETECTION_SIZES = (640, 320, 160)
 RAW = "face_embedding_raw"
 """In `Face.given`, the embedding (512,) as the encoder gave it, which is not of unit norm."""
 
+UNIT = "face_embedding"
+"""In `Face.given`, the unit-norm embedding (512,) by the adapter's own encoder; its name in a `.npz`."""
+
 
 class FaceError(StepscopeError):
     """A face that is not there, has no name of its own, or is not found in its image."""
@@ -51,7 +54,7 @@ class Face:
 
 
 def joined(first: Face | None, second: Face) -> Face:
-    """What two adapters read of one file."""
+    """What two adapters read of one file; the embedding is the first one's, in `given` each has its own."""
     if first is None:
         return second
     known = np.isfinite(first.embedding).all()
@@ -126,16 +129,25 @@ def arrays_of(path: Path, names: Sequence[str], what: str) -> dict[str, np.ndarr
     return {name: array.astype(np.float32) for name, array in found.items()}
 
 
-def read_embedding(name: str, path: Path) -> Face:
-    """A face given as its embedding: `.npy` of shape (512,), normalised as InfiniteYou does."""
-    embedding = arrays_of(path, ["embedding"], "an embedding of numbers").get("embedding")
-    if embedding is None or embedding.shape != (512,) or not embedding.any():
-        shape = "no such array" if embedding is None else embedding.shape
-        raise FaceError(f"{path} is not a finite embedding of shape (512,): {shape}")
+def read_embedding(name: str, path: Path, *, raw: bool = False) -> Face:
+    """A face given as its embedding of shape (512,), normalised as InfiniteYou does.
+
+    A `.npy`, or a `.npz` with `face_embedding`, beside which stands what other adapters read. raw: keep it
+    as it is too, in `given[RAW]`. Raises FaceError for another form.
+    """
+    embedding = arrays_of(path, [UNIT], "an embedding of numbers").get(UNIT)
+    if embedding is None:
+        raise FaceError(
+            f"{path} has no {UNIT} of shape (512,): name a photo, a .npy, or a .npz with it"
+        )
+    if embedding.shape != (512,) or not embedding.any():
+        raise FaceError(f"{path} is not a finite embedding of shape (512,): {embedding.shape}")
+    given = embedding
     norm = np.linalg.norm(embedding)
     if abs(norm - 1) > 1e-6:  # one that is normalised keeps its bits
         embedding = embedding / norm
-    return Face(name, embedding, None, {"source": "embedding"}, 0.0)
+    kept = {RAW: given} if raw else {UNIT: embedding}
+    return Face(name, embedding, None, {"source": "embedding"}, 0.0, kept)
 
 
 class Finder:
@@ -178,7 +190,8 @@ class Finder:
 class FaceReader:
     """Finds and embeds faces; loads the encoder at the first image.
 
-    encoder: see `load_encoder`. raw: keep the embedding as the encoder gives it too, in `given[RAW]`.
+    encoder: see `load_encoder`. raw: keep the embedding as the encoder gives it, in `given[RAW]`, and not
+    the one of unit norm in `given[UNIT]`.
     """
 
     def __init__(self, finder: Finder, encoder: str, device: str, *, raw: bool = False) -> None:
@@ -186,10 +199,9 @@ class FaceReader:
         self._encode: Encode | None = None
 
     def read(self, name: str, path: Path) -> Face:
-        """The face in an image or a `.npy`. Raises FaceError, PictureError or WeightsError."""
-        if path.suffix.lower() == ".npy":
-            face = read_embedding(name, path)
-            return replace(face, given={RAW: np.load(path).astype(np.float32)} if self._raw else {})
+        """The face in an image, a `.npy` or a `.npz`. Raises FaceError, PictureError or WeightsError."""
+        if is_embedding(path):
+            return read_embedding(name, path, raw=self._raw)
         image = np.asarray(read_picture(path, "face"))[:, :, ::-1].copy()
         self._finder.load()
         if self._encode is None:
@@ -199,7 +211,7 @@ class FaceReader:
         crop = aligned(image, keypoints)
         embedding = self._encode(crop)
         seconds = time.perf_counter() - start
-        given = {RAW: embedding} if self._raw else {}
+        given = {RAW if self._raw else UNIT: embedding}
         embedding = embedding / np.linalg.norm(embedding) if self._raw else embedding
         return Face(name, embedding, crop[:, :, ::-1].copy(), found, seconds, given)
 

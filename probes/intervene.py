@@ -61,9 +61,10 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     if run.study.adapter is None or not run.study.adapter.is_on:
         raise StepscopeError(f"{path} was made without an adapter: no face is given to the model")
     judge = "edited_reference_dinov2" if run.study.adapter.reads == "picture" else "edited_identity"
-    check_learnable(run, study)
-    plan = planned(run, study, sites_of(run.study))
-    asked = learning(plan, sites_of(run.study))
+    sites = sites_of(run.study)
+    check_learnable(run, study, sites)
+    plan = planned(run, study, sites)
+    asked = learning(plan, sites)
     out = store.folder(plan)
     done = store.open_or_create(plan).done if out.exists() else np.zeros(plan.size, bool)
     left = [job for job in plan.jobs if not done[job.index]]

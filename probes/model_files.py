@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from stepscope.probes.adapters import ADAPTERS
+from stepscope.probes.file_digest import digest, stamp
 from stepscope.probes.places import located
 from stepscope.probes.study import Study
 from stepscope.probes.weights import (
     SETTING_FILES,
     WEIGHT_FILES,
     WeightsError,
-    digest,
     is_file,
-    stamp,
     weight_files,
 )
 

@@ -16,6 +16,7 @@ from stepscope.hooks.clock import denoiser_of
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes import grid
 from stepscope.probes.adapters import Loaded, Steps
+from stepscope.probes.backbones.late_guidance import guided_from
 from stepscope.probes.devices import pick_device
 from stepscope.probes.faces import Face, joined, read_all
 from stepscope.probes.found import doubts
@@ -60,8 +61,10 @@ class Models:
 
         first: the run's step at which the calls begin.
         """
-        steps = self.steps(first)
+        steps, start = self.steps(first), self.study.true_cfg_start
         with ExitStack() as stack:
+            if start and self.study.branches == 2:
+                stack.enter_context(guided_from(self.pipe, start, first=first))
             for key, settings in self.study.adapters.items():
                 stack.enter_context(self.adapters[key].hooked(settings, self.pipe, steps))
             yield self.arguments(first)

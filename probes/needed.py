@@ -6,8 +6,16 @@ from pathlib import Path
 
 from stepscope.probes.adapters import ModelPlace
 from stepscope.probes.faces import is_embedding
+from stepscope.probes.places import located
 from stepscope.probes.study import Study
-from stepscope.probes.weights import WeightsError, download_words, on_hub, parameters
+from stepscope.probes.weights import (
+    WeightsError,
+    download_words,
+    file,
+    on_hub,
+    parameters,
+    weight_files,
+)
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 HUB = "https://huggingface.co/"
@@ -25,7 +33,7 @@ DOWNLOADS = {
         "`hf auth login`)",
     ),
     "ByteDance/InfiniteYou": (
-        None,
+        5.9e9,
         "CC BY-NC 4.0, `hf download ByteDance/InfiniteYou --include 'infu_flux_v1.0/{variant}/*'`",
     ),
     "recognition_arcface_ir_se50.pth": (
@@ -39,6 +47,7 @@ DOWNLOADS = {
     "h94/IP-Adapter": (None, "Apache-2.0, {command}"),
     "h94/IP-Adapter/sdxl_models/ip-adapter_sdxl.safetensors": (0.7e9, "Apache-2.0, {command}"),
     "h94/IP-Adapter/models/ip-adapter_sd15.safetensors": (45e6, "Apache-2.0, {command}"),
+    "h94/IP-Adapter/models/ip-adapter-plus_sd15.safetensors": (98e6, "Apache-2.0, {command}"),
     "h94/IP-Adapter/models/image_encoder": (2.5e9, "Apache-2.0, {command}"),
     "h94/IP-Adapter/sdxl_models/image_encoder": (3.7e9, "Apache-2.0, {command}"),
     "InstantX/InstantID": (
@@ -54,6 +63,14 @@ DOWNLOADS = {
         53e6,
         "facexlib's file, https://github.com/xinntao/facexlib/releases/download/v0.2.0/parsing_bisenet.pth",
     ),
+    "w600k_r50.onnx": (174e6, "it is in buffalo_l, the detector's pack"),
+    "buffalo_l": (
+        326e6,
+        "for non-commercial research, `insightface-cli model.download buffalo_l`, into "
+        "{root}/models/buffalo_l/",
+    ),
+    "h94/IP-Adapter-FaceID": (None, "for non-commercial research, {command}"),
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": (2.5e9, "MIT, {command}"),
     "glintr100.onnx": (261e6, "it is in antelopev2, the detector's pack"),
     "antelopev2": (
         360e6,
@@ -88,6 +105,8 @@ def needs(study: Study) -> list[Need]:
     width = BYTES[study.backbone.dtype]
     files = study.family.files
     found = [_need("backbone", study.backbone.path, lambda: files(study.backbone).values(), width)]
+    if (own := study.backbone.weights) is not None:
+        found.append(_need("weights", own, lambda: weights_of(own), width))
     posed = study.control_image is not None and study.control_image_kind == "photo"
     pictures = posed or not all(map(is_embedding, study.faces))
     for key, adapter in study.adapters.items():
@@ -96,6 +115,13 @@ def needs(study: Study) -> list[Need]:
                 role = model.role if key == "adapter" else f"{key.partition('.')[2]}.{model.role}"
                 found.append(_of_adapter(role, model, width))
     return found
+
+
+def weights_of(place: str) -> list[Path]:
+    """The files of a distilled U-Net or LoRA, `backbone.weights`. Raises WeightsError."""
+    if located(place).is_dir():
+        return list(weight_files(place).values())
+    return [file(place, "backbone.weights", download=False)]
 
 
 def _of_adapter(role: str, model: ModelPlace, width: int) -> Need:

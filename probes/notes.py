@@ -78,6 +78,8 @@ def _sigmas(study: Study, part: Part, path: Path) -> list[float]:
 def _of_backbone(study: Study) -> Iterator[str]:
     if study.negative_prompt is not None and study.branches == 1:
         yield "negative_prompt is not read: only true_cfg above 1 runs a negative pass"
+    if study.true_cfg_start and study.branches == 1:
+        yield f"true_cfg_start={study.true_cfg_start} changes nothing: true_cfg={study.true_cfg} is off"
 
 
 def _of_grid(study: Study, found: Layout, cells: Sequence[grid.Cell]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The paths in a configuration: `~` is the home folder, and an address of another store is refused."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,15 @@ from stepscope.hooks.paths import local_path
 FILES = ("out", "control_image", "initial_latents")
 """Keys of files and folders. Those of models and faces are expanded where they are looked up, so that
 the configuration of a run says `~/.insightface` and not whose home it was."""
-MODELS = {"backbone": ("path",), "adapter": ("path", "encoder", "detector", "detector_root")}
-
 SHIPPED = Path(str(files("stepscope.pocket")))
 """The pocket models and portraits that come with stepscope."""
 
 
-def placed(values: Mapping[str, Any]) -> dict[str, Any]:
+def placed(values: Mapping[str, Any], models: Mapping[str, Collection[str]]) -> dict[str, Any]:
     """The configuration with its paths as they are on this machine.
 
-    Raises UnsupportedPathError, with the key, for `s3://…` and the like.
+    models: by group the keys that say where a model lies, which are looked at and left as they are. Raises
+    UnsupportedPathError, with the key, for `s3://…` and the like.
     """
     found = {k: _local(k, value) if k in FILES else value for k, value in values.items()}
     prompts = found.get("prompts")
@@ -29,7 +28,7 @@ def placed(values: Mapping[str, Any]) -> dict[str, Any]:
     faces = found.get("faces")
     for face in faces if isinstance(faces, list) else ():
         _local("faces", face)
-    for group, keys in MODELS.items():
+    for group, keys in models.items():
         named = found.get(group)
         if isinstance(named, Mapping):
             for key in keys:

@@ -11,10 +11,10 @@ from stepscope.hooks.fingerprint import of_models
 from stepscope.hooks.provenance import provenance
 from stepscope.probes.backbones import Backbone
 from stepscope.probes.faces import Face
+from stepscope.probes.file_digest import digest
 from stepscope.probes.model_files import file_hashes
 from stepscope.probes.places import located
 from stepscope.probes.study import Study
-from stepscope.probes.weights import digest
 
 # Settings that do not decide what is recorded.
 _ELSEWHERE = ("out", "dry")
@@ -38,6 +38,8 @@ def configuration(study: Study) -> dict[str, Any]:
         values["adapter"].pop("kind")
     if not study.beside:
         values.pop("beside")
+    if not study.true_cfg_start:
+        values.pop("true_cfg_start")
     edits = [wanted.told() for wanted in study.edits]
     values.pop("edits")
     if edits:  # a run without is the same run as before there were any

@@ -31,8 +31,12 @@ TEXTS = (
     *("negative_prompt", "out", "control_image", "initial_latents", "vae", "root", "many_step"),
     *(
         "backbone.path",
+        "backbone.base",
+        "backbone.weights",
         "adapter.path",
         "adapter.encoder",
+        "adapter.clip",
+        "adapter.parsing",
         "adapter.detector",
         "adapter.detector_root",
     ),

@@ -51,14 +51,15 @@ ROUNDING = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
 class Settings:
     """What to read again.
 
-    readings: of `READINGS`. off_from: steps k of `committed`; None is `default_steps_off`. prompts, faces:
-    restrict the samples; empty for all. batch_size, device: None for the run's own. places: new paths of
-    models that have moved, by key of the run's configuration. dry: print the plan only.
+    readings: of `READINGS`; None for all that the run allows. off_from: steps k of `committed`; None is
+    `default_steps_off`. prompts, faces: restrict the samples; empty for all. batch_size, device: None for
+    the run's own. places: new paths of models that have moved, by key of the run's configuration. dry:
+    print the plan only.
 
     Raises StepscopeError for an unknown reading and for a batch size below 1.
     """
 
-    readings: tuple[str, ...] = READINGS
+    readings: tuple[str, ...] | None = None
     off_from: tuple[int, ...] | None = None
     prompts: tuple[str, ...] = ()
     faces: tuple[str, ...] = ()
@@ -68,7 +69,7 @@ class Settings:
     dry: bool = False
 
     def __post_init__(self) -> None:
-        for name in self.readings:
+        for name in self.readings or ():
             if name not in READINGS:
                 raise StepscopeError(f"readings: no {name!r}; {nearest(name, READINGS)}")
         size = self.batch_size
@@ -90,9 +91,9 @@ def reread(path: str | Path, settings: Settings, say: Say = print) -> list[Path]
         raise StepscopeError(f"{path} was made without an adapter: there is nothing to switch off")
     cells = select_cells(run, settings)
     off = steps_off(run, settings.off_from)
+    readings = settings.readings or allowed(run, say)
     wanted = {
-        name: run.target(name, cells, off if name == "committed" else ())
-        for name in settings.readings
+        name: run.target(name, cells, off if name == "committed" else ()) for name in readings
     }
     remaining = {name: target.remaining() for name, target in wanted.items()}
     evaluations = {
@@ -105,7 +106,8 @@ def reread(path: str | Path, settings: Settings, say: Say = print) -> list[Path]
         f"{path}: samples to read again: {counts}; {sum(evaluations.values())} evaluations, about "
         f"{hours:.2f} hours on the machine of the run"
     )
-    metrics = ",".join(f"arcface_{name}" for name in settings.readings)
+    measured = "arcface" if "face" in run.study.reads else "decode"
+    metrics = ",".join(f"{measured}_{name}" for name in readings)
     after = f"next: {says('measure')} {shlex.quote(str(path))} 'metrics=[{metrics}]'"
     if not any(remaining.values()):
         say(f"finished: all of it is read again, nothing to do\n{after}")
@@ -129,7 +131,15 @@ def reread(path: str | Path, settings: Settings, say: Say = print) -> list[Path]
 
                 target.write(batch, READ[name](run, loaded, batch, off, on_step))
     say(f"{path}: read again\n{after}")
-    return [run.folder(name) for name in settings.readings]
+    return [run.folder(name) for name in readings]
+
+
+def allowed(run: Rereading, say: Say) -> tuple[str, ...]:
+    """The readings that a run can have. Says why one is left out."""
+    if not run.not_swapped:
+        return READINGS
+    say(f"note: without swapped: {run.path} {run.not_swapped}")
+    return tuple(name for name in READINGS if name != "swapped")
 
 
 def check_all_present(study: Study, say: Say) -> None:

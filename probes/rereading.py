@@ -50,18 +50,25 @@ class Rereading:
 
         Raises StepscopeError for a run of one face, or whose adapter reads none.
         """
-        faces = list(dict.fromkeys(cell.face for cell in self.cells))
+        if self.not_swapped:
+            raise StepscopeError(
+                f"{self.path} {self.not_swapped}; readings=[carried,committed] and edit=adapter_window "
+                "need none"
+            )
+        return dict(zip(self._faces, [*self._faces[1:], self._faces[0]], strict=True))
+
+    @property
+    def not_swapped(self) -> str:
+        """Why no other face can be given; empty where one can."""
         if not self.study.reads:
-            raise StepscopeError(
-                f"{self.path} has an adapter that is given no face or picture: there is none to swap; "
-                "readings=[carried,committed] and edit=adapter_window need none"
-            )
-        if len(faces) < 2:
-            raise StepscopeError(
-                f"{self.path} has one face, {faces[0]!r}: there is no other to swap it for; "
-                "readings=[carried,committed] and edit=adapter_window need none"
-            )
-        return dict(zip(faces, [*faces[1:], faces[0]], strict=True))
+            return "has an adapter that is given no face or picture: there is none to swap"
+        if len(self._faces) < 2:
+            return f"has one face, {self._faces[0]!r}: there is no other to swap it for"
+        return ""
+
+    @property
+    def _faces(self) -> list[str]:
+        return list(dict.fromkeys(cell.face for cell in self.cells))
 
     def read(self, name: str, samples: Sequence[int]) -> np.ndarray:
         """Values (sample, ...) of some samples of a variable; only these are read from disk."""

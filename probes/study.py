@@ -11,7 +11,7 @@ from stepscope.hooks.capture import Capture
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.labels import stored_seed
 from stepscope.hooks.paths import beside
-from stepscope.probes.adapters import Adapter, RunFacts, adapter_of
+from stepscope.probes.adapters import ADAPTERS, Adapter, RunFacts, adapter_of
 from stepscope.probes.backbones import Backbone, BackboneFamily, family_of
 from stepscope.probes.backbones.family import ONLY, one_of, planned_branches
 from stepscope.probes.edits import Wanted, listed
@@ -34,6 +34,7 @@ class Study:
     path of a text file with a prompt a line. seeds: what `torch.manual_seed` takes, -2^63 to 2^64 - 1,
     where a negative one means itself plus 2^64. guidance: the backbone's guidance embedding, None if it
     has none. true_cfg: classifier-free guidance scale; above 1 it needs a second pass a step.
+    true_cfg_start: steps at the begin whose negative pass has no effect, PuLID's `timestep_to_start_cfg`.
     height, width: pixels. control_image: whose pose the adapter is shown, None for a black image;
     control_image_kind: `photo`, of which the keypoints of the largest face are drawn as InfiniteYou
     does, or `keypoints`, a drawing of them. initial_latents: `.npy`, unpacked, (channel, y, x) or
@@ -63,6 +64,7 @@ class Study:
     out: str | None
     dry: bool
     edits: tuple[Wanted, ...] = ()
+    true_cfg_start: int = 0
     beside: Mapping[str, Adapter] = field(default_factory=dict)
 
     __pydantic_config__ = ONLY
@@ -76,6 +78,10 @@ class Study:
                 raise StepscopeError(f"{name} is empty: name at least one")
         kinds = get_args(ControlKind)
         one_of("control_image_kind", self.control_image_kind, kinds)
+        if not 0 <= self.true_cfg_start <= self.steps:
+            raise StepscopeError(
+                f"true_cfg_start={self.true_cfg_start}: a step of the run is wanted, 0 to {self.steps}"
+            )
         names = [one.name for one in self.adapters.values()]
         brought: dict[str, str] = {}
         for key, adapter in self.adapters.items():
@@ -130,6 +136,7 @@ class Study:
             self.height,
             self.control_image,
             self.control_image_kind,
+            self.backbone.distillation,
         )
 
     @property
@@ -151,7 +158,8 @@ class Study:
         for name in {"faces", "prompts", "seeds"} & values.keys():
             if not isinstance(values[name], list):
                 values[name] = [values[name]]
-        values = placed(values)
+        keys = {key for kind in ADAPTERS for key in kind.PLACES}
+        values = placed(values, {"backbone": ("path", "base", "weights"), "adapter": keys})
         adapter = values.get("adapter")
         if isinstance(adapter, Mapping):
             named = adapter.get("name") != "none"

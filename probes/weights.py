@@ -2,11 +2,8 @@
 
 import errno
 import glob
-import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from math import prod
 from pathlib import Path
 from pickle import UnpicklingError
@@ -42,10 +39,20 @@ def explained(path: str, what: str) -> Iterator[None]:
         told = _by_the_hub(error, path) or _by_the_hub(error.__cause__, path)
         if told is None and (memory(error) or _of_the_system(error)):
             raise
-        if isinstance(error, UnpicklingError):  # torch would have the user load it unsafely
-            told = "cannot be read: it is no file of weights, or holds more than weights"
+        told = told or _of_the_file(error)
         told = told or f"cannot be read: {first_line(error)}"
         raise WeightsError(f"{what} {path!r} {told}") from error
+
+
+def _of_the_file(error: Exception) -> str | None:
+    """What is wrong with a file of weights, where its library's words do not tell a user."""
+    if isinstance(error, UnpicklingError) or (
+        isinstance(error, KeyError) and not isinstance(error.args[0], str)
+    ):  # torch would have the user load it unsafely, or stumbles over its bytes
+        return "cannot be read: it is no file of weights, or holds more than weights"
+    if isinstance(error, EOFError) or (isinstance(error, OSError) and error.errno == errno.EINVAL):
+        return "cannot be read: it is empty, or cut short"
+    return f"lacks {error.args[0]}" if isinstance(error, KeyError) else None
 
 
 def _of_the_system(error: Exception) -> bool:
@@ -99,7 +106,8 @@ def meta(kind: Any, path: Path) -> Any:
 
 def first_line(error: BaseException) -> str:
     """What an error says first, and under a heading second; its class where it says nothing."""
-    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    said = str(error).partition(" If you want to instead overwrite")[0]  # diffusers' advice
+    lines = [line.strip() for line in said.strip().splitlines()] or [type(error).__name__]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
@@ -219,27 +227,3 @@ def weight_files(path: str | Path, kinds: tuple[str, ...] = WEIGHT_FILES) -> dic
     inside = (Path(f) for f in glob.glob(f"{glob.escape(str(path))}/**", recursive=True))
     found = (f for f in sorted(inside) if f.suffix in kinds and f.is_file())
     return {f.relative_to(path).as_posix(): f for f in found}
-
-
-def stamp(path: Path) -> str:
-    """A file's place, size and time of change: while they stay, so does what it holds.
-
-    The place is a digest: a run travels, and tells nobody how its maker's folders are called.
-    """
-    stat = path.stat()
-    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
-    return f"at {place}, {stat.st_size} bytes, {stat.st_mtime_ns} ns"
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file; the hub's cache already names its blobs so. Reads a file once a process."""
-    real = path.resolve()
-    if re.fullmatch(r"[0-9a-f]{64}", real.name):
-        return real.name
-    return _sha256(real, stamp(real))
-
-
-@cache
-def _sha256(path: Path, stamp: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

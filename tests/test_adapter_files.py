@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from stepscope.pocket.process import MODELS as SHIPPED
 from stepscope.probes.adapters import ADAPTERS
 from tests.adapter_words import INSTANTID, IP_ADAPTER, MADE, PULID, lora_file
 from tests.made_adapters import face_id_file, flux_file
@@ -116,3 +117,59 @@ def test_a_folder_and_a_file_are_told_apart(typed, tmp_path):
     words = MADE["ip_adapter"][1](tmp_path, ["0"])
     told = typed([*words, f"adapter.path={IP_ADAPTER}"]).line
     assert told == f"adapter: no file '{IP_ADAPTER}': it is a folder, and a file is wanted"
+
+
+def spoilt(folder: Path, part: str, end: str, shape: tuple[int, ...] | None = None) -> Path:
+    """The reference's IP-Adapter, of which the first weight with this ending is lost, or of a shape."""
+    state = torch.load(BIN, weights_only=True)
+    name = next(name for name in state[part] if name.endswith(end))
+    if shape is None:
+        del state[part][name]
+    else:
+        state[part][name] = torch.zeros(shape)
+    return saved(folder / "spoilt.bin", state)
+
+
+def half_a_lora(folder: Path) -> Path:
+    whole = load_file(lora_file(folder, "sd15"))
+    save_file({n: w for n, w in whole.items() if "lora_B" not in n}, folder / "half.safetensors")
+    return folder / "half.safetensors"
+
+
+WRONG = {
+    "no values": ("ip_adapter", lambda f: spoilt(f, "ip_adapter", "1.to_v_ip.weight"), "lacks 1.to_v_ip"),
+    "other keys": (
+        "ip_adapter",
+        lambda f: spoilt(f, "ip_adapter", "1.to_k_ip.weight", (5, 24)),
+        "1.to_k_ip.weight is (5, 24), and fits the backbone as (8, 24)",
+    ),
+    "no norm": ("ip_adapter", lambda f: spoilt(f, "image_proj", "norm.weight"), "of its projection"),
+    "half a LoRA": ("unet_lora", half_a_lora, "lacks its other matrix"),
+    "pocket's": (
+        "infusenet",
+        lambda f: SHIPPED / "infinite-you",
+        "has 64 latent channels, and the backbone 16",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_missing_or_of_another_size_is_named(name, typed, tmp_path):
+    kind, make, told = WRONG[name]
+    answer = typed([*MADE[kind][1](tmp_path, ["0"]), f"adapter.path={make(tmp_path)}"])
+    assert answer.status == 2, answer.out
+    assert told in answer.line
+
+
+@pytest.mark.parametrize(
+    ("scale", "told"),
+    [
+        ("{upp: 1.0}", "adapter.scale has no 'upp'; did you mean 'up'"),
+        ("{up: {block_9: 1.0}}", "adapter.scale: up has no 'block_9'"),
+        ("{up: {block_1: [1.0]}}", "up.block_1 has 2 attentions, and 1 numbers are named"),
+    ],
+)
+def test_a_scale_of_blocks_that_are_not_there_is_refused(scale, told, typed, tmp_path):
+    answer = typed([*MADE["ip_adapter"][1](tmp_path, ["0"]), f"adapter.scale={scale}", "--dry"])
+    assert answer.status == 2, answer.out
+    assert told in answer.line

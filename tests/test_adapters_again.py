@@ -8,7 +8,9 @@ import pytest
 import xarray as xr
 
 from stepscope.hooks.attributes import unpacked
+from stepscope.hooks.errors import StepscopeError
 from stepscope.probes import intervene, reread
+from stepscope.probes.interventions.companions import random_like
 from tests.adapter_words import MADE, off
 from tests.shell import Words, run_command
 
@@ -48,6 +50,19 @@ def recorded(words: Words, path: Path) -> xr.Dataset:
     return opened(path)
 
 
+@pytest.mark.parametrize("shape", [(512,), (1, 36), (2, 9, 28)])
+def test_numbers_at_random_are_as_long_and_as_far_as_the_others(shape):
+    own, other = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    found = random_like("ann", own, other)
+    a, b, c = (one.astype(float).ravel() for one in (own, other, found))
+    assert c @ c == pytest.approx(b @ b, rel=1e-5)
+    assert a @ c == pytest.approx(a @ b, abs=1e-4 * float(np.linalg.norm(a) * np.linalg.norm(b)))
+    assert np.linalg.norm(c - b) > 0.5 * np.linalg.norm(b)
+    np.testing.assert_array_equal(random_like("ann", own, own), own)
+    with pytest.raises(StepscopeError, match="name one form for all"):
+        random_like("ann", own, other[..., :5])
+
+
 @pytest.fixture(
     scope="module",
     params=[n if n in IN_SUITE else pytest.param(n, marks=pytest.mark.slow) for n in MADE],
@@ -62,9 +77,9 @@ def made(request, tmp_path_factory) -> Made:
 def test_it_is_read_again_to_the_bit(made):
     two = made.run.sizes["sample"] > 1
     readings = ["carried", "committed", *(["swapped"] if two else [])]
-    words = [f"runs=[{made.path}]", f"readings=[{','.join(readings)}]", "off_from=[0,2]"]
-    assert run_command(words, reread.main) == 0
-    found = {name: opened(made.path / "reread" / name) for name in readings}
+    assert run_command([f"runs=[{made.path}]", "off_from=[0,2]"], reread.main) == 0
+    found = {path.name: opened(path) for path in (made.path / "reread").glob("*/")}
+    assert found.keys() == {*readings}
     off, run = made.without, made.run
     np.testing.assert_array_equal(found["carried"].carried_x0[:, 0], off.x0[:, 0])
     np.testing.assert_array_equal(found["committed"].committed_latents[:, 0], off.final_latents)
@@ -79,6 +94,20 @@ def test_continued_without_a_change_it_ends_as_it_was_recorded(made):
     again = of_part(study, "same")
     assert again.sizes["sample"] == 2 * made.run.sizes["sample"]
     np.testing.assert_array_equal(again.final_latents, made.run.final_latents[again.base.values])
+
+
+def test_a_face_or_picture_at_random_leads_to_neither_of_two(made):
+    if made.run.sizes["sample"] < 2:
+        pytest.skip("it reads nothing")
+    study = made.study(
+        "random",
+        "{name: random, do: face, donor: random, steps: from}",
+        "{name: other, do: face, donor: other, steps: from}",
+    )
+    random, other = (of_part(study, name).isel(sample=0) for name in ("random", "other"))
+    own = made.run.final_latents[int(random.base)].values
+    ways = [random.final_latents.values - end for end in (own, other.final_latents.values)]
+    assert min(np.abs(way).max() for way in ways) > 20 * ROUNDING
 
 
 def test_edits_at_its_sites_are_of_it_alone_and_of_each_block(made):
@@ -107,16 +136,55 @@ def test_directions_of_blocks_of_other_widths_are_refused_in_one_line(typed, tmp
     typed([])  # what the run said
     answer = typed([f"runs=[{tmp_path / 'run.zarr'}]", "edit=directions"], main=intervene.main)
     assert answer.status == 2
-    assert "compares blocks of one width, as FLUX's are, and these have 8, 16, 24" in answer.line
+    assert "compares blocks of one width and as many tokens" in answer.line
+    assert "and these have 8, 16, 24 channels: name a U-Net's of one level" in answer.line
 
 
-def test_a_direction_is_no_sum_of_layers(typed, tmp_path):
-    recorded(
-        [*MADE["flux_lora"][1](tmp_path, ["0"]), "seeds=[0,1]", "steps=1"], tmp_path / "r.zarr"
-    )
+def test_directions_of_one_level_of_a_u_net_are_learned_and_steered_with(typed, tmp_path):
+    words = MADE["ip_adapter"][1](tmp_path, ["0", "1"])
+    run = recorded([*words, "steps=1", "seeds=[0,1]"], tmp_path / "run.zarr")
     typed([])
+    part = "{name: own, do: steer, along: person, to: 1, sites: ['mid.*.adapter'], steps: all}"
+    answer = typed(
+        [
+            f"runs=[{tmp_path / 'run.zarr'}]", "edit=adapter_window", f"edit.parts=[{part}]",
+            "edit.name=steered", "+edit.learn=['mid.*.residual.image']", "regions=2",
+        ],
+        main=intervene.main,
+    )  # fmt: skip
+    assert answer.status == 0, answer.err
+    out = tmp_path / "run.zarr" / "interventions" / "steered"
+    learned = opened(out / "activations")
+    assert learned.region_mean.sizes["region"] == 4
+    assert [*learned.site.values] == [
+        "mid.00.00.attention.image_prompt",
+        "mid.00.00.residual.image",
+    ]
+    off = learned.activation_mean.sel(adapter_state="off", site="mid.00.00.attention.image_prompt")
+    assert not off.values.any()
+    made = of_part(opened(out), "own")
+    assert np.isfinite(made.final_latents).all()
+    assert made.sizes["sample"] == run.sizes["sample"]
+
+
+@pytest.fixture(scope="module")
+def lora_run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("lora")
+    recorded([*MADE["flux_lora"][1](folder, ["0"]), "seeds=[0,1]", "steps=1"], folder / "r.zarr")
+    return folder / "r.zarr"
+
+
+def test_a_run_without_faces_is_read_again_in_the_ways_that_it_allows(lora_run, typed):
+    answer = typed([f"runs=[{lora_run}]"], main=reread.main)
+    assert answer.status == 0, answer.err
+    assert f"note: without swapped: {lora_run} has an adapter that is given no face" in answer.out
+    assert "'metrics=[decode_carried,decode_committed]'" in answer.out
+    assert {path.name for path in (lora_run / "reread").glob("*/")} == {"carried", "committed"}
+
+
+def test_a_direction_is_no_sum_of_layers(lora_run, typed):
     part = "{name: a, do: steer, along: person, to: 1, sites: ['*.adapter'], steps: all}"
-    words = [f"runs=[{tmp_path / 'r.zarr'}]", "edit=adapter_window", f"edit.parts=[{part}]"]
+    words = [f"runs=[{lora_run}]", "edit=adapter_window", f"edit.parts=[{part}]"]
     answer = typed(words, main=intervene.main)
     assert answer.status == 2
     assert "is what a LoRA adds in several layers" in answer.line

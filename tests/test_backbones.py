@@ -160,12 +160,17 @@ def test_wrong_mixtures_are_refused(typed, tmp_path):
         timestep_spacing="trailing",
     )
     lcm = changed(tmp_path / "lcm", sdxl, "unet", time_cond_proj_dim=8)
-    file = lightning(tmp_path)
+    file, whole = lightning(tmp_path), tmp_path / "sdxl_lightning_4step.safetensors"
+    whole.touch()
     wrong = {
         "brings Turbo's schedule": {"backbone__path": turbo},
         "has an LCM's U-Net": {"backbone__path": lcm},
-        "are distilled by their name": {"backbone__weights": file},
-        "are lightning by their name": {"backbone__weights": file, "backbone__distillation": "lcm"},
+        "is distilled by its name": {"backbone__weights": file},
+        "is lightning by its name": {"backbone__weights": file, "backbone__distillation": "lcm"},
+        "is distilled by its name: backbone.distillation=lightning": {
+            "backbone__path": whole,
+            "backbone__base": sdxl,
+        },
         "has no weights": {"backbone__distillation": "hyper"},
         "is distilled for 4 by its name": {
             "backbone__weights": file,

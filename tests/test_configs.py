@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from stepscope.analysis.commands import expand
 from stepscope.analysis.metrics import METRICS
 from stepscope.probes.adapters import ADAPTERS
+from stepscope.probes.composing import composed
 from tests.shell import study_of
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -35,7 +36,7 @@ def of_its_own(group: str, name: str) -> list[str]:
     """The backbone and the adapter of an experiment that runs on no others."""
     if group != "experiment" or name in OF_ANY:
         return []
-    (words,) = at_the_head(name, "probe")
+    words = at_the_head(name, "probe")[0]
     return [word for word in words if word.startswith(("backbone=", "adapter="))]
 
 
@@ -88,9 +89,11 @@ def test_the_commands_at_the_head_of_an_experiment_are_studies_as_typed(experime
 
 def test_the_study_runs_each_experiment_on_any_models_or_on_those_of_its_head():
     assert PAPER["study"].keys() == {*EXPERIMENTS}
-    for name in {*EXPERIMENTS} - {*OF_ANY}:
-        (own,), values = at_the_head(name, "probe"), PAPER["study"][name]
-        assert {*shlex.split(values["lines"][0]), *values["overrides"]} <= {*own}
+    for i, models in enumerate(("full", "pocket")):
+        study = composed([f"models={models}"], "paper")["study"]
+        for name in {*EXPERIMENTS} - {*OF_ANY}:
+            own, values = at_the_head(name, "probe")[i], study[name]
+            assert {*shlex.split(values["lines"][0]), *values["overrides"]} <= {*own}
 
 
 @pytest.mark.parametrize("models", sorted((CONF / "models").glob("*.yaml")), ids=lambda p: p.stem)

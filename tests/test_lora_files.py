@@ -19,17 +19,23 @@ RANK, ALPHA = 2, 4.0
 
 
 def kohya(
-    path: Path, *, text: bool = False, dora: bool = False, more: tuple[str, ...] = ()
+    path: Path,
+    *,
+    text: bool = False,
+    denoiser: bool = True,
+    dora: bool = False,
+    more: tuple[str, ...] = (),
 ) -> Path:
     """A LoRA of random numbers for the reference's SD 1.5, as kohya's sd-scripts names its weights.
 
-    text: also of the text encoder. more: layers that the backbone does not have.
+    text, denoiser: of the text encoder, and of the U-Net. more: layers that the backbone does not have.
     """
     model, draw = meta(UNet2DConditionModel, IP_ADAPTER / "sd15" / "unet"), torch.Generator()
     draw.manual_seed(0)
     encoder = json.loads((IP_ADAPTER / "sd15" / "text_encoder" / "config.json").read_text())
     width = encoder["hidden_size"]
-    layers = {f"unet_{one}": model.get_submodule(one).weight.shape for one in LAYERS["sd15"]}
+    of_unet = LAYERS["sd15"] if denoiser else []
+    layers = {f"unet_{one}": model.get_submodule(one).weight.shape for one in of_unet}
     layers |= {f"unet_{one}": (8, 8) for one in more}
     if text:
         start = "te_text_model.encoder.layers.0.self_attn"
@@ -97,3 +103,37 @@ def test_two_at_once_are_the_sum_of_their_scales(typed, tmp_path):
     pipe.set_adapters(["lora", "ink"], [1.0, 1.0])
     made = own_call(pipe, run, 7.5)
     np.testing.assert_allclose(run.final_latents, made, rtol=0, atol=1e-4)
+
+
+def test_one_of_text_encoders_alone_runs_as_diffusers_runs_it_and_says_what_it_is(typed, tmp_path):
+    path = kohya(tmp_path / "k.safetensors", text=True, denoiser=False)
+    plan = typed([*words(path), "--dry"])
+    assert "is of text encoders alone: it adds nothing in a block" in plan.out
+    answer = typed(words(path, true_cfg=4.0, out=tmp_path / "run.zarr"))
+    assert answer.status == 0, answer.err
+    run = xr.open_zarr(tmp_path / "run.zarr").load()
+    assert "contribution" not in run
+    pipe: Any = StableDiffusionPipeline.from_pretrained(IP_ADAPTER / "sd15")
+    bare = own_call(pipe, run, 4.0)
+    pipe.load_lora_weights(str(tmp_path), weight_name=path.name, adapter_name="k")
+    pipe.set_adapters(["k"], [0.5])
+    np.testing.assert_allclose(run.final_latents, own_call(pipe, run, 4.0), rtol=0, atol=1e-4)
+    assert np.abs(run.final_latents - bare).max() > 1e-2
+    late = typed([*words(path), "adapter.window=[0.5,1.0]"])
+    assert "which run before the first step: leave adapter.window out" in late.line
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("lcm-lora-sdv1-5.safetensors", "backbone.distillation=lcm"),
+        ("Hyper-SD15-4steps-lora.safetensors", "backbone.distillation=hyper"),
+    ],
+)
+def test_one_of_few_steps_is_no_adapter_under_the_backbones_own_schedule(
+    name, told, typed, tmp_path
+):
+    path = kohya(tmp_path / name)
+    answer = typed([*words(path), "--dry"])
+    assert answer.status == 2
+    assert told in answer.line

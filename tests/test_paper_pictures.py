@@ -1,5 +1,6 @@
 """The paper's experiments of picture adapters: planned with reference pictures of the user's, and made."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from PIL import Image
 
 from stepscope.analysis.causal.planned import planned_studies
 from stepscope.analysis.commands import Planned, chosen_pictures, experiments, left_out, plan
-from stepscope.analysis.cost import LATENTS, describe, run_bytes
+from stepscope.analysis.cost import describe, latents_of, run_bytes, timings
 from stepscope.analysis.paper import main, paper, wanted_metrics
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.composing import composed
+from stepscope.probes.provenance import adapters_name
+from stepscope.probes.study import Study
 from tests.fixtures import DINOV2_SIZE
 from tests.pictured import pictures, tiny_paper
 from tests.shell import run_command
@@ -85,6 +88,26 @@ def test_studies_of_one_backbone_have_a_place_and_a_name_each(planned, full):
     assert len({(one.study.name, one.backbone) for one in found}) == 2
 
 
+def test_on_the_pocket_models_they_are_of_the_pocket_stable_diffusions(tmp_path):
+    """With drawings of one's own: words and judges that the pocket models know."""
+    config = composed([], "paper")
+    known = {"styles": ["a.png", "b.png"], "objects": ["c.png"]}
+    wanted = experiments(config["study"], NAMES, None, known)
+    overrides = config["models"]["overrides"]
+    found = plan(wanted, [], overrides, tmp_path, dry=True, pictures=known)
+    names = {(one.study.backbone.name, adapters_name(one.study)) for one in found}
+    assert names == {("pocket_sdxl", "pocket_style"), ("pocket_sd15", "pocket_object")}
+    assert [one.metrics for one in wanted] == [
+        ("reference_look_pocket",),
+        ("reference_hat_pocket",),
+    ]
+    studies = planned_studies(config["causal"], found, config["models"])
+    assert [(one.study.name, one.metrics) for one in studies] == [
+        ("style_window", ("edited_reference_look_pocket",)),
+        ("object_window", ("edited_reference_hat_pocket",)),
+    ]
+
+
 @pytest.mark.parametrize(("models", "given"), [("full", []), ("pocket", None)])
 def test_without_pictures_they_are_left_out_or_refused_where_they_are_named(models, given):
     config = composed([f"models={models}"], "paper")
@@ -117,14 +140,32 @@ def test_the_plan_says_in_one_note_what_adds_them_unless_the_models_have_none(gi
     assert "style_adapter" not in said[0]
 
 
-def test_no_hours_are_told_of_backbones_that_nobody_timed(planned, full):
+def test_no_hours_are_told_of_backbones_before_a_sample_of_one_is_made(planned, full):
     told = describe(planned, full["models"])
     assert told.splitlines()[-1].startswith("8 runs")
     assert "about 0.0 minutes" in told
-    assert "besides 4 runs of sdxl and 4 runs of sd15, of which no times are known" in told
+    assert "besides 4 runs of sdxl and 4 runs of sd15, whose times the first" in told
     (one,) = (one for one in planned if one.study.backbone.name == "sd15" and one.study.steps == 5)
     latents = 4 * (512 // 8) ** 2 * 4  # channels, float32
-    assert run_bytes(one, LATENTS["sd15"]) == one.cells * (11 * latents + 6 * 512 * 512 * 3)
+    assert run_bytes(one, latents_of(one.study)) == one.cells * (11 * latents + 6 * 512 * 512 * 3)
+
+
+def test_latents_are_those_of_the_backbones_own_vae(planned):
+    pocket = Study.from_config(composed(["backbone=pocket_sd15", "prompts=[a person]"]))
+    assert latents_of(pocket) == (16, 4)
+    assert latents_of(planned[0].study) == (4, 8)  # sdxl, which is not on this machine
+
+
+def test_a_finished_run_of_a_backbone_times_the_others(planned, full, tmp_path, typed):
+    words = ["backbone=pocket_sd15", "prompts=[a person]", "steps=2"]
+    assert typed([*words, f"out={tmp_path / 'run.zarr'}"]).status == 0
+    study = Study.from_config(composed(words))
+    made = replace(planned[0], study=study, path=tmp_path / "run.zarr")
+    known = timings([made], full["models"])
+    assert known["flux_dev"] == full["models"]["seconds"]
+    run = xr.open_zarr(made.path)
+    assert known["pocket_sd15"]["step"] == pytest.approx(float(run.step_seconds.median()) / 2)
+    assert " - min" not in describe([made], full["models"])
 
 
 def test_all_weights_that_are_missing_are_named_in_one_line_before_a_run_is_made(

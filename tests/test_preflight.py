@@ -53,7 +53,7 @@ def test_a_metric_whose_models_are_the_runs_own_lacks_nothing_before_there_is_on
     [
         (["dinov2"], {"dinov2": "./gone"}, r"dinov2: no folder '\./gone'"),
         (["dinov2"], {"dinov2": "facebook/dinov2-base"}, "`hf download facebook/dinov2-base`"),
-        (["reference_pocket"], {"pocket_judge": "gone"}, "no file 'gone'; name looks.onnx or hats.onnx"),
+        (["reference_look_pocket"], {"pocket_look": "gone"}, "pocket_look: no file 'gone'; name a judge"),
         (["perceptual_distance_pocket"], {"perceptual": "gone"}, "no file 'gone'; name perceptual="),
         (["chance"], {"photos": ["gone"]}, "photos: no file or folder 'gone'"),
         (["arcface"], {"recognisers": ["gone"]}, "no insightface pack 'gone'"),

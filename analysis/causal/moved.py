@@ -32,7 +32,8 @@ TOWARD = ("own", "donor")
 LIKENESSES = (
     "edited_reference_dinov2",
     "edited_reference_clip",
-    "edited_reference_pocket",
+    "edited_reference_look_pocket",
+    "edited_reference_hat_pocket",
     "edited_style_gram",
 )
 """Likenesses to a picture by which effects can be counted; the first that was measured is the judge."""

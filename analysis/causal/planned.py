@@ -123,8 +123,13 @@ def names_of(one: Planned) -> list[str]:
         return list(one.study.faces)
 
 
-def describe_studies(studies: Sequence[PlannedStudy], models: Mapping[str, Any]) -> str:
-    """The studies as text: interventions of each, and minutes on the machine of the models."""
+def describe_studies(
+    studies: Sequence[PlannedStudy], timed: Mapping[str, Mapping[str, float]]
+) -> str:
+    """The studies as text: interventions of each, and minutes, `-` of a backbone that nobody timed.
+
+    timed: the seconds of each backbone, as `cost.timings` knows them.
+    """
     lines = []
     for one in studies:
         what = f"  {one.study.name:<18} {one.backbone:<30}"
@@ -135,7 +140,10 @@ def describe_studies(studies: Sequence[PlannedStudy], models: Mapping[str, Any])
             continue
         faces = min(len(one.study.faces), len(one.of.study.faces))
         samples = faces * len(one.study.prompts) * len(one.of.study.seeds)
-        seconds = models["seconds"]
+        seconds = timed.get(one.backbone)
+        if seconds is None:
+            lines.append(f"{what} {samples * len(every):>6} interventions {'-':>6} min")
+            continue
         starts = {each.change: each.start for each in every}.values()
         took = samples * (
             sum(steps - start for start in starts) * one.of.study.branches * seconds["step"]

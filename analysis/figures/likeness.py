@@ -16,7 +16,8 @@ from stepscope.analysis.windows import Against
 COSINES = {
     "reference_dinov2": "DINOv2",
     "reference_clip": "CLIP",
-    "reference_pocket": "pocket judge",
+    "reference_look_pocket": "pocket judge of looks",
+    "reference_hat_pocket": "pocket judge of hats",
 }
 """Measures of likeness by their printed names: cosines of a final image to the reference image."""
 DISTANCES = {"style_gram": "Gram distance"}

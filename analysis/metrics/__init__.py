@@ -29,9 +29,12 @@ from stepscope.analysis.metrics.reference_dinov2 import (
 )
 from stepscope.analysis.metrics.reference_image import ReferenceImage
 from stepscope.analysis.metrics.reference_pocket import (
-    EditedReferencePocket,
-    ReferencePocket,
-    ReferencePocketStep,
+    EditedReferenceHatPocket,
+    EditedReferenceLookPocket,
+    ReferenceHatPocket,
+    ReferenceHatPocketStep,
+    ReferenceLookPocket,
+    ReferenceLookPocketStep,
 )
 from stepscope.analysis.metrics.rereads import (
     ArcfaceCarried,
@@ -76,13 +79,16 @@ METRICS: dict[str, type[Metric]] = {
         ReferenceClipStep,
         ReferenceDinov2,
         ReferenceDinov2Step,
-        ReferencePocket,
-        ReferencePocketStep,
+        ReferenceLookPocket,
+        ReferenceLookPocketStep,
+        ReferenceHatPocket,
+        ReferenceHatPocketStep,
         StyleGram,
         StyleGramStep,
         EditedReferenceClip,
         EditedReferenceDinov2,
-        EditedReferencePocket,
+        EditedReferenceLookPocket,
+        EditedReferenceHatPocket,
         EditedStyleGram,
         Latency,
     )

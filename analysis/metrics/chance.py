@@ -17,9 +17,9 @@ from stepscope.analysis.metrics.metric import Quantity
 from stepscope.analysis.metrics.panel import SMALLEST, pack, references
 from stepscope.probes.backbones import pick_device
 from stepscope.probes.faces import FaceError, Finder, face_files, person
+from stepscope.probes.file_digest import digest
 from stepscope.probes.pictures import read_picture
 from stepscope.probes.recognisers import aligned
-from stepscope.probes.weights import digest
 
 
 @dataclass(frozen=True)

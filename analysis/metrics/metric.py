@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import xarray as xr
 
-from stepscope.probes.weights import digest, weight_files
+from stepscope.probes.file_digest import digest
+from stepscope.probes.weights import weight_files
 
 Direction = Literal["higher is better", "lower is better", "neither"]
 

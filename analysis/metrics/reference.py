@@ -18,9 +18,9 @@ from stepscope.analysis.metrics.panel import pack
 from stepscope.analysis.metrics.photos import Photos
 from stepscope.probes.backbones import pick_device
 from stepscope.probes.face_variables import FACE_VARIABLES, SHAPES
+from stepscope.probes.file_digest import digest
 from stepscope.probes.pictures import read_picture
 from stepscope.probes.recognisers import aligned
-from stepscope.probes.weights import digest
 
 
 @dataclass(frozen=True)

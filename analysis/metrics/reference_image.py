@@ -14,8 +14,8 @@ from stepscope.analysis.interventions import PICTURE
 from stepscope.analysis.metrics.metric import Metric, Quantity
 from stepscope.analysis.metrics.photos import Photos
 from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.file_digest import digest
 from stepscope.probes.pictures import read_picture
-from stepscope.probes.weights import digest
 
 SIDE = 224
 """Pixels of each side of a photo, as CLIP's encoders of IP-Adapters see it."""

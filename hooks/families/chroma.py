@@ -8,7 +8,7 @@ Read from models/transformers/transformer_chroma.py (0.42): single blocks return
 from diffusers import ChromaTransformer2DModel
 from torch import nn
 
-from stepscope.hooks.families.family import Family, Pass
+from stepscope.hooks.families.family import Family, Pass, two_passes
 from stepscope.hooks.families.flux import tokens_by_ids, unpacked
 from stepscope.hooks.families.joint import (
     BOTH,
@@ -29,13 +29,11 @@ def _blocks(model: nn.Module) -> list[Block]:
     ]
 
 
-def in_turn(seen: Pass) -> tuple[str, ...] | None:
-    """The prompt's pass, then with classifier-free guidance the negative prompt's."""
-    if seen.parts != 1:
-        return None
-    if seen.nth == 1 and seen.pipe.do_classifier_free_guidance:
-        return ("negative",)
-    return ("positive",) if seen.nth == 0 else None
+def _guided(seen: Pass) -> bool:
+    return seen.pipe.do_classifier_free_guidance
+
+
+in_turn = two_passes(_guided)
 
 
 CHROMA = Family(

@@ -50,6 +50,19 @@ Branches = Callable[[Pass], tuple[str, ...] | None]
 """From a pass to the branch of each part of its rows, in order; None for a pass that is not known."""
 
 
+def two_passes(guided: Callable[[Pass], bool]) -> Branches:
+    """The prompt's pass, and in a step that is guided the negative prompt's after it."""
+
+    def in_turn(seen: Pass) -> tuple[str, ...] | None:
+        if seen.parts != 1:
+            return None
+        if seen.nth == 1 and guided(seen):
+            return ("negative",)
+        return ("positive",) if seen.nth == 0 else None
+
+    return in_turn
+
+
 class Wiring(Protocol):
     """Plain hooks on a network that compare what is handed on between and within its blocks."""
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from stepscope.hooks.families.arguments import argument
 from stepscope.hooks.families.edges import FluxEdges
-from stepscope.hooks.families.family import Family, Pass, Tokens
+from stepscope.hooks.families.family import Family, Pass, Tokens, two_passes
 from stepscope.hooks.families.flux_wiring import FluxWiring
 from stepscope.hooks.families.joint import (
     BOTH,
@@ -57,13 +57,12 @@ def unpacked(packed: torch.Tensor, tokens: Tokens) -> torch.Tensor:
     return rearrange(packed, pattern, y=y, x=x, p=2, q=2)
 
 
-def in_turn(seen: Pass) -> tuple[str, ...] | None:
-    """The prompt's pass, then with true CFG the negative prompt's (FluxPipeline.__call__)."""
-    if seen.parts != 1:
-        return None
-    if seen.nth == 1 and (seen.arguments.get("true_cfg_scale") or 1) > 1:
-        return ("negative",)
-    return ("positive",) if seen.nth == 0 else None
+def _guided(seen: Pass) -> bool:
+    """True CFG (FluxPipeline.__call__)."""
+    return (seen.arguments.get("true_cfg_scale") or 1) > 1
+
+
+in_turn = two_passes(_guided)
 
 
 _PIPELINES = (

@@ -13,7 +13,7 @@ from diffusers import QwenImageTransformer2DModel
 from torch import nn
 
 from stepscope.hooks.families.arguments import argument
-from stepscope.hooks.families.family import Family, Pass, Tokens
+from stepscope.hooks.families.family import Family, Pass, Tokens, two_passes
 from stepscope.hooks.families.flux import unpacked
 from stepscope.hooks.families.joint import blocks_of, in_order, text_first
 from stepscope.hooks.families.joint_wiring import JointWiring
@@ -37,15 +37,14 @@ def _tokens(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tokens:
     return Tokens(y * x, hidden.shape[1] - y * x, (y, x), context.shape[1], lengths)
 
 
-def in_turn(seen: Pass) -> tuple[str, ...] | None:
-    """The prompt's pass, then with true CFG and a negative prompt the negative prompt's."""
-    if seen.parts != 1:
-        return None
+def _guided(seen: Pass) -> bool:
+    """True CFG, with a negative prompt (QwenImagePipeline.__call__)."""
     negative = ("negative_prompt", "negative_prompt_embeds")
     told = any(seen.arguments.get(name) is not None for name in negative)
-    if seen.nth == 1 and told and seen.arguments.get("true_cfg_scale", 1) > 1:
-        return ("negative",)
-    return ("positive",) if seen.nth == 0 else None
+    return told and seen.arguments.get("true_cfg_scale", 1) > 1
+
+
+in_turn = two_passes(_guided)
 
 
 _PIPELINES = (

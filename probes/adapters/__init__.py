@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from stepscope.hooks.errors import StepscopeError, nearest
-from stepscope.probes.adapters.adapter import Adapter, Loaded, ModelPlace, RunFacts, Steps
+from stepscope.probes.adapters.adapter import Adapter, ModelPlace, RunFacts
 from stepscope.probes.adapters.infusenet import InfuseNetSettings
 from stepscope.probes.adapters.instantid import InstantIDSettings
 from stepscope.probes.adapters.ip_adapter import IPAdapterSettings
+from stepscope.probes.adapters.loaded import Loaded, Steps
 from stepscope.probes.adapters.lora import LoraSettings
 from stepscope.probes.adapters.pulid import PulidSettings
 from stepscope.probes.values import checked

@@ -1,4 +1,4 @@
-"""What a study asks of an adapter: one class for its settings, one for its models once they are loaded."""
+"""What a study asks of an adapter: settings from which its models are planned, checked and loaded."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +13,7 @@ from pydantic import ConfigDict
 from torch import nn
 
 from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.probes.adapters.loaded import Loaded
 from stepscope.probes.adapters.window import Window, WindowUnit, checked_window, steps_inside
 from stepscope.probes.faces import Face, Finder
 from stepscope.probes.weights import weight_files
@@ -25,7 +26,8 @@ Reads = Literal["face", "picture"]
 class RunFacts:
     """What an adapter must know of the run that it is loaded for.
 
-    family: of the backbone. width, height: pixels. control_image: see `Study`.
+    family: of the backbone. distillation: of the backbone, None for none. width, height: pixels.
+    control_image: see `Study`.
     """
 
     family: str
@@ -35,14 +37,7 @@ class RunFacts:
     height: int
     control_image: str | None = None
     control_image_kind: Literal["photo", "keypoints"] = "photo"
-
-
-@dataclass(frozen=True)
-class Steps:
-    """The steps of a call. sigmas: of the whole run. first: the run's step at which the call begins."""
-
-    sigmas: Sequence[float]
-    first: int = 0
+    distillation: str | None = None
 
 
 def _weights(root: Path) -> list[Path]:
@@ -77,40 +72,6 @@ class Reader(Protocol):
     def read(self, name: str, path: Path) -> Face:
         """Raises StepscopeError for a file that it cannot use."""
         ...
-
-
-class Loaded:
-    """An adapter's models on their device; each kind says what it does otherwise than nothing.
-
-    Each method is given the adapter's settings as they are now: a study may switch it off.
-    """
-
-    @property
-    def components(self) -> Mapping[str, nn.Module]:
-        """What the pipeline is built with: `controlnet`."""
-        return {}
-
-    @property
-    def found(self) -> Mapping[str, Any]:
-        """Where the face of the control image was found; empty without one."""
-        return {}
-
-    def attach(self, pipe: Any) -> None:
-        """Load into the pipeline what lies in its models, once."""
-
-    def arguments(self, adapter: Any, pipe: Any, steps: Steps) -> dict[str, Any]:
-        """The pipeline's arguments that are the same for every batch."""
-        return {}
-
-    def hooked(self, adapter: Any, pipe: Any, steps: Steps) -> AbstractContextManager[None]:
-        """Under which every call is made: windows, scales, hooks. Nothing of it stays behind."""
-        return nullcontext()
-
-    def given(
-        self, adapter: Any, pipe: Any, faces: Sequence[Face], branches: int
-    ) -> dict[str, Any]:
-        """The arguments of one batch, from the face of each row. branches: 2 with a negative pass."""
-        return {}
 
 
 class Part(NamedTuple):

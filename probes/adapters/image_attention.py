@@ -16,7 +16,7 @@ from stepscope.hooks.families import blocks_of
 from stepscope.hooks.patch import replaced
 from stepscope.probes.adapters.image_prompt import NEGATIVE, POSITIVE
 from stepscope.probes.adapters.ip_adapter_file import Kind
-from stepscope.probes.faces import Face
+from stepscope.probes.faces import UNIT, Face
 
 STREAM = "image_prompt"
 
@@ -95,7 +95,7 @@ def embeddings(pipe: Any, faces: Sequence[Face], branches: int, kind: Kind) -> d
     embeddings of other shapes, and of another width than the adapter reads.
     """
     if kind.face_id:
-        made = [face.embedding[None, None] for face in faces]
+        made = [face.given.get(UNIT, face.embedding)[None, None] for face in faces]
         nothing = [np.zeros_like(one) for one in made]
     else:
         made = [face.given[POSITIVE] for face in faces]

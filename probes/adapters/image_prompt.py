@@ -14,7 +14,15 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
 from stepscope.probes.adapters.ip_adapter_file import Kind
-from stepscope.probes.faces import Face, FaceError, FaceReader, Finder, arrays_of, is_embedding
+from stepscope.probes.faces import (
+    Face,
+    FaceError,
+    FaceReader,
+    Finder,
+    arrays_of,
+    is_embedding,
+    read_embedding,
+)
 from stepscope.probes.pictures import read_picture
 from stepscope.probes.recognisers import aligned
 from stepscope.probes.weights import explained, subfolder
@@ -99,16 +107,15 @@ class PictureReader:
         return self._of_pixels(network, torch.zeros(1, 3, side, side, device=self.device))
 
 
-FACE = "face_embedding"
-
-
 @dataclass
 class FacePictureReader:
     """Reads a face as a FaceID Plus does: its embedding, and CLIP's hidden states of its aligned crop.
 
-    Follows the published use (h94/IP-Adapter-FaceID): insightface's norm_crop at 224 pixels, whose channels
-    are blue, green, red, goes to CLIP as it is. In place of a photo, a `.npz` holds `face_embedding`
-    (512,), and `image_embeds` and `negative_image_embeds`, (image, token, channel).
+    Follows the published use: the model card of h94/IP-Adapter-FaceID hands insightface's norm_crop of
+    OpenCV's picture at 224 pixels, whose channels are blue, green, red, to `get_image_embeds`
+    (tencent-ailab/IP-Adapter, ip_adapter_faceid.py), which gives it to CLIP as it is (its issue 430
+    asks whether that was meant). In place of a photo, a `.npz` holds `face_embedding` (512,), and
+    `image_embeds` and `negative_image_embeds`, (image, token, channel).
     """
 
     finder: Finder
@@ -119,19 +126,13 @@ class FacePictureReader:
     def read(self, name: str, path: Path) -> Face:
         """Raises FaceError, PictureError, WeightsError."""
         if is_embedding(path):
-            (embedding,) = arrays_of(path, (FACE,), "a face").values() or (None,)
-            if embedding is None or embedding.shape != (512,) or not embedding.any():
-                raise FaceError(
-                    f"{path} has no {FACE} of shape (512,): name a photo, or a .npz with it"
-                )
-            unit = embedding / np.linalg.norm(embedding)
-            given = read_embeddings(path, hidden=True)
-            return Face(name, unit, None, {"source": "embedding"}, 0.0, given)
+            face = read_embedding(name, path)
+            return replace(face, given={**face.given, **read_embeddings(path, hidden=True)})
         face = self._reader.read(name, path)
         bgr = np.asarray(read_picture(path, "face"))[:, :, ::-1].copy()
         crop = aligned(bgr, np.array(face.found["keypoints"], np.float32), SIDE)
         given, seconds = self.picture.encoded(Image.fromarray(crop))
-        return replace(face, given=given, seconds=face.seconds + seconds)
+        return replace(face, given={**face.given, **given}, seconds=face.seconds + seconds)
 
     @cached_property
     def _reader(self) -> FaceReader:

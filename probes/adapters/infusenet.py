@@ -1,7 +1,7 @@
 """InfuseNet, the identity adapter of InfiniteYou, behind the protocol of adapters."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,15 +11,7 @@ import torch
 from torch import nn
 
 from stepscope.hooks.errors import StepscopeError
-from stepscope.probes.adapters.adapter import (
-    Adapter,
-    Loaded,
-    ModelPlace,
-    Reader,
-    Reads,
-    RunFacts,
-    Steps,
-)
+from stepscope.probes.adapters.adapter import Adapter, ModelPlace, Reader, Reads, RunFacts
 from stepscope.probes.adapters.face_models import encoder_place, pack_place
 from stepscope.probes.adapters.infusenet_network import (
     PROJECTION,
@@ -29,10 +21,11 @@ from stepscope.probes.adapters.infusenet_network import (
     load_infusenet,
     positive_only,
 )
+from stepscope.probes.adapters.loaded import Loaded, Steps
 from stepscope.probes.adapters.window import fractions
 from stepscope.probes.control import Control, load_control
-from stepscope.probes.faces import Face, FaceReader, Finder
-from stepscope.probes.weights import explained, meta, weight_files
+from stepscope.probes.faces import UNIT, Face, FaceReader, Finder
+from stepscope.probes.weights import WeightsError, explained, meta, weight_files
 
 
 @dataclass(frozen=True)
@@ -91,6 +84,14 @@ class InfuseNetSettings(Adapter):
             folder = adapter_folder(self.path, self.variant, settings_only=True)
             return meta(InfuseNet, folder / "InfuseNetModel")
 
+    @contextmanager
+    def on_skeleton(self, denoiser: nn.Module) -> Iterator[None]:
+        with explained(self.path, "adapter"):
+            folder = adapter_folder(self.path, self.variant, settings_only=True)
+            own: Any = InfuseNet.load_config(folder / "InfuseNetModel")
+        check_fits(own, denoiser, self.path)
+        yield
+
     def load(self, facts: RunFacts) -> Loaded:
         size = facts.width, facts.height
         finder = self.finder(facts.device)
@@ -103,6 +104,24 @@ class InfuseNetSettings(Adapter):
 
     def finder(self, device: str) -> Finder:
         return Finder(self.detector, self.detector_root, device)
+
+
+def check_fits(own: Mapping[str, Any], denoiser: Any, place: str) -> None:
+    """Raise WeightsError for an InfuseNet whose residuals, or inputs, are of another width than FLUX's."""
+
+    def sizes(config: Any) -> dict[str, int]:
+        return {
+            "latent channels": config["in_channels"],
+            "channels of a block": config["num_attention_heads"] * config["attention_head_dim"],
+            "channels of the pooled text": config["pooled_projection_dim"],
+        }
+
+    for what, wanted in sizes(denoiser.config).items():
+        if (found := sizes(own)[what]) != wanted:
+            raise WeightsError(
+                f"adapter {place!r} has {found} {what}, and the backbone {wanted}: it is another "
+                "backbone's adapter"
+            )
 
 
 def _files(folder: Path) -> Sequence[Path]:
@@ -146,6 +165,7 @@ class LoadedInfuseNet(Loaded):
     ) -> dict[str, Any]:
         if not all(np.isfinite(face.embedding).all() for face in faces):
             raise StepscopeError("InfuseNet reads faces, and one of the batch has no embedding")
-        embeddings = torch.from_numpy(np.stack([face.embedding for face in faces]))
+        own = [face.given.get(UNIT, face.embedding) for face in faces]
+        embeddings = torch.from_numpy(np.stack(own))
         self.network.identity = identity_tokens(self.projection, embeddings.to(pipe.device))
         return {}

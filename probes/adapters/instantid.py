@@ -20,16 +20,7 @@ from torch import nn
 
 from stepscope.hooks.clock import denoiser_of
 from stepscope.hooks.errors import StepscopeError
-from stepscope.probes.adapters.adapter import (
-    Adapter,
-    Loaded,
-    ModelPlace,
-    Part,
-    Reader,
-    Reads,
-    RunFacts,
-    Steps,
-)
+from stepscope.probes.adapters.adapter import Adapter, ModelPlace, Part, Reader, Reads, RunFacts
 from stepscope.probes.adapters.face_models import encoder_place, pack_place
 from stepscope.probes.adapters.image_attention import (
     Attentions,
@@ -48,6 +39,7 @@ from stepscope.probes.adapters.instantid_network import (
     weights,
 )
 from stepscope.probes.adapters.ip_adapter_file import Kind, load_file
+from stepscope.probes.adapters.loaded import Loaded, Steps
 from stepscope.probes.adapters.window import WindowUnit, fractions
 from stepscope.probes.control import Control, drawn, keypoints_in, load_control
 from stepscope.probes.faces import RAW, Face, FaceReader, Finder, is_embedding

@@ -11,16 +11,14 @@ from torch import nn
 
 from stepscope.hooks.clock import denoiser_of
 from stepscope.hooks.errors import StepscopeError, nearest
-from stepscope.probes.adapters.adapter import (
-    Adapter,
-    Loaded,
-    ModelPlace,
-    Reader,
-    Reads,
-    RunFacts,
-    Steps,
+from stepscope.probes.adapters.adapter import Adapter, ModelPlace, Reader, Reads, RunFacts
+from stepscope.probes.adapters.block_scales import (
+    PUBLISHED,
+    Blocks,
+    check_scale,
+    leaves,
+    times,
 )
-from stepscope.probes.adapters.block_scales import PUBLISHED, Blocks, leaves, times
 from stepscope.probes.adapters.face_models import clip_place, encoder_place, pack_place
 from stepscope.probes.adapters.image_attention import (
     Attentions,
@@ -35,13 +33,16 @@ from stepscope.probes.adapters.ip_adapter_file import (
     OWN_LORA,
     Kind,
     check_backbone,
+    check_layers,
     load_file,
     own_lora,
     read_kind,
+    there,
 )
+from stepscope.probes.adapters.loaded import Loaded, Steps
 from stepscope.probes.adapters.lora_layers import gated, held, load_into
-from stepscope.probes.faces import FaceReader, Finder
-from stepscope.probes.weights import WeightsError, explained, file
+from stepscope.probes.faces import FaceReader, Finder, is_embedding
+from stepscope.probes.weights import explained, file
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,15 @@ class IPAdapterSettings(Adapter):
     encoder, a folder or `OWNER/NAME/FOLDER`; of FaceID a recogniser, an ArcFace-form `.onnx`. scale: a
     number, or one for each block as diffusers' set_ip_adapter_scale takes it, 0 where it says nothing.
     blocks: of SDXL, those that carry style or layout alone, as published. detector, detector_root: of
-    FaceID, an insightface pack. Of a FaceID Plus, clip: CLIP's image encoder, and shortcut: true for its
-    version 2 (the file does not say which it is); None for any other.
+    FaceID, an insightface pack; published with buffalo_l and its recogniser. Of a FaceID Plus, clip: CLIP's
+    image encoder, and shortcut: true for its version 2 (the file does not say which it is); None for any
+    other.
     """
 
     scale: float | dict[str, Any] = 1.0
     blocks: Blocks = "all"
     encoder: str = "h94/IP-Adapter/models/image_encoder"
-    detector: str = "antelopev2"
+    detector: str = "buffalo_l"
     detector_root: str = "~/.insightface"
     face_id: bool = False
     clip: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
@@ -91,6 +93,15 @@ class IPAdapterSettings(Adapter):
         if self.blocks != "all" and isinstance(self.scale, Mapping):
             raise StepscopeError(
                 "adapter.scale names blocks, and so does adapter.blocks: name them once"
+            )
+
+    def check(self, facts: RunFacts, faces: Sequence[str]) -> None:
+        super().check(facts, faces)
+        photos = [face for face in faces if not is_embedding(face)]
+        if self.face_id and photos and not self.encoder.endswith((".onnx", ".pth")):
+            raise StepscopeError(
+                f"adapter.encoder={self.encoder!r} recognises no faces, which a FaceID reads: name a "
+                "recogniser, adapter.encoder=~/.insightface/models/buffalo_l/w600k_r50.onnx"
             )
 
     @property
@@ -135,6 +146,8 @@ class IPAdapterSettings(Adapter):
         path = there(self.path)
         if path is not None:
             check_backbone(self._file()[1], denoiser, self.path)
+            check_layers(path, denoiser, self.path)
+        check_scale(self.scale, denoiser)
         if self.face_id and path is not None and (lora := own_lora(denoiser, path)):
             with explained(self.path, "adapter"):
                 load_into(denoiser, lora, OWN_LORA)
@@ -231,14 +244,6 @@ def plus_projection(pipe: Any) -> Any:
     denoiser: Any = denoiser_of(pipe)
     (projection,) = denoiser.encoder_hid_proj.image_projection_layers
     return projection
-
-
-def there(place: str) -> Path | None:
-    """The file of weights if it is on this machine."""
-    try:
-        return file(place, "adapter", download=False)
-    except WeightsError:
-        return None
 
 
 def one(path: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file as load_weights
 
 from stepscope.hooks.clock import denoiser_of
-from stepscope.probes.weights import WeightsError, explained
+from stepscope.probes.weights import WeightsError, explained, file
 
 WIDTHS = {768: "sd15", 2048: "sdxl"}
 """Width of the text that a published adapter's keys are made for, and the family that has it."""
@@ -65,16 +65,28 @@ def read_kind(path: Path, place: str) -> Kind:
     return Kind(hidden, face_id, flux, keys[-1], read, picture)
 
 
+def there(place: str) -> Path | None:
+    """The file of weights if it is on this machine."""
+    try:
+        return file(place, "adapter", download=False)
+    except WeightsError:
+        return None
+
+
 def load_file(pipe: Any, path: Path, kind: Kind) -> None:
     """Put the adapter into the pipeline. Raises WeightsError where it is another backbone's."""
     check_backbone(kind, denoiser_of(pipe), str(path))
+    check_layers(path, denoiser_of(pipe), str(path))
     more = (
         {"image_encoder_pretrained_model_name_or_path": None}
         if kind.flux
         else {"image_encoder_folder": None}
     )
     with explained(str(path), "adapter"):
-        pipe.load_ip_adapter(str(path.parent), subfolder="", weight_name=path.name, **more)
+        try:
+            pipe.load_ip_adapter(str(path.parent), subfolder="", weight_name=path.name, **more)
+        except NotImplementedError as error:  # torch, of a parameter that no file had
+            raise WeightsError(f"adapter {str(path)!r} lacks weights of its projection") from error
 
 
 def check_backbone(kind: Kind, denoiser: Any, place: str) -> None:
@@ -93,6 +105,44 @@ def check_backbone(kind: Kind, denoiser: Any, place: str) -> None:
             f"adapter {place!r} adds tokens of {kind.width} channels{known}, and the backbone's text "
             f"has {width}: it is another backbone's adapter"
         )
+
+
+def check_layers(path: Path, denoiser: Any, place: str) -> None:
+    """Raise WeightsError where a key or value of a cross-attention is missing, or of another shape.
+
+    Named by their place among the attentions, as diffusers' UNet2DConditionLoadersMixin counts them; FLUX's
+    by their block.
+    """
+    with explained(place, "adapter"):
+        shapes = _shapes(path)["ip_adapter"]
+    for name, wanted in _wanted(denoiser, shapes).items():
+        if name not in shapes:
+            raise WeightsError(
+                f"adapter {place!r} lacks {name}: it is damaged, or another backbone's"
+            )
+        if shapes[name] != wanted:
+            raise WeightsError(
+                f"adapter {place!r}: {name} is {shapes[name]}, and fits the backbone as {wanted}: it is "
+                "another backbone's adapter"
+            )
+
+
+def _wanted(denoiser: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the keys and values of every attention of a denoiser that reads pictures, by name."""
+    found: dict[str, tuple[int, ...]] = {}
+    if isinstance(denoiser, FluxTransformer2DModel):
+        shape = denoiser.inner_dim, denoiser.config["joint_attention_dim"]
+        own = any("double_stream" in name for name in shapes)  # as XLabs names them
+        for i in range(denoiser.config["num_layers"]):
+            name = f"{i}.processor.ip_adapter_double_stream_{{}}_proj" if own else f"{i}.to_{{}}_ip"
+            found |= {f"{name.format(part)}.weight": shape for part in "kv"}
+        return found
+    attentions = [name for name in denoiser.attn_processors if "attn2" in name]
+    for i, name in enumerate(attentions):
+        attention: Any = denoiser.get_submodule(name.removesuffix(".processor"))
+        shape = tuple(attention.to_k.weight.shape)
+        found |= {f"{2 * i + 1}.to_{part}_ip.weight": shape for part in "kv"}
+    return found
 
 
 OWN_LORA = "faceid_0"

@@ -23,6 +23,8 @@ from stepscope.probes.weights import WeightsError
 State = dict[str, Tensor]
 PARTS = ("transformer", "unet")
 END = ".lora_B.weight"
+HALVES = ((".lora_A.", ".lora_B."), (".lora_down.", ".lora_up."), (".lora.down.", ".lora.up."))
+"""How the two matrices of a layer are named, in the layouts that are known."""
 
 
 def check_whole(path: Path, place: str) -> None:
@@ -32,6 +34,11 @@ def check_whole(path: Path, place: str) -> None:
             names = list(opened.keys())
     else:
         names = list(torch.load(path, map_location="meta", weights_only=True))
+    for name in map(str, names):
+        for a, b in HALVES:
+            for one, other in ((a, b), (b, a)):
+                if one in name and name.replace(one, other) not in names:
+                    raise WeightsError(f"adapter {place!r} has {name} and lacks its other matrix")
     if any("dora_scale" in str(name) for name in names):
         raise WeightsError(
             f"adapter {place!r} is a DoRA in kohya's layout: diffusers reads no `dora_scale`, and would "

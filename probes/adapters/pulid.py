@@ -1,8 +1,7 @@
 """PuLID for FLUX (Guo et al. 2024, arXiv 2404.16022), injected by hooks: no transformer of its own.
 
 Follows the published code, v0.9.1 (github.com/ToTheBeginning/PuLID at 1aa2fc7). Its `start_step` k is
-`window=[k,N] window_unit=step`; its true CFG begins with the first step, as diffusers' own does
-(`timestep_to_start_cfg` is 0).
+`window=[k,N] window_unit=step`; its `timestep_to_start_cfg` is the study's `true_cfg_start`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,16 +14,9 @@ import numpy as np
 import torch
 
 from stepscope.hooks.errors import StepscopeError
-from stepscope.probes.adapters.adapter import (
-    Adapter,
-    Loaded,
-    ModelPlace,
-    Reader,
-    Reads,
-    RunFacts,
-    Steps,
-)
+from stepscope.probes.adapters.adapter import Adapter, ModelPlace, Reader, Reads, RunFacts
 from stepscope.probes.adapters.face_models import encoder_place, pack_place
+from stepscope.probes.adapters.loaded import Loaded, Steps
 from stepscope.probes.adapters.pulid_encoder import PulidEncoder
 from stepscope.probes.adapters.pulid_faces import CLIP, HIDDEN, PulidReader
 from stepscope.probes.adapters.pulid_injection import declared, injected

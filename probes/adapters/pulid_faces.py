@@ -8,7 +8,7 @@ import numpy as np
 
 from stepscope.probes.adapters.pulid_encoder import PulidEncoder
 from stepscope.probes.adapters.pulid_sizes import SCALES
-from stepscope.probes.faces import RAW, Face, FaceError, Finder, arrays_of, is_embedding
+from stepscope.probes.faces import RAW, UNIT, Face, FaceError, Finder, arrays_of, is_embedding
 from stepscope.probes.pictures import read_picture
 from stepscope.probes.recognisers import aligned
 
@@ -50,7 +50,10 @@ def read_pulid_face(name: str, path: Path) -> Face:
     """A face from a `.npz` with `id_cond` and `id_vit_hidden`. Raises FaceError for another form."""
     arrays = arrays_of(path, NAMES, FORM)
     if arrays.keys() != {*NAMES}:
-        raise FaceError(f"PuLID reads a photo, or {FORM}: {str(path)!r} is neither")
+        raise FaceError(
+            f"PuLID reads a photo, or {FORM}: {str(path)!r} is neither. For another adapter beside it the "
+            f".npz also has that one's arrays, {UNIT} for InfuseNet"
+        )
     condition, hidden = arrays[NAMES[0]].reshape(-1), arrays[NAMES[1]]
     hidden = hidden[0] if hidden.ndim == 4 and len(hidden) == 1 else hidden
     if condition.size <= EMBEDDING or hidden.ndim != 3 or len(hidden) != SCALES:

@@ -5,6 +5,7 @@ Lightning (Lin et al. 2024, ByteDance/SDXL-Lightning), Hyper (Ren et al. 2024, B
 (Luo et al. 2023, latent-consistency/lcm-lora-sdxl), TCD (Zheng et al. 2024, h1t/TCD-SDXL-LoRA).
 """
 
+import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,8 +17,9 @@ from safetensors.torch import load_file
 
 from stepscope.hooks.errors import StepscopeError, nearest
 from stepscope.hooks.estimate import SCHEDULERS
+from stepscope.hooks.fingerprint import tuner_layers
 from stepscope.probes.backbones.family import Backbone
-from stepscope.probes.weights import explained, file
+from stepscope.probes.weights import WeightsError, explained, file
 
 TRAILING = {"timestep_spacing": "trailing"}
 
@@ -70,6 +72,9 @@ def scheduler_for(backbone: Backbone, own: Mapping[str, Any]) -> Any:
     if word not in known:
         raise StepscopeError(f"scheduler {word!r} is not known here; {nearest(word, known)}")
     settings = dict(distilled.settings) if distilled is not None else {}
+    takes = inspect.signature(known[word].__init__).parameters
+    if "clip_sample" in takes and "clip_sample" not in own:
+        settings["clip_sample"] = False  # of pixels; the default of DDIM's own class
     return known[word].from_config(dict(own), **settings)  # type: ignore[attr-defined]
 
 
@@ -92,31 +97,27 @@ def check_distilled(
             f"{name} brings Turbo's schedule (EulerAncestralDiscreteScheduler, trailing): "
             "backbone.distillation=turbo, backbone.scheduler=null"
         )
-    if (
-        distilled is None
-        and backbone.weights is not None
-        and (word := _distilled_by(backbone.weights))
-    ):
+    key, place = ("weights", backbone.weights) if backbone.weights else ("path", backbone.path)
+    word = distilled_by(place, folder=key == "weights")
+    if distilled is None and word is not None:
         raise StepscopeError(
-            f"backbone.weights={backbone.weights!r} are distilled by their name: "
-            f"backbone.distillation={word}"
+            f"backbone.{key}={place!r} is distilled by its name: backbone.distillation={word}"
         )
     if distilled is None:
         return
-    own_word = _distilled_by(backbone.weights or "")
-    if own_word not in (None, backbone.distillation):
+    if word not in (None, backbone.distillation):
         raise StepscopeError(
-            f"backbone.weights={backbone.weights!r} are {own_word} by their name, and "
+            f"backbone.{key}={place!r} is {word} by its name, and "
             f"backbone.distillation={backbone.distillation}"
         )
-    if backbone.weights is None and not guided and backbone.distillation != "turbo":
+    if backbone.weights is None and word is None and not guided and not turbo:
         raise StepscopeError(
             f"backbone.distillation={backbone.distillation} has no weights: name its U-Net or LoRA, "
-            "backbone.weights=FILE"
+            "backbone.weights=FILE, or a distilled backbone.path, whose name says what it is"
         )
-    if (count := steps_of(backbone.weights or "")) is not None and steps != count:
+    if (count := steps_of(place)) is not None and steps != count:
         raise StepscopeError(
-            f"steps={steps}: {backbone.weights} is distilled for {count} by its name, steps={count}"
+            f"steps={steps}: {place} is distilled for {count} by its name, steps={count}"
         )
     if steps > distilled.most:
         raise StepscopeError(
@@ -131,9 +132,13 @@ def steps_of(weights: str) -> int | None:
     return int(found[1] or found[2]) if found else None
 
 
-def _distilled_by(weights: str) -> str | None:
-    """The distillation that a file's or repository's name says."""
-    return next((word for word in DISTILLATIONS if word in weights.lower().split("/")[-1]), None)
+def distilled_by(place: str, *, folder: bool = True) -> str | None:
+    """The distillation that the name of a file or folder says; folder: or that of the one it lies in."""
+    for part in reversed(place.lower().rstrip("/").split("/")[-2 if folder else -1 :]):
+        named = re.split(r"[^a-z]+", part)
+        if word := next((word for word in DISTILLATIONS if word in named), None):
+            return word
+    return None
 
 
 def take_weights(pipe: Any, place: str) -> None:
@@ -147,6 +152,10 @@ def take_weights(pipe: Any, place: str) -> None:
         state = load_file(found)
         if any("lora" in name for name in state):
             pipe.load_lora_weights(state)
+            if not tuner_layers(pipe.unet.named_modules()):  # of which diffusers only warns
+                raise WeightsError(
+                    f"{what}={place!r} is a LoRA that has nothing for a layer of the backbone's U-Net"
+                )
             pipe.fuse_lora()
             pipe.unload_lora_weights()
         else:

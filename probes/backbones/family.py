@@ -112,7 +112,7 @@ class BackboneFamily(Protocol):
         ...
 
     def files(self, backbone: Backbone) -> dict[str, Path]:
-        """Files and folders of its weights on this machine, by role. Raises WeightsError."""
+        """Files of its weights on this machine, by role, `weights` aside. Raises WeightsError."""
         ...
 
     def load(self, backbone: Backbone, device: str, components: Mapping[str, Any]) -> Any:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from diffusers import (
-    AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
     FluxControlNetPipeline,
     FluxPipeline,
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.backbones.family import Backbone, Outline, Sizes
-from stepscope.probes.backbones.folders import downloaded, laid_out
+from stepscope.probes.backbones.folders import downloaded, laid_out, latent_sizes
 from stepscope.probes.weights import (
     check_complete,
     explained,
@@ -77,8 +76,7 @@ class Flux:
     def outline(self, study: Sizes, folder: Path) -> Outline:
         with explained(study.backbone.path, f"backbone {study.backbone.name}"):
             transformer = meta(FluxTransformer2DModel, folder / "transformer")
-            vae: Any = AutoencoderKL.load_config(folder / "vae")
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)
+            factor = latent_sizes(folder).factor
         y, x = (2 * (side // (2 * factor)) for side in (study.height, study.width))
         if not y or not x:
             raise StepscopeError(
@@ -109,10 +107,8 @@ class Flux:
         return scheduler.sigmas[:-1]
 
     def planned_sigmas(self, study: Sizes, folder: Path) -> list[float]:
-        vae: Any = AutoencoderKL.load_config(folder / "vae")
-        levels = len(vae["block_out_channels"])
         scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
-        pipe = SimpleNamespace(scheduler=scheduler, vae_scale_factor=2 ** (levels - 1))
+        pipe = SimpleNamespace(scheduler=scheduler, vae_scale_factor=latent_sizes(folder).factor)
         return self.sigmas(study, pipe).tolist()
 
     def arguments(self, study: Sizes, pipe: Any) -> dict[str, Any]:

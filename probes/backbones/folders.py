@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from diffusers import DiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline
 
 from stepscope.probes.backbones.family import Backbone
 from stepscope.probes.weights import (
@@ -52,3 +53,16 @@ def downloaded(backbone: Backbone, *, download: bool) -> Path:
     path = rest_of(backbone)
     with explained(path, f"backbone {backbone.name}"):
         return Path(DiffusionPipeline.download(path, local_files_only=not download))
+
+
+class LatentSizes(NamedTuple):
+    """Of a VAE: channels of its latents, and pixels to a side of one of them."""
+
+    channels: int
+    factor: int
+
+
+def latent_sizes(folder: Path) -> LatentSizes:
+    """Those of the VAE in a backbone's folder, from its configuration alone."""
+    vae: Any = AutoencoderKL.load_config(folder / "vae")
+    return LatentSizes(vae.get("latent_channels", 4), 2 ** (len(vae["block_out_channels"]) - 1))

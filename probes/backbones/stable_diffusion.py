@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from diffusers import (
-    AutoencoderKL,
     StableDiffusionControlNetPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLControlNetPipeline,
@@ -29,13 +28,12 @@ from stepscope.probes.backbones.distilled import (
     take_weights,
 )
 from stepscope.probes.backbones.family import Backbone, Outline, Sizes
-from stepscope.probes.backbones.folders import downloaded, laid_out
+from stepscope.probes.backbones.folders import downloaded, laid_out, latent_sizes
 from stepscope.probes.backbones.unet_shapes import TEXT_TOKENS, SiteShapes
 from stepscope.probes.weights import (
     WeightsError,
     check_complete,
     explained,
-    file,
     first_line,
     is_file,
     meta,
@@ -78,11 +76,7 @@ class StableDiffusion:
             for name, found in weight_files(self.folder(backbone, download=False)).items()
             if "/" in name and not name.startswith(("safety_checker/", "image_encoder/"))
         }
-        if is_file(backbone.path):
-            inside = weight_files(backbone.path)
-        if backbone.weights is not None and not Path(backbone.weights).is_dir():
-            inside["weights"] = file(backbone.weights, "backbone.weights", download=False)
-        return inside
+        return weight_files(backbone.path) if is_file(backbone.path) else inside
 
     def load(self, backbone: Backbone, device: str, components: Mapping[str, Any]) -> Any:
         dtype, path = getattr(torch, backbone.dtype), self.folder(backbone)
@@ -109,13 +103,12 @@ class StableDiffusion:
         backbone = study.backbone
         with explained(backbone.path, f"backbone {backbone.name}"):
             unet = meta(UNet2DConditionModel, folder / "unet")
-            vae: Any = AutoencoderKL.load_config(folder / "vae")
+            factor = latent_sizes(folder).factor
         own = _config(folder / "scheduler")
         check_distilled(backbone, unet.config, own, study.steps)
         self._check_guidance(study, unet)
         scheduler = scheduler_for(backbone, own)
         check_passes(scheduler, study.steps)
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)
         y, x = study.height // factor, study.width // factor
         lowest = 2 ** (len(unet.config["block_out_channels"]) - 1)
         if study.height % factor or study.width % factor or y < lowest or x < lowest:

@@ -13,7 +13,7 @@ from stepscope.hooks.fingerprint import of_bytes
 from stepscope.hooks.patch import replaced
 from stepscope.probes import grid
 from stepscope.probes.devices import pick_device
-from stepscope.probes.faces import Face, face_files, person
+from stepscope.probes.faces import UNIT, Face, face_files, person
 from stepscope.probes.models import Models, faces_of
 from stepscope.probes.replay import continue_rows, unpack
 
@@ -21,7 +21,7 @@ SAME = "same person: "
 """Before a face's name, the name of the other photo of that person among the models' faces."""
 
 RANDOM = "random: "
-"""Before a face's name, the name of a random embedding as far from it as the run's next face is."""
+"""Before a face's name, the name of a random face, or picture, as far from it as the run's next one is."""
 
 
 @dataclass(frozen=True)
@@ -47,35 +47,46 @@ def with_other_photos(loaded: Models, photos: Sequence[str]) -> Models:
 
 
 def with_random_faces(loaded: Models, others: Mapping[str, str]) -> Models:
-    """The models, with a random face beside each one. others: of each face, the next one of the run.
+    """The models, with a random face, or picture, beside each one: see `random_like`.
 
-    Raises StepscopeError for an adapter that reads more than a face's embedding.
+    others: of each face, the next one of the run. Raises StepscopeError where two are given in other
+    shapes.
     """
     made = {}
     for name, next_one in others.items():
-        face = loaded.faces[name]
-        if face.given or not np.isfinite(face.embedding).all():
-            raise StepscopeError(
-                "donor=random of do=face is an embedding, and the adapter reads more of a face than that: "
-                "name parts without it, edit.parts=[{name: other, do: face, donor: other, steps: from}]"
-            )
-        embedding = random_face(name, face.embedding, loaded.faces[next_one].embedding)
-        made[RANDOM + name] = Face(RANDOM + name, embedding, None, {"source": "random"}, 0.0)
+        face, other = loaded.faces[name], loaded.faces[next_one]
+        known = np.isfinite(face.embedding).all()  # NaN where no face is looked for
+        embedding = random_like(name, face.embedding, other.embedding) if known else face.embedding
+        given = {
+            key: random_like(f"{name} {key}" if key != UNIT else name, own, other.given[key])
+            for key, own in face.given.items()
+        }
+        found = {**face.found, "source": "random"}
+        made[RANDOM + name] = Face(RANDOM + name, embedding, None, found, 0.0, given)
     return replace(loaded, faces={**loaded.faces, **made})
 
 
-def random_face(
-    name: str, own: Float[np.ndarray, "512"], other: Float[np.ndarray, "512"]
-) -> Float[np.ndarray, "512"]:
-    """An embedding of unit norm at the angle of `other` from `own`, in a direction drawn from the name.
+def random_like(
+    name: str, own: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]
+) -> Float[np.ndarray, "*shape"]:
+    """Numbers as long as `other` and at its angle a from `own`, in a direction drawn from the name.
 
-    cos(a) own + sin(a) u, with u of unit norm and at right angles to `own`.
+    |other| (cos(a) e + sin(a) u), with e along `own`, and u of unit norm and at right angles to it; `own`
+    where both are equal. Raises StepscopeError for other shapes.
     """
-    drawn = np.random.default_rng(int(of_bytes(name.encode())[:15], 16)).normal(size=own.shape)
-    across = drawn - (drawn @ own) * own
-    cosine = float(np.clip(own @ other, -1, 1))
-    found = cosine * own + np.sqrt(1 - cosine**2) * across / np.linalg.norm(across)
-    return found.astype(np.float32)
+    if own.shape != other.shape:
+        raise StepscopeError(
+            f"faces hold embeddings of other shapes, {own.shape} and {other.shape}: name one form for all"
+        )
+    if (own == other).all():
+        return own
+    a, b = own.astype(np.float64).reshape(-1), other.astype(np.float64).reshape(-1)
+    drawn = np.random.default_rng(int(of_bytes(name.encode())[:15], 16)).normal(size=a.shape)
+    along = a / np.linalg.norm(a)
+    across = drawn - (drawn @ along) * along
+    cosine = float(np.clip(along @ b / np.linalg.norm(b), -1, 1))
+    found = cosine * along + np.sqrt(1 - cosine**2) * across / np.linalg.norm(across)
+    return (np.linalg.norm(b) * found).astype(np.float32).reshape(own.shape)
 
 
 def other_photos(faces: Sequence[str], photos: Sequence[str]) -> dict[str, Path]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from stepscope.hooks.edits import Edit, Scale
 from stepscope.hooks.edits.sites import Sites
-from stepscope.hooks.errors import RunError, StepscopeError
+from stepscope.hooks.errors import EditError, RunError, StepscopeError
 from stepscope.hooks.families import blocks_of
-from stepscope.hooks.sites import select
 from stepscope.probes import models
 from stepscope.probes.backbones import Outline
 from stepscope.probes.interventions import activations, store
@@ -15,6 +15,7 @@ from stepscope.probes.interventions.activations import Learning
 from stepscope.probes.interventions.directions import read_directions
 from stepscope.probes.interventions.making import Advance
 from stepscope.probes.interventions.names import GROUP
+from stepscope.probes.interventions.part import block_of
 from stepscope.probes.interventions.planned import Planned
 from stepscope.probes.interventions.pooled import Regions
 from stepscope.probes.interventions.steering import Steering
@@ -32,23 +33,24 @@ def learning(plan: Planned, sites: Sites) -> Learning | None:
     run that is named has no directions.
     """
     study, run = plan.study, plan.run
-    steered = [pattern for part in study.parts if part.do == "steer" for pattern in part.sites]
+    steered, every = patterns_of(study)
     if not steered:
         return None
     if study.directions_of is not None:
         of_another_run(plan)
     faces = {anchor.base.face for anchor in plan.anchors}
     faces |= {run.others[face] for face in faces} if "other" in needed_people(plan) else set()
-    outline = skeletons(run.study).outline
+    chosen = of_one_value(sites, sites.chosen(Edit(every, Scale(0.0))))
+    shape = shape_of(skeletons(run.study).outline, chosen)
     return Learning(
         run,
         activations.folder(store.folder(plan)),
         tuple(cell for cell in run.cells if cell.face in faces),
         tuple(range(0, run.steps, study.every)),
-        of_one_value(sites, sites.chosen(Edit((*study.learn, *steered), Scale(0.0)))),
+        chosen,
         of_one_value(sites, sites.chosen(Edit(steered, Scale(0.0)))),
-        Regions(outline.grid, study.regions),
-        width_of(outline),
+        Regions(shape.grid, study.regions),
+        shape.channels,
         study.rows,
         plan.adapter,
     )
@@ -65,23 +67,54 @@ def of_one_value(sites: Sites, chosen: Sequence[str]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def width_of(outline: Outline) -> int:
-    """Channels of the residual stream. Raises StepscopeError where blocks differ in them."""
-    names = select(["*.residual.image"], blocks_of(outline.denoiser))
-    widths = {outline.shape(name)[1] for name in names}
-    if len(widths) > 1:
-        told = ", ".join(map(str, sorted(widths)))
+class Shape(NamedTuple):
+    """Of the values at a site: (token_y, token_x) of the image, and channels."""
+
+    grid: tuple[int, int]
+    channels: int
+
+
+def shape_of(outline: Outline, chosen: Sequence[str]) -> Shape:
+    """Of the residual streams of the sites' blocks. Raises StepscopeError where blocks differ in it."""
+    known = {block.name for block in blocks_of(outline.denoiser)}
+    blocks = {block_of(site) for site in chosen}
+    shapes = {outline.shape(f"{block}.residual.image") for block in blocks & known}
+    if len(shapes) != 1 or blocks - known:
+        told = ", ".join(map(str, sorted({channels for _, channels in shapes})))
         raise StepscopeError(
-            "edit=directions compares blocks of one width, as FLUX's are, and these have "
-            f"{told} channels; edit=adapter_window, transplant, face_swap and branch take them"
+            "edit=directions compares blocks of one width and as many tokens, as all of FLUX's are, and "
+            f"these have {told} channels: name a U-Net's of one level, 'edit.learn=[mid.*.residual.image]' "
+            "and edit.parts with such sites; edit=adapter_window, transplant, face_swap and branch take "
+            "them all"
         )
-    return widths.pop()
+    ((tokens, channels),) = shapes
+    return Shape(level(outline.grid, tokens), channels)
 
 
-def check_learnable(run: Rereading, study: CausalStudy) -> None:
-    """Raise StepscopeError for a study with steered parts on a backbone whose blocks differ in width."""
-    if study.learns:
-        width_of(skeletons(run.study).outline)
+def level(grid: tuple[int, int], tokens: int) -> tuple[int, int]:
+    """The grid of a U-Net's level of so many tokens: each has half the rows and columns of the last."""
+    y, x = grid
+    while y * x > tokens:
+        y, x = -(-y // 2), -(-x // 2)
+    return y, x
+
+
+def patterns_of(study: CausalStudy) -> tuple[list[str], list[str]]:
+    """Of the sites that are steered, and of all that directions are learned at."""
+    steered = [pattern for part in study.parts if part.do == "steer" for pattern in part.sites]
+    return steered, [*study.learn, *steered]
+
+
+def check_learnable(run: Rereading, study: CausalStudy, sites: Sites) -> None:
+    """Raise StepscopeError for a study with steered parts at blocks that cannot be compared."""
+    if not study.learns:
+        return
+    outline = skeletons(run.study).outline
+    try:
+        chosen = sites.chosen(Edit(patterns_of(study)[1], Scale(0.0)))
+    except EditError:  # of another family's blocks; of one's own a plan says the nearest
+        chosen = [name for name in sites.names if name.endswith(".residual.image")]
+    shape_of(outline, chosen)
 
 
 def needed_people(plan: Planned) -> set[str]:

@@ -42,7 +42,7 @@ class Part:
 
     name: as figures and tables call it. do: at sites, `zero`, `swap` with a donor's values, or `steer` with
     `to` times a learned direction; without sites, what the run is continued with from the window on: the
-    donor's `face` (of which `random` is an embedding at the angle of `other`, in a random direction; in
+    donor's `face` (of which `random` is as far away as `other`, in a random direction; in
     `shuffled` steps the own face is given between them), another `prompt`, adapter `scale`, `noise` (x0 as
     estimated, with the noise of another seed) or `backbone`, each in `to`. sites: patterns as `edit` has
     them, `*.adapter`. donor: `other`, the run's next person; `same`, another photo of the person; `off`,
