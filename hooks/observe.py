@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from stepscope.hooks.clock import Clock
+from stepscope.hooks.compiled import after, before
 from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.families import Family, Tokens
 from stepscope.hooks.families.arguments import rows_of
@@ -98,14 +99,14 @@ class Observer:
             return reading(self._sparing(clock, hook))
 
         handles = [
-            network.register_forward_pre_hook(read(self._before(clock)), with_kwargs=True),
-            network.register_forward_hook(read(self._after(clock))),
+            before(network, read(self._before(clock)), with_kwargs=True, outside=True),
+            after(network, read(self._after(clock)), outside=True),
         ]
         for index, block in enumerate(self.blocks):
             for site in block.sites:
                 handles.append(site.hooked(read(self._site_hook(clock, index, block, site))))
         for name, module in self._outputs.items():
-            handles.append(module.register_forward_hook(read(self._whole_hook(clock, name))))
+            handles.append(after(module, read(self._whole_hook(clock, name))))
         return handles
 
     def _sparing(self, clock: Clock, hook: Callable[..., None]) -> Callable[..., None]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stepscope.hooks.capture import Capture
-from stepscope.hooks.clock import denoiser_of
+from stepscope.hooks.clock import denoiser_of, network_of
 from stepscope.hooks.families import Family, blocks_of, family_of
 from stepscope.hooks.injections.contributions import Contributions
 from stepscope.hooks.injections.declared import declared_of
@@ -43,7 +43,7 @@ def observers(pipe: Any, capture: Capture, texts: Texts) -> Parts:
         outputs={name: module for name, module in added.items() if name in whole},
         keep_output=capture.velocity,
     )
-    network = getattr(pipe, "controlnet", None)
+    network = network_of(pipe)
     added = Contributions(denoiser_of(pipe), network, denoiser)
     if network is None:
         return Parts(family, denoiser, None, added)

@@ -12,10 +12,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from stepscope.hooks import compiled
 from stepscope.hooks.adapters import active_adapters
 from stepscope.hooks.call import Call, follow
 from stepscope.hooks.capture import Capture
-from stepscope.hooks.clock import Clock, Listener, Tick, denoiser_of, listening
+from stepscope.hooks.clock import (
+    Clock,
+    Listener,
+    Tick,
+    denoiser_of,
+    listening,
+    network_of,
+)
 from stepscope.hooks.collect import axes_of, collect
 from stepscope.hooks.edits.opened import told_edits
 from stepscope.hooks.errors import StepscopeError, StepscopeWarning, UnsupportedPipelineError
@@ -278,15 +286,17 @@ class Recording:
         self._clock = stack.enter_context(listening(self.pipe, told))
         before = reading(of_this(denoiser, self._before_pass))
         after = reading(of_this(denoiser, self._after_pass))
-        stack.callback(denoiser.register_forward_pre_hook(before).remove)
+        stack.callback(compiled.before(denoiser, before, outside=True).remove)
         handles = parts.denoiser.attach(self._clock, denoiser)
         networks = {"denoiser": denoiser}
         if parts.adapter is not None:
-            networks["adapter"] = self.pipe.controlnet
-            handles += parts.adapter.attach(self._clock, self.pipe.controlnet)
+            network = network_of(self.pipe)
+            assert network is not None
+            networks["adapter"] = network
+            handles += parts.adapter.attach(self._clock, network)
         stack.callback(parts.added.end)
         for handle in handles:
             stack.callback(handle.remove)
-        stack.callback(denoiser.register_forward_hook(after).remove)
+        stack.callback(compiled.after(denoiser, after, outside=True).remove)
         follow(stack, self.pipe, lambda: self._call, networks)
         self.texts.attach(stack)

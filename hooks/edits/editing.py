@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from stepscope.hooks import compiled
 from stepscope.hooks.clock import Clock, Listener, Tick, denoiser_of, listening
 from stepscope.hooks.edits.changes import Changes
 from stepscope.hooks.edits.course import Course
@@ -159,7 +160,7 @@ class Editing:
         self._clock = stack.enter_context(listening(self.pipe, told))
         denoiser = self._denoiser
         before = of_this(denoiser, self._before_pass)
-        handles = [denoiser.register_forward_pre_hook(before, with_kwargs=True)]
+        handles = [compiled.before(denoiser, before, with_kwargs=True, outside=True)]
         for block in self._sites.blocks:
             for site in block.sites:
                 hook = self._changes.hook(block, site)
@@ -168,12 +169,14 @@ class Editing:
         for one in self._sites.declared:
             hook = self._changes.declared(one)
             if hook is not None:
-                handles.append(one.module.register_forward_hook(hook, with_kwargs=True))
+                handles.append(compiled.after(one.module, hook, with_kwargs=True))
         if (layers := self._sites.layers) is not None:
             for path, name in layers.matrices:
                 hook = self._changes.low_rank(layers, path, name)
                 if hook is not None:
-                    handles.append(layers.layers[path].lora_B[name].register_forward_hook(hook))
+                    handles.append(compiled.after(layers.layers[path].lora_B[name], hook))
+        sites = [site.module for block in self._sites.blocks for site in block.sites]
+        stack.enter_context(compiled.as_if_changed(*sites))
         for handle in handles:
             stack.callback(before_readers(handle).remove)
         if hasattr(self.pipe, "prepare_latents"):

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from stepscope.hooks.clock import Clock
+from stepscope.hooks import compiled
 from stepscope.hooks.families import blocks_of, family_of
 from stepscope.hooks.families.edges import UnetEdges
 from stepscope.hooks.injections.injection import Injection, over
@@ -78,7 +79,7 @@ class Residuals:
             for row, residual in zip(self._buffer.row, residuals, strict=True):
                 norm_into(row, residual)
 
-        return [denoiser.register_forward_pre_hook(reading(hook), with_kwargs=True)]
+        return [compiled.before(denoiser, reading(hook), with_kwargs=True, outside=True)]
 
     def ratios(self, seen: Observer) -> Mapping[Place, np.ndarray]:
         given, sources, found = self._buffer.read(), self._sources(), {}
@@ -150,7 +151,7 @@ class SkipResiduals:
 
         return [
             *self._meter.attach(clock, denoiser),
-            denoiser.register_forward_pre_hook(reading(before), with_kwargs=True),
+            compiled.before(denoiser, reading(before), with_kwargs=True, outside=True),
             lay(model.conv_in, lambda _, args, kwargs, output: base(output)),
             *(
                 lay(block, lambda _, args, kwargs, output: base(*output[1]))

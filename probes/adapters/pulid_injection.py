@@ -78,7 +78,7 @@ def injected(
         stack.enter_context(declared(model, modules))
         for (_, following), module in zip(places, modules, strict=True):
             hook = of_this(following, _adding(clock, network, module, steps))
-            handle = following.register_forward_pre_hook(hook, with_kwargs=True)
+            handle = before(following, hook, with_kwargs=True, outside=True)
             stack.callback(handle.remove)
         yield
 
