@@ -29,7 +29,6 @@ from stepscope.hooks.compiled import around_optimized, before, unwrapped
 from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.patch import of_class, replaced
 
-
 NETWORKS = ("transformer", "unet", "controlnet")
 """A pipeline's components that are recorded."""
 

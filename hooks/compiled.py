@@ -192,7 +192,8 @@ def _with_hooks(plain: type[nn.Module], first: Kind, last: Kind) -> type[nn.Modu
 
     same = {key: getattr(plain, key) for key in ("__module__", "__qualname__", "__doc__")}
     laid = {"__call__": __call__, _PLAIN: plain, "__reduce_ex__": _as_plain}
-    return type(plain)(plain.__name__, (plain,), same | laid)
+    metaclass: Any = type(plain)
+    return metaclass(plain.__name__, (plain,), same | laid)
 
 
 def _as_plain(self: Any, protocol: Any) -> Any:
@@ -266,14 +267,15 @@ def _optimized(plain: type[nn.Module]) -> type[nn.Module]:
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
         return _around(self._orig_mod, partial(plain.__call__, self), args, kwargs)
 
-    return type(plain)(plain.__name__, (plain,), {"__call__": __call__, _PLAIN: plain})
+    metaclass: Any = type(plain)
+    return metaclass(plain.__name__, (plain,), {"__call__": __call__, _PLAIN: plain})
 
 
 @contextmanager
 def around_optimized(pipe: Any, names: tuple[str, ...]) -> Iterator[None]:
     """Run hooks around those networks of a pipeline that `torch.compile` wrapped, until the `with` ends."""
-    found = [getattr(pipe, name, None) for name in names]
-    wrapped = [network for network in found if unwrapped(network) is not network]
+    found: list[Any] = [getattr(pipe, name, None) for name in names]
+    wrapped: list[Any] = [network for network in found if unwrapped(network) is not network]
     for network in wrapped:
         object.__setattr__(network, "__class__", _optimized(plain_class(network)))
     try:

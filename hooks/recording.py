@@ -58,7 +58,7 @@ class Recording:
     ) -> None:
         self.pipe, self.capture, self.photos = pipe, capture, dict(photos or {})
         self.texts = Texts(pipe, family_of(denoiser_of(pipe)).text_encoder)
-        self.parts = observers(pipe, capture, self.texts)
+        self.parts = observers(pipe, capture, self.texts, sink.keep)
         self.calls = 0
         self._sink = sink
         self._denoiser = denoiser_of(pipe)
@@ -188,7 +188,6 @@ class Recording:
             )
         if step == 0:
             self._check_fit(tick)
-        self._sink.spool(self.parts.denoiser.tensors)
 
     def _check_fit(self, tick: Tick) -> None:
         """Raise RunError where the first step tells that the run cannot hold the call."""

@@ -20,6 +20,7 @@ from stepscope.hooks.injections.check import InjectionCheck
 from stepscope.hooks.injections.proof import added
 from stepscope.hooks.recorder import record
 from stepscope.hooks.returned import numbers_of
+from stepscope.hooks.support import check_not_compiled
 from stepscope.hooks.tally import Tally
 from stepscope.hooks.wiring_check import WiringCheck
 

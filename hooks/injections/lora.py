@@ -117,9 +117,7 @@ class Layers:
                 self._text = self._family.tokens(args, kwargs).context
 
         handles = self._meter.attach(clock, denoiser)
-        handles.append(
-            compiled.before(denoiser, reading(before), with_kwargs=True, outside=True)
-        )
+        handles.append(compiled.before(denoiser, reading(before), with_kwargs=True, outside=True))
         for path, layer in self.layers.items():
             handles.append(lay(layer.base_layer, self._see(path, "", lambda: 1.0)))
             for name, matrix in layer.lora_B.items():

@@ -10,8 +10,8 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from stepscope.hooks.clock import Clock
 from stepscope.hooks import compiled
+from stepscope.hooks.clock import Clock
 from stepscope.hooks.families import blocks_of, family_of
 from stepscope.hooks.families.edges import UnetEdges
 from stepscope.hooks.injections.injection import Injection, over

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stepscope.hooks.clock import Clock, Listener, denoiser_of, listening
+from stepscope.hooks.compiled import before
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.families import blocks_of
 from stepscope.hooks.injections import Declared, declare, returned
