@@ -42,7 +42,7 @@ from stepscope.hooks.patch import of_this
 from stepscope.hooks.provenance import device_of, provenance
 from stepscope.hooks.sink import Sink
 from stepscope.hooks.stopwatch import Stopwatch
-from stepscope.hooks.support import branches_of, parts_of, refuse
+from stepscope.hooks.support import branches_of, check_compiled, parts_of, refuse
 from stepscope.hooks.texts import Texts
 
 
@@ -127,6 +127,7 @@ class Recording:
         self._call = Call.begin(Stopwatch(device_of(self.pipe)), told)
         self.calls += 1
         self.parts.added.begin(self._clock)
+        check_compiled(self.pipe)
 
     def _start(self) -> None:
         for part in (self.parts.denoiser, self.parts.adapter, self.parts.added):

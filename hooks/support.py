@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from stepscope.hooks.clock import NETWORKS, denoiser_of, network_of
-from stepscope.hooks.compiled import is_compiled, unwrapped
+from stepscope.hooks.compiled import check_seen, is_compiled, unwrapped
 from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.estimate import SCHEDULERS, refusal
 from stepscope.hooks.families import PIPELINES, Branches, Family, Pass, blocks_of, family_of
@@ -122,6 +122,14 @@ def _check_network(pipe: Any) -> None:
             "pipeline one ControlNet"
         )
     family_of(network)
+
+
+def check_compiled(pipe: Any) -> None:
+    """Raise UnsupportedPipelineError where a hook of ours is inside a graph that would not run it."""
+    for part in NETWORKS:
+        model = getattr(pipe, part, None)
+        if isinstance(model, nn.Module):
+            check_seen(unwrapped(model), wrapped=unwrapped(model) is not model)
 
 
 def check_not_compiled(pipe: Any) -> None:

@@ -26,7 +26,7 @@ from stepscope.hooks.families.arguments import rows_of
 from stepscope.hooks.order import before_readers
 from stepscope.hooks.passes import check_called, undo
 from stepscope.hooks.patch import of_this, replaced
-from stepscope.hooks.support import branches_of, check_edit, parts_of
+from stepscope.hooks.support import branches_of, check_compiled, check_edit, parts_of
 from stepscope.hooks.texts import Texts
 
 
@@ -65,6 +65,7 @@ class Editing:
             raise UnsupportedPipelineError(
                 "the pipeline's denoiser was replaced after editing began: enter `edit` again"
             )
+        check_compiled(self.pipe)
         sites = Sites.of_pipe(self.pipe)
         for target in self.targets:
             sites.chosen(target.edit)  # an adapter may have been unloaded

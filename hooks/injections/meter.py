@@ -100,6 +100,6 @@ class Meter:
 Seen = Callable[[nn.Module, Any, dict[str, Any], Any], None]
 
 
-def lay(module: nn.Module, hook: Seen) -> RemovableHandle:
-    """A forward hook that only reads."""
-    return compiled.after(module, reading(hook), with_kwargs=True)
+def lay(module: nn.Module, hook: Seen, *, outside: bool = False) -> RemovableHandle:
+    """A forward hook that only reads. outside: as for `compiled.after`."""
+    return compiled.after(module, reading(hook), with_kwargs=True, outside=outside)

@@ -152,13 +152,13 @@ class SkipResiduals:
         return [
             *self._meter.attach(clock, denoiser),
             compiled.before(denoiser, reading(before), with_kwargs=True, outside=True),
-            lay(model.conv_in, lambda _, args, kwargs, output: base(output)),
+            lay(model.conv_in, lambda _, args, kwargs, output: base(output), outside=True),
             *(
-                lay(block, lambda _, args, kwargs, output: base(*output[1]))
+                lay(block, lambda _, args, kwargs, output: base(*output[1]), outside=True)
                 for block in model.down_blocks
             ),
             *(
-                lay(block, lambda _, args, kwargs, output: base(output))
+                lay(block, lambda _, args, kwargs, output: base(output), outside=True)
                 for block in (model.mid_block,)
                 if block is not None
             ),
