@@ -4,6 +4,7 @@ The only module that knows Triton, which comes with PyTorch for CUDA. Sums have 
 same values give the same bits.
 """
 
+from contextlib import nullcontext
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -114,24 +115,27 @@ def squares(
     wide = width(channels)
     blocks = -(-channels // wide)
     nowhere = of_channels if of_groups is None else of_groups
-    _kernel()[(len(groups), blocks)](
-        one,
-        other,
-        groups,
-        nowhere if of_channels is None else of_channels,
-        nowhere if of_groups is None else of_groups,
-        nowhere if of_tokens is None else of_tokens,
-        one.stride(0),
-        one.stride(1),
-        other.stride(0),
-        other.stride(1),
-        channels,
-        blocks,
-        1 if of_tokens is None else of_tokens.shape[1],
-        CHANNELS=of_channels is not None,
-        TOKENS=of_tokens is not None,
-        GROUP=GROUP,
-        ROWS=ROWS,
-        WIDTH=wide,
-        num_warps=4,
-    )
+    launch = _kernel()[(len(groups), blocks)]
+    # Triton launches on the card that is current, which may be another
+    with torch.cuda.device(one.device) if one.is_cuda else nullcontext():
+        launch(
+            one,
+            other,
+            groups,
+            nowhere if of_channels is None else of_channels,
+            nowhere if of_groups is None else of_groups,
+            nowhere if of_tokens is None else of_tokens,
+            one.stride(0),
+            one.stride(1),
+            other.stride(0),
+            other.stride(1),
+            channels,
+            blocks,
+            1 if of_tokens is None else of_tokens.shape[1],
+            CHANNELS=of_channels is not None,
+            TOKENS=of_tokens is not None,
+            GROUP=GROUP,
+            ROWS=ROWS,
+            WIDTH=wide,
+            num_warps=4,
+        )
