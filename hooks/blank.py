@@ -30,6 +30,7 @@ from stepscope.hooks.vocabulary import (
     Variable,
     described,
 )
+from stepscope.hooks.whole import FORMAT, NAN
 
 # Chosen by `python -m tests.bench`, which prints bytes and seconds by codec. Text and tiny arrays are
 # not worth shuffling.
@@ -130,7 +131,8 @@ def _declared(column: Column, name: str = "") -> tuple[Variable, dict[str, Any]]
 
 
 def _about(name: str, declared: Variable) -> dict[str, Any]:
-    return declared.unit() | described(name, declared.long_name)
+    form = {FORMAT: declared.dtype} if declared.dtype != declared.stored else {}
+    return declared.unit() | form | described(name, declared.long_name)
 
 
 def _create(
@@ -144,12 +146,15 @@ def _create(
     more: Mapping[str, Any] | None = None,
 ) -> Any:
     along_sample = declared.dims[0] == "sample"
-    kind = {"str": str}.get(declared.dtype, declared.dtype)
-    fill = {"str": "", "bool": False, "uint8": 0, "int64": -1}.get(declared.dtype, np.nan)
+    kind = {"str": str}.get(declared.dtype, declared.stored)
+    none = {"str": "", "bool": False, "uint8": 0, "int64": -1, **NAN}
+    fill = none.get(declared.dtype, np.nan)
     if chunk is not None:
         chunks = (chunk,)
     elif not along_sample:
         chunks = shape
+    elif declared.whole:
+        chunks = (1, 1, 1, *shape[2:])
     elif prod(shape) * np.dtype(declared.dtype).itemsize > _LARGE:
         chunks = (1, 1, *shape[1:])
     else:
@@ -161,9 +166,15 @@ def _create(
         dtype=kind,
         fill_value=fill,
         dimension_names=declared.dims,
-        compressors=_TEXT if declared.dtype in ("str", "bool") else _NUMBERS,
+        compressors=_compressors(declared),
         attributes={**_about(name, declared), **(more or {})},
     )
+
+
+def _compressors(declared: Variable) -> Any:
+    if declared.whole:
+        return (Crc32cCodec(),)
+    return _TEXT if declared.dtype in ("str", "bool") else _NUMBERS
 
 
 def _create_coordinate(group: Any, name: str, axis: str, values: np.ndarray) -> None:

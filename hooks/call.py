@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from stepscope.hooks import compiled
 from stepscope.hooks.arguments import described
 from stepscope.hooks.clock import Tick
 from stepscope.hooks.families.arguments import argument
@@ -150,5 +151,6 @@ def _time_network(
     def after(module: nn.Module, args: Any, output: Any) -> None:
         call().stages.append((stage, starts[0], call().watch.now()))
 
-    stack.callback(network.register_forward_pre_hook(before, prepend=True).remove)
-    stack.callback(network.register_forward_hook(after).remove)
+    first = compiled.before(network, before, prepend=True, outside=True)
+    stack.callback(first.remove)
+    stack.callback(compiled.after(network, after, outside=True).remove)

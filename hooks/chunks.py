@@ -16,6 +16,7 @@ import numpy as np
 from stepscope.hooks import atomic
 from stepscope.hooks.codecs import Codec, codecs
 from stepscope.hooks.errors import RunError
+from stepscope.hooks.whole import FORMAT, Whole
 
 
 class Chunks:
@@ -59,6 +60,32 @@ class Chunks:
             for rest in np.ndindex(self._grid[1:]):
                 part = rows[(slice(None), *self._inside((row, *rest))[1:])]
                 self._write_chunk((row, *rest), part, max(start - low, 0), fresh=fresh)
+
+    @property
+    def kind(self) -> str:
+        """The precision of the numbers."""
+        return self._document["attributes"].get(FORMAT, str(self.dtype))
+
+    def holds(self, kind: str) -> bool:
+        """Whether numbers of a precision can be stored as they are."""
+        return self.kind in (kind, "float32")
+
+    def take(self, row: int, whole: Whole) -> None:
+        """Make a row of a whole tensor: its files become the chunks, where these are of its form."""
+        shape = (1, 1, 1, *whole.shape[2:])
+        names = [codec["name"] for codec in self._document["codecs"]]
+        if self._chunk != shape or names != ["bytes", "crc32c"] or self.kind != whole.kind:
+            self.write(row, whole.values().astype(self.dtype)[None])
+            return
+        for step, branch in np.ndindex(whole.shape[:2]):
+            place = (row, step, branch, 0, 0)
+            file = whole.files.get((step, branch))
+            if file is None:
+                self._write_chunk(place, whole.chunk(step, branch)[None, None, None], 0, fresh=True)
+            else:
+                path = self._path(place)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, path)
 
     def read(self) -> np.ndarray:
         """The whole array; a chunk that is missing is the fill value."""

@@ -25,8 +25,12 @@ import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from torch import nn
 
+from stepscope.hooks.compiled import around_optimized, before, unwrapped
 from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.patch import of_class, replaced
+
+NETWORKS = ("transformer", "unet", "controlnet")
+"""A pipeline's components that are recorded."""
 
 
 def denoiser_of(pipe: Any) -> nn.Module:
@@ -34,7 +38,7 @@ def denoiser_of(pipe: Any) -> nn.Module:
     for name in ("transformer", "unet"):
         model = getattr(pipe, name, None)
         if model is not None:
-            return model
+            return unwrapped(model)
     raise UnsupportedPipelineError(
         f"{type(pipe).__name__} has neither a transformer nor a unet: nothing to record"
     )
@@ -82,6 +86,11 @@ class Tick:
     output: torch.Tensor
     before: torch.Tensor
     after: torch.Tensor
+
+
+def network_of(pipe: Any) -> nn.Module | None:
+    """The ControlNet beside a pipeline's denoiser, None without one."""
+    return unwrapped(getattr(pipe, "controlnet", None))
 
 
 def _nothing(*args: Any) -> None:
@@ -141,8 +150,11 @@ class _Source:
         with ExitStack() as stack:
             stack.enter_context(of_class(pipe, "__call__", self._call))
             # a function and no bound method: copies of the denoiser take it along
-            hook = denoiser_of(pipe).register_forward_pre_hook(
-                lambda module, args: self._begin_pass(), prepend=True
+            hook = before(
+                denoiser_of(pipe),
+                lambda module, args: self._begin_pass(),
+                prepend=True,
+                outside=True,
             )
             stack.callback(hook.remove)
             self.close = stack.pop_all().close
@@ -199,6 +211,7 @@ class _Source:
             scheduler = self.pipe.scheduler  # as it is now: it may be another than in the last call
             stack.enter_context(replaced(scheduler, "set_timesteps", self._set_timesteps))
             stack.enter_context(replaced(scheduler, "step", self._step))
+            stack.enter_context(around_optimized(self.pipe, NETWORKS))
             if "callback_on_step_end" in bound.arguments:
                 _settle(bound.arguments, self._settled, decoded_by_name(self.pipe))
             result = original(*bound.args, **bound.kwargs)

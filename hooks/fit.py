@@ -79,10 +79,9 @@ def sizes_of(
     steps = getattr(pipe, "num_timesteps", None)  # those that the call will run
     sizes = {"x0": latent if steps is None else (steps, *latent)}
     axes: set[str] = set()
-    for site, seen in parts.denoiser.tensors.items():
-        for tensor in seen.values():
-            sizes[site] = tuple(tensor.shape[1:])
-            axes |= {*full_variable(site, *tensor.shape[1:]).dims}
+    for site, (token, channel) in parts.denoiser.shapes.items():
+        sizes[site] = token, channel
+        axes |= {*full_variable(site, token, channel).dims}
     return sizes, axes
 
 

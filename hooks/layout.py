@@ -28,7 +28,7 @@ class Layout:
     def bytes_per_sample(self) -> dict[str, int]:
         """Uncompressed bytes of each variable along `sample`, for one sample, coordinates aside."""
         return {
-            name: prod(shape) * np.dtype(declared.dtype).itemsize
+            name: prod(shape) * np.dtype(declared.stored).itemsize
             for name, (declared, shape) in self.variables.items()
             if declared.dims[0] == "sample" and name not in FOUND_COORDINATES
         }
@@ -53,6 +53,7 @@ def layout(
     image: tuple[int, ...] | None,
     grid: tuple[int, int],
     full: dict[str, tuple[int, ...]],
+    precision: str = "float32",
     injections: Sequence[Injection] | None = None,
 ) -> Layout:
     """The layout of a run.
@@ -60,8 +61,9 @@ def layout(
     streams: those of `STREAMS` that occur in the run, in that order. branches: likewise.
     latent: (channel, y, x) of the unpacked latents. image: (row, column) in pixels, None if the
     call returns latents. grid: (token_y, token_x) of the image tokens. full: the sites whose whole
-    tensors are kept, each with its (token, channel). injections: the places that adapters add at; None
-    for those of FLUX's ControlNet alone, if there is one.
+    tensors are kept, each with its (token, channel), and precision: of their numbers.
+    injections: the places that adapters add at; None for those of FLUX's ControlNet alone, if there
+    is one.
     """
     if injections is None:
         flux = blocks and blocks[0].kind in ("double", "single")
@@ -96,7 +98,7 @@ def layout(
             variables[name] = declared, tuple(sizes[d] for d in dims)
     for site, (token, channel) in full.items():
         shape = steps, len(branches), token, channel
-        variables[site] = full_variable(site, token, channel), shape
+        variables[site] = full_variable(site, token, channel, precision), shape
 
     coordinates: dict[str, tuple[str, np.ndarray]] = {
         "step": ("step", np.arange(steps)),
@@ -125,11 +127,14 @@ def _of_blocks(axis: str, blocks: Sequence[Block]) -> dict[str, tuple[str, np.nd
     }
 
 
-def full_variable(site: str, token: int, channel: int) -> Variable:
+def full_variable(site: str, token: int, channel: int, kind: str = "float32") -> Variable:
     """The declaration of a whole tensor; its token and channel axes are named by their sizes.
 
-    Streams and U-Net levels differ in size, and one Zarr group has one size for an axis name.
-    bfloat16 activations are stored as float32 (Zarr has no bfloat16), exactly.
+    Streams and U-Net levels differ in size, and one Zarr group has one size for an axis name. kind: the
+    tensor's precision, of `hooks.whole.KINDS`.
     """
     dims = ("sample", "step", "branch", f"token_{token}", f"hidden_channel_{channel}")
-    return Variable(dims, "float32", "1", f"whole output tensor at {site}, padding included")
+    meaning = f"whole output tensor at {site}, padding included"
+    if kind == "bfloat16":
+        meaning += "; the bits of bfloat16 numbers, the upper half of those of a float32"
+    return Variable(dims, kind, "1", meaning, whole=True)

@@ -60,3 +60,16 @@ class Channels:
         share = (largest / whole[..., None]).square().sum(-1)
         rest = torch.linalg.vector_norm(norms.scatter(-1, channels, 0.0), dim=-1)
         return torch.stack([whole, rest, share])
+
+
+def of_channels(squares: torch.Tensor, massive: int) -> torch.Tensor:
+    """The three numbers of `Channels.reduce`, (3, ...), from squared norms of channels, (..., channel).
+
+    massive: how many of the largest channels are left out.
+    """
+    whole = squares.sum(-1)
+    if not massive:
+        return torch.stack([whole.sqrt(), whole.sqrt(), torch.zeros_like(whole)])
+    largest, channels = squares.topk(min(massive, squares.shape[-1]), dim=-1)
+    rest = squares.scatter(-1, channels, 0.0).sum(-1)
+    return torch.stack([whole.sqrt(), rest.sqrt(), largest.sum(-1) / whole])

@@ -51,6 +51,11 @@ class NormBuffer:
         self._target = buffer[step]
         self._current.fill_(torch.nan)
 
+    @property
+    def now(self) -> torch.Tensor:
+        """All slots of the pass under way, (slot, row of the batch, ...)."""
+        return self._current
+
     def write(self, slots: Sequence[int], values: torch.Tensor) -> None:
         """Values of some slots of the pass under way, (slot, row of the batch, ...)."""
         self._current[list(slots)] = values

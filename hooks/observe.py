@@ -10,11 +10,13 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from stepscope.hooks.clock import Clock
+from stepscope.hooks.compiled import after, before
 from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.families import Family, Tokens
 from stepscope.hooks.families.arguments import rows_of
 from stepscope.hooks.massive import Channels
 from stepscope.hooks.norm_buffer import NormBuffer, Place, norm_into, token_norm_into
+from stepscope.hooks.one_reading import OneReading
 from stepscope.hooks.order import reading
 from stepscope.hooks.sites import QUANTITIES, Block, Site, edited_streams
 from stepscope.hooks.streams import spans
@@ -48,13 +50,14 @@ class Observer:
     family: of the network. blocks: its blocks and, of each, the sites to read. massive: how many of
         the largest channels to leave out of the residual stream's second norm.
     texts: knows how long the text of an embedding is. maps: keep a norm for each image token too.
-    whole: names of sites whose tensors are kept as they are. outputs: of them those that are no site of a
-        block, and the module that returns each. keep_output: keep the network's own.
+    whole: names of sites whose tensors are kept as they are. keep: is given each at once.
+    outputs: of them those that are no site of a block, and the module that returns each.
+    keep_output: keep the network's own.
     may_skip: the network may return without running its blocks (an adapter outside its window).
 
     passes: what was seen, by place. fault: the first error after the first step of a call, which is over
         then for this observer. norms: a buffer with slots (measure, block, stream).
-    maps: a buffer with slots (quantity, block). tensors: site name -> {place: tensor on the host}.
+    maps: a buffer with slots (quantity, block). shapes: (token, channel) of the sites kept whole.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Observer:
         texts: Texts | None = None,
         maps: bool = False,
         whole: Sequence[str] = (),
+        keep: Callable[[str, Place, torch.Tensor], None] | None = None,
         outputs: Mapping[str, nn.Module] | None = None,
         keep_output: bool = False,
         may_skip: bool = False,
@@ -74,9 +78,11 @@ class Observer:
         self.norms = NormBuffer(len(MEASURES) * len(blocks) * len(PASS_STREAMS))
         self.maps = NormBuffer(len(QUANTITIES) * len(blocks)) if maps else None
         self.passes: dict[Place, Pass] = {}
-        self.tensors: dict[str, dict[Place, torch.Tensor]] = {name: {} for name in whole}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._whole, self.keep = {*whole}, keep
         self._outputs = dict(outputs or {})
         self._channels = Channels(massive)
+        self._once = OneReading(family, len(blocks), massive, PASS_STREAMS)
         self._texts, self._keep_output, self._may_skip = texts, keep_output, may_skip
         self._sites = sum(len(block.sites) for block in blocks)
         self._fired = 0
@@ -89,7 +95,7 @@ class Observer:
         if self.maps is not None:
             self.maps.reset()
         self.passes, self.fault = {}, None
-        self.tensors = {name: {} for name in self.tensors}
+        self.shapes = {}
 
     def attach(self, clock: Clock, network: nn.Module) -> list[RemovableHandle]:
         """Lay the hooks; the caller removes the handles."""
@@ -98,14 +104,14 @@ class Observer:
             return reading(self._sparing(clock, hook))
 
         handles = [
-            network.register_forward_pre_hook(read(self._before(clock)), with_kwargs=True),
-            network.register_forward_hook(read(self._after(clock))),
+            before(network, read(self._before(clock)), with_kwargs=True, outside=True),
+            after(network, read(self._after(clock)), outside=True),
         ]
         for index, block in enumerate(self.blocks):
             for site in block.sites:
                 handles.append(site.hooked(read(self._site_hook(clock, index, block, site))))
         for name, module in self._outputs.items():
-            handles.append(module.register_forward_hook(read(self._whole_hook(clock, name))))
+            handles.append(after(module, read(self._whole_hook(clock, name))))
         return handles
 
     def _sparing(self, clock: Clock, hook: Callable[..., None]) -> Callable[..., None]:
@@ -139,6 +145,7 @@ class Observer:
             if self.maps is not None:
                 self.maps.start_pass(place, (rows, tokens.image), clock.steps, device)
             self._fired = 0
+            self._once.begin()
 
         return hook
 
@@ -157,6 +164,7 @@ class Observer:
                 del self.passes[clock.step, clock.nth]
                 return
             self._write_residuals()
+            self._once.write(self.norms, self.maps)
             if self._keep_output:
                 made = self.family.output(output)
                 # a copy: a compiled network may return the same memory at every step (CUDA graphs)
@@ -187,7 +195,7 @@ class Observer:
         first = index * len(PASS_STREAMS)
         every = len(self.blocks) * len(PASS_STREAMS)
         names = [f"{block.name}.{site.quantity}.{stream}" for stream in site.streams]
-        whole = [name in self.tensors for name in names]
+        whole = [name in self._whole for name in names]
         with_map = self.maps is not None and site.streams[0] == "image"
 
         def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
@@ -198,9 +206,14 @@ class Observer:
                 streams = edited_streams(output) or site.split(module, args, kwargs, output)
             else:
                 streams = site.read(output, self._image_and_reference)
+            read = 0
+            if self._once.takes(streams[:2]):
+                read = self._read_once(quantity, index, site, streams[:2], with_map=with_map)
             for place, (name, stream) in enumerate(zip(site.streams, streams, strict=False)):
                 if whole[place]:
-                    self.tensors[names[place]][clock.step, clock.nth] = _to_host(stream)
+                    self._keep(clock, names[place], stream)
+                if place < read:
+                    continue
                 for kind, begin, part in self._parts(name, stream):
                     slot = first + kind
                     if begin == 0:
@@ -215,12 +228,38 @@ class Observer:
 
         return hook
 
+    def _read_once(
+        self,
+        quantity: int,
+        index: int,
+        site: Site,
+        streams: Sequence[torch.Tensor],
+        *,
+        with_map: bool,
+    ) -> int:
+        """Read a site's streams by the kernel; how many it has read."""
+        now, named = self._now, [*zip(site.streams, streams, strict=False)]
+        fits = with_map and streams[0].shape[1] == self._image_and_reference
+        parts = self._once.read(quantity, index, named, now.tokens, now.lengths, with_map=fits)
+        first = (quantity * len(self.blocks) + index) * len(PASS_STREAMS)
+        for part in parts:
+            if part.row == 0:
+                now.counts[first + PASS_STREAMS.index(part.kind)] = part.count
+        if with_map and not fits:
+            self._read_map(quantity * len(self.blocks) + index, streams[0])
+        return len(named)
+
     def _whole_hook(self, clock: Clock, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: torch.Tensor) -> None:
             if clock.running:
-                self.tensors[name][clock.step, clock.nth] = _to_host(output)
+                self._keep(clock, name, output)
 
         return hook
+
+    def _keep(self, clock: Clock, name: str, tensor: torch.Tensor) -> None:
+        self.shapes[name] = tuple(tensor.shape[1:])
+        if self.keep is not None:
+            self.keep(name, (clock.step, clock.nth), tensor)
 
     @property
     def _image_and_reference(self) -> int:
@@ -259,9 +298,3 @@ def _coarse_grid(grid: tuple[int, int], tokens: int) -> tuple[int, int]:
     while y * x > tokens:
         y, x = -(-y // 2), -(-x // 2)
     return y, x
-
-
-def _to_host(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy on the host in the tensor's own dtype; from a GPU without waiting for it."""
-    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-    return host.copy_(tensor.detach(), non_blocking=True)

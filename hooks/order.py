@@ -19,9 +19,14 @@ def reading(hook: Hook) -> Hook:
     return hook
 
 
+def reads(hook: Callable[..., Any]) -> bool:
+    """Whether a hook is marked as one that changes nothing."""
+    return hasattr(hook, _READS)
+
+
 def before_readers(handle: RemovableHandle) -> RemovableHandle:
     """Put the hooks that only read behind the one that was just registered; they keep their order."""
     hooks: Any = handle.hooks_dict_ref()
-    for key in [key for key, hook in hooks.items() if hasattr(hook, _READS)]:
+    for key in [key for key, hook in hooks.items() if reads(hook)]:
         hooks.move_to_end(key)
     return handle

@@ -1,14 +1,17 @@
 """Who watches a pipeline: an observer of its denoiser and, if it has one, of its ControlNet."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from stepscope.hooks.capture import Capture
-from stepscope.hooks.clock import denoiser_of
+from stepscope.hooks.clock import denoiser_of, network_of
 from stepscope.hooks.families import Family, blocks_of, family_of
 from stepscope.hooks.injections.contributions import Contributions
 from stepscope.hooks.injections.declared import declared_of
+from stepscope.hooks.norm_buffer import Place
 from stepscope.hooks.observe import Observer
 from stepscope.hooks.sites import Block, select
 from stepscope.hooks.texts import Texts
@@ -24,8 +27,15 @@ class Parts:
     added: Contributions
 
 
-def observers(pipe: Any, capture: Capture, texts: Texts) -> Parts:
+def observers(
+    pipe: Any,
+    capture: Capture,
+    texts: Texts,
+    keep: Callable[[str, Place, torch.Tensor], None] | None = None,
+) -> Parts:
     """Observers for a pipeline's denoiser and, if it has one, its ControlNet; not yet attached.
+
+    keep: is given every tensor that is kept whole.
 
     Raises StepscopeError if `capture.sites` names a site that the denoiser does not have.
     """
@@ -40,10 +50,11 @@ def observers(pipe: Any, capture: Capture, texts: Texts) -> Parts:
         texts=texts,
         maps=capture.level == "tokens",
         whole=whole,
+        keep=keep,
         outputs={name: module for name, module in added.items() if name in whole},
         keep_output=capture.velocity,
     )
-    network = getattr(pipe, "controlnet", None)
+    network = network_of(pipe)
     added = Contributions(denoiser_of(pipe), network, denoiser)
     if network is None:
         return Parts(family, denoiser, None, added)

@@ -12,10 +12,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from stepscope.hooks import compiled
 from stepscope.hooks.adapters import active_adapters
 from stepscope.hooks.call import Call, follow
 from stepscope.hooks.capture import Capture
-from stepscope.hooks.clock import Clock, Listener, Tick, denoiser_of, listening
+from stepscope.hooks.clock import (
+    Clock,
+    Listener,
+    Tick,
+    denoiser_of,
+    listening,
+    network_of,
+)
 from stepscope.hooks.collect import axes_of, collect
 from stepscope.hooks.edits.opened import told_edits
 from stepscope.hooks.errors import StepscopeError, StepscopeWarning, UnsupportedPipelineError
@@ -34,7 +42,7 @@ from stepscope.hooks.patch import of_this
 from stepscope.hooks.provenance import device_of, provenance
 from stepscope.hooks.sink import Sink
 from stepscope.hooks.stopwatch import Stopwatch
-from stepscope.hooks.support import branches_of, parts_of, refuse
+from stepscope.hooks.support import branches_of, check_compiled, parts_of, refuse
 from stepscope.hooks.texts import Texts
 
 
@@ -50,7 +58,7 @@ class Recording:
     ) -> None:
         self.pipe, self.capture, self.photos = pipe, capture, dict(photos or {})
         self.texts = Texts(pipe, family_of(denoiser_of(pipe)).text_encoder)
-        self.parts = observers(pipe, capture, self.texts)
+        self.parts = observers(pipe, capture, self.texts, sink.keep)
         self.calls = 0
         self._sink = sink
         self._denoiser = denoiser_of(pipe)
@@ -119,6 +127,7 @@ class Recording:
         self._call = Call.begin(Stopwatch(device_of(self.pipe)), told)
         self.calls += 1
         self.parts.added.begin(self._clock)
+        check_compiled(self.pipe)
 
     def _start(self) -> None:
         for part in (self.parts.denoiser, self.parts.adapter, self.parts.added):
@@ -180,7 +189,6 @@ class Recording:
             )
         if step == 0:
             self._check_fit(tick)
-        self._sink.spool(self.parts.denoiser.tensors)
 
     def _check_fit(self, tick: Tick) -> None:
         """Raise RunError where the first step tells that the run cannot hold the call."""
@@ -278,15 +286,17 @@ class Recording:
         self._clock = stack.enter_context(listening(self.pipe, told))
         before = reading(of_this(denoiser, self._before_pass))
         after = reading(of_this(denoiser, self._after_pass))
-        stack.callback(denoiser.register_forward_pre_hook(before).remove)
+        stack.callback(compiled.before(denoiser, before, outside=True).remove)
         handles = parts.denoiser.attach(self._clock, denoiser)
         networks = {"denoiser": denoiser}
         if parts.adapter is not None:
-            networks["adapter"] = self.pipe.controlnet
-            handles += parts.adapter.attach(self._clock, self.pipe.controlnet)
+            network = network_of(self.pipe)
+            assert network is not None
+            networks["adapter"] = network
+            handles += parts.adapter.attach(self._clock, network)
         stack.callback(parts.added.end)
         for handle in handles:
             stack.callback(handle.remove)
-        stack.callback(denoiser.register_forward_hook(after).remove)
+        stack.callback(compiled.after(denoiser, after, outside=True).remove)
         follow(stack, self.pipe, lambda: self._call, networks)
         self.texts.attach(stack)

@@ -16,9 +16,11 @@ from stepscope.hooks.labels import Label, check_labels
 from stepscope.hooks.layout import Layout, full_variable
 from stepscope.hooks.norm_buffer import Place
 from stepscope.hooks.paths import check_writable, run_path
+from stepscope.hooks.ring import Ring
 from stepscope.hooks.spool import Spool
 from stepscope.hooks.store import Run
 from stepscope.hooks.vocabulary import VARIABLES
+from stepscope.hooks.whole import Whole, precision
 from stepscope.hooks.writer import Writer, writing
 
 
@@ -46,7 +48,8 @@ class Sink:
         check_writable(self._path)
         self._about: Mapping[str, Any] = {}
         self._writer = writer
-        self._spool: Spool | None = None
+        self._ring = Ring()
+        self._spool = Spool(self._path, self._ring)
         self._made_one = False
 
     def expect(self, about: Mapping[str, Any]) -> None:
@@ -83,28 +86,16 @@ class Sink:
         else:
             check_labels(labels, taken=taken, where=str(self._path))
 
-    def spool(self, tensors: Mapping[str, dict[Place, torch.Tensor]]) -> None:
-        """Put the whole tensors that a step left on disk; memory holds those of one step.
+    def keep(self, site: str, place: Place, tensor: torch.Tensor) -> None:
+        """Take what a site gave in a pass of the call under way, and put it on disk while the call goes on.
 
-        An error of the disk is left to the end of the call, which is not to be lost by it.
+        Waits while what is on its way takes all of the memory for it. An error of the disk is left to the
+        end of the call, which is not to be lost by it. Raises RunError where the run holds another
+        precision.
         """
-        if not tensors:
-            return
-        taken = [(site, place, t) for site, seen in tensors.items() for place, t in seen.items()]
-        for seen in tensors.values():
-            seen.clear()
-        ready = _copied(taken)
-        if self._spool is None:
-            self._spool = Spool(self._path)
-        spool = self._spool
-
-        def job() -> None:
-            if ready is not None:
-                ready.synchronize()
-            for site, place, tensor in taken:
-                spool.put(site, place, tensor)
-
-        self._writer.leave(job)
+        if self._run is not None and place == (0, 0):
+            self._run.check_precision(site, precision(tensor))
+        self._spool.keep(site, place, tensor)
 
     def put(
         self,
@@ -114,16 +105,16 @@ class Sink:
         extras: Sequence[Mapping[str, np.ndarray]],
     ) -> None:
         """Store a finished call. Raises nothing: its images are made, and the caller is to have them."""
-        about, spool, self._spool = self._about, self._spool, None
+        about, spool, self._spool = self._about, self._spool, Spool(self._path, self._ring)
         self._made_one = True
         self._writer.leave(
-            lambda: self._store(made, places, labels, extras, about, spool), lambda: _close(spool)
+            lambda: self._store(made, places, labels, extras, about, spool), spool.close
         )
 
     def abandon(self) -> None:
         """A call was not finished: what it spooled is not needed."""
-        spool, self._spool = self._spool, None
-        if spool is not None:
+        spool, self._spool = self._spool, Spool(self._path, self._ring)
+        if spool.sites:
             self._writer.leave(spool.close, spool.close)
 
     def fail(self, error: Exception) -> None:
@@ -141,15 +132,15 @@ class Sink:
         labels: Sequence[Label],
         extras: Sequence[Mapping[str, np.ndarray]],
         about: Mapping[str, Any],
-        spool: Spool | None,
+        spool: Spool,
     ) -> None:
         """On the writer's thread, which alone touches the run."""
         try:
+            spool.settle()
             arrays, layout = dict(made.samples), made.layout
-            for site in self._sites(spool):
-                assert spool is not None
-                arrays[site] = spool.stacked(site, made.axes)
-                layout = _with_site(layout, site, arrays[site].shape[1:])
+            whole = {site: spool.whole(site, made.axes) for site in spool.sites}
+            for site, samples in whole.items():
+                layout = _with_site(layout, site, samples[0])
             if self._run is None:
                 self._run = Run.at(self._path, layout, about)
             run = self._run
@@ -158,8 +149,15 @@ class Sink:
                 del arrays["not_finite"]
             arrays = on_places(arrays, made, run)
             arrays = {name: _on_axes(values, name, made, run) for name, values in arrays.items()}
+            theirs = [str(name) for name in run.read("branch")]
+            kept = {
+                site: [one.on_branches([*made.axes.branches], theirs) for one in of_samples]
+                for site, of_samples in whole.items()
+            }
             samples = [
-                {name: values[i, ...] for name, values in arrays.items()} | dict(extras[i])
+                {name: values[i, ...] for name, values in arrays.items()}
+                | {site: of_samples[i] for site, of_samples in kept.items()}
+                | dict(extras[i])
                 for i in range(len(labels))
             ]
             # before anything is written: a call that does not fit adds nothing
@@ -173,14 +171,11 @@ class Sink:
                 if place is not None:
                     run.write(place, sample)
         finally:
-            _close(spool)
-
-    def _sites(self, spool: Spool | None) -> list[str]:
-        return [] if spool is None else spool.sites
+            spool.close()
 
     def close(self) -> None:
         """Remove what an unfinished call spooled; for when no job runs any more."""
-        _close(self._spool)
+        self._spool.close()
 
 
 def _add_edits(run: Run, edits: Sequence[Mapping[str, Any]]) -> None:
@@ -191,13 +186,10 @@ def _add_edits(run: Run, edits: Sequence[Mapping[str, Any]]) -> None:
         run.annotate(edits=[*known, *new])
 
 
-def _close(spool: Spool | None) -> None:
-    if spool is not None:
-        spool.close()
-
-
-def _with_site(layout: Layout, site: str, shape: tuple[int, ...]) -> Layout:
-    variables = layout.variables | {site: (full_variable(site, *shape[-2:]), shape)}
+def _with_site(layout: Layout, site: str, whole: Whole) -> Layout:
+    *_, token, channel = whole.shape
+    declared = full_variable(site, token, channel, whole.kind)
+    variables = layout.variables | {site: (declared, whole.shape)}
     return Layout(variables, layout.coordinates)
 
 
@@ -220,12 +212,3 @@ def _on_axes(values: np.ndarray, name: str, made: Collected, run: Run) -> np.nda
             spread[tuple(index)] = values
             values = spread
     return values
-
-
-def _copied(taken: Sequence[tuple[str, Place, torch.Tensor]]) -> Any:
-    """An event after the copies from a GPU to the host; None if there is nothing to wait for."""
-    if not any(tensor.is_pinned() for _, _, tensor in taken):
-        return None
-    event = torch.cuda.Event()
-    event.record()
-    return event

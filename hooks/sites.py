@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from stepscope.hooks import compiled
 from stepscope.hooks.errors import StepscopeError, nearest
 
 QUANTITIES = ("attention", "residual")
@@ -47,14 +48,14 @@ class Site:
         hook: is given the module, its arguments, and what holds the streams.
         """
         if not self.given:
-            return self.module.register_forward_hook(hook, with_kwargs=True)
+            return compiled.after(self.module, hook, with_kwargs=True)
 
         @wraps(hook)  # with its marks
         def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
             made = hook(module, args, kwargs, args[0])
             return None if made is None else ((made, *args[1:]), kwargs)
 
-        return self.module.register_forward_pre_hook(before, with_kwargs=True)
+        return compiled.before(self.module, before, with_kwargs=True)
 
 
 @dataclass(frozen=True)

@@ -1,59 +1,104 @@
-"""Whole tensors of a call on disk, so that memory holds those of one step and not of all."""
+"""Whole tensors of a call on disk, so that memory holds those on their way and not all.
+
+They are written as the chunks of the run that they will be part of, by several threads, while the call goes
+on; in the end the files are moved.
+"""
 
 import shutil
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from stepscope.hooks import atomic
 from stepscope.hooks.assemble import Axes
 from stepscope.hooks.norm_buffer import Place
+from stepscope.hooks.ring import Held, Ring
+from stepscope.hooks.whole import Whole, encoded, precision
+
+THREADS = 4
 
 
 class Spool:
     """A folder beside a run that keeps the whole tensors of one call until its samples are written.
 
-    Used on the writer's thread alone.
+    beside: the run's path. `keep` is called where the model runs, everything else on the writer's thread.
     """
 
-    def __init__(self, beside: Path) -> None:
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        atomic.sweep(beside.parent, beside.name)  # what a killed process left
-        self._folder = atomic.partial(beside.parent, beside.name)
-        self._folder.mkdir()
+    def __init__(self, beside: Path, ring: Ring) -> None:
+        self._beside, self._ring = beside, ring
+        self._folder: Path | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._jobs: list[Future[None]] = []
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._kinds: dict[str, str] = {}
+        self._files: dict[tuple[str, Place], list[Path]] = {}
+        self._ended = threading.Event()
 
     @property
     def sites(self) -> list[str]:
         """The sites that gave something."""
         return list(self._shapes)
 
-    def put(self, site: str, place: Place, tensor: torch.Tensor) -> None:
-        """Keep what a site gave in a pass, (row of the batch, token, channel), in float32."""
-        self._shapes[site] = tuple(tensor.shape[1:])
-        np.save(self._file(site, place), tensor.float().numpy())
+    def keep(self, site: str, place: Place, tensor: torch.Tensor) -> None:
+        """Keep what a site gave in a pass, (row of the batch, token, channel)."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(THREADS, "stepscope spool")
+        self._shapes[site], self._kinds[site] = tuple(tensor.shape[1:]), precision(tensor)
+        held = self._ring.take(tensor.to(getattr(torch, precision(tensor))))
+        self._jobs.append(self._pool.submit(self._put, site, place, held))
 
-    def stacked(self, site: str, axes: Axes) -> np.ndarray:
-        """(sample, step, branch, token, channel), NaN where no pass was; read from disk as it is used."""
-        shape = (axes.batch, axes.steps, len(axes.branches), *self._shapes[site])
-        file = self._file(site, (-1, -1))
-        whole = np.lib.format.open_memmap(file, "w+", np.float32, shape)
-        seen = set()
+    def _put(self, site: str, place: Place, held: Held) -> None:
+        try:
+            if not self._ended.is_set():
+                self.put(site, place, held.values())
+        finally:
+            held.release()
+
+    def put(self, site: str, place: Place, values: torch.Tensor) -> None:
+        """Write a file for each row."""
+        step, nth = place
+        folder = self._made()
+        files = []
+        for row, one in enumerate(values):
+            files.append(folder / f"{site}.{step}.{nth}.{row}")
+            with files[-1].open("wb") as file:
+                for data in encoded(one):
+                    file.write(data)
+        self._files[site, place] = files
+
+    def _made(self) -> Path:
+        with _TURN:
+            if self._folder is None:
+                self._beside.parent.mkdir(parents=True, exist_ok=True)
+                atomic.sweep(self._beside.parent, self._beside.name)  # what a killed process left
+                folder = atomic.partial(self._beside.parent, self._beside.name)
+                folder.mkdir()
+                self._folder = folder
+            return self._folder
+
+    def settle(self) -> None:
+        """Wait until all is written. Raises what failed."""
+        for job in self._jobs:
+            job.result()
+
+    def whole(self, site: str, axes: Axes) -> list[Whole]:
+        """Of each sample, (step, branch, token, channel); steps and branches without a pass are missing."""
+        files: list[dict[tuple[int, int], Path]] = [{} for _ in range(axes.batch)]
         for place, branch, rows in axes.placed():
-            path = self._file(site, place)
-            if path.exists():
-                whole[:, place[0], branch] = np.load(path, mmap_mode="r")[rows]
-                seen.add((place[0], branch))
-        for step in range(axes.steps):
-            for branch in range(len(axes.branches)):
-                if (step, branch) not in seen:
-                    whole[:, step, branch] = np.nan
-        return whole
+            for sample, file in enumerate(self._files.get((site, place), [])[rows]):
+                files[sample][place[0], branch] = file
+        shape = axes.steps, len(axes.branches), *self._shapes[site]
+        return [Whole(shape, self._kinds[site], of_sample) for of_sample in files]
 
     def close(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Drop what is left."""
+        self._ended.set()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _file(self, site: str, place: Place) -> Path:
-        step, nth = place
-        return self._folder / f"{site}.{step}.{nth}.npy"
+
+_TURN = threading.Lock()

@@ -16,6 +16,7 @@ import numpy as np
 
 from stepscope.hooks import atomic
 from stepscope.hooks.blank import make_blank
+from stepscope.hooks.chunks import Chunks
 from stepscope.hooks.contents import Contents
 from stepscope.hooks.documents import FILE, MEASURED, SCRATCH, Documents
 from stepscope.hooks.errors import RunError, RunExistsError
@@ -24,6 +25,7 @@ from stepscope.hooks.layout import Layout
 from stepscope.hooks.lock import Lock, alone
 from stepscope.hooks.paths import run_path
 from stepscope.hooks.vocabulary import GROWABLE, READABLE, SCHEMA_VERSION, STEP_COORDINATES
+from stepscope.hooks.whole import Whole
 
 
 class Run:
@@ -151,7 +153,7 @@ class Run:
         """A lock of this run, by a name of one's own: of processes that write it, one holds it."""
         return Lock(self._held.scratch / f".{name}.lock")
 
-    def write(self, sample: int, values: Mapping[str, np.ndarray]) -> None:
+    def write(self, sample: int, values: Mapping[str, np.ndarray | Whole]) -> None:
         """Write every variable of one sample, then mark it done; meanwhile it is not.
 
         Raises RunError as `check_same_shapes` does.
@@ -160,10 +162,10 @@ class Run:
         if self._marked(sample):  # made again: half of it would be old
             self._held.arrays["done"].write(sample, np.array([False]))
         for name, value in values.items():
-            self._held.arrays[name].write(sample, value[None])
+            _put(self._held.arrays[name], sample, value)
         self._held.arrays["done"].write(sample, np.array([True]))
 
-    def check_same_shapes(self, values: Mapping[str, np.ndarray]) -> None:
+    def check_same_shapes(self, values: Mapping[str, np.ndarray | Whole]) -> None:
         """Raise RunError if a sample's variable is missing, unknown, or of another shape than the run's."""
         held, made = self._held.recorded, set(values)
         if made != held:
@@ -175,6 +177,16 @@ class Run:
             shape = self._held.arrays[name].shape[1:]
             if value.shape != shape:
                 raise RunError(f"{name} is {value.shape} here and {shape} in {self.path}")
+            if isinstance(value, Whole):
+                self.check_precision(name, value.kind)
+
+    def check_precision(self, name: str, kind: str) -> None:
+        """Raise RunError for a whole tensor whose numbers the run cannot hold as they are."""
+        array = self._held.arrays.get(name)
+        if array is not None and not array.holds(kind):
+            raise RunError(
+                f"{name} is {kind} here and {array.kind} in {self.path}. Record into another run"
+            )
 
     def check_image(self, image: bool) -> None:
         """Raise RunError where a call makes images and the run has none, or the other way round."""
@@ -227,7 +239,9 @@ class Run:
                     f"{self.path} is damaged: {name} has lost a file. Remove it and record it again"
                 )
 
-    def append(self, labels: Sequence[Label], samples: Sequence[Mapping[str, np.ndarray]]) -> None:
+    def append(
+        self, labels: Sequence[Label], samples: Sequence[Mapping[str, np.ndarray | Whole]]
+    ) -> None:
         """Add the complete samples of one call at the end, each with its label and every variable.
 
         `call` of each is the index of the first of them. They are written past the end and the run grows
@@ -245,7 +259,7 @@ class Run:
             old = self._held.size
             for sample, values in enumerate(samples, old):
                 for name, value in values.items():
-                    self._held.arrays[name].write(sample, value[None])
+                    _put(self._held.arrays[name], sample, value)
             self._held.grow([{**label, "call": old} for label in labels])
 
     def extend(self, labels: Sequence[Label], attributes: Mapping[str, Any], *, size: int) -> bool:
@@ -265,6 +279,13 @@ class Run:
     def size(self) -> int:
         """How many samples the run has places for."""
         return self._held.size
+
+
+def _put(array: Chunks, sample: int, value: np.ndarray | Whole) -> None:
+    if isinstance(value, Whole):
+        array.take(sample, value)
+    else:
+        array.write(sample, value[None])
 
 
 def publish_measured(path: Path) -> None:

@@ -7,10 +7,10 @@ come in between.
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
-from stepscope.hooks.clock import denoiser_of
+from stepscope.hooks.clock import NETWORKS, denoiser_of, network_of
+from stepscope.hooks.compiled import check_seen, is_compiled, unwrapped
 from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.estimate import SCHEDULERS, refusal
 from stepscope.hooks.families import PIPELINES, Branches, Family, Pass, blocks_of, family_of
@@ -50,10 +50,8 @@ def check_edit(pipe: Any) -> None:
 
 def _refuse(pipe: Any) -> None:
     denoiser = denoiser_of(pipe)
-    networks = {part: getattr(pipe, part, None) for part in ("transformer", "unet", "controlnet")}
+    networks = {part: unwrapped(getattr(pipe, part, None)) for part in NETWORKS}
     networks = {part: model for part, model in networks.items() if isinstance(model, nn.Module)}
-    for part, model in networks.items():
-        _check_not_compiled(part, model)
     family = family_of(denoiser)
     if not blocks_of(denoiser):
         raise UnsupportedPipelineError(
@@ -115,7 +113,7 @@ def parts_of(
 
 
 def _check_network(pipe: Any) -> None:
-    network = getattr(pipe, "controlnet", None)
+    network = network_of(pipe)
     if network is None:
         return
     if hasattr(network, "nets"):
@@ -126,19 +124,26 @@ def _check_network(pipe: Any) -> None:
     family_of(network)
 
 
-def _check_not_compiled(part: str, model: nn.Module) -> None:
-    """Dynamo guards no hooks of modules that it compiled (`skip_nnmodule_hook_guards`).
+def check_compiled(pipe: Any) -> None:
+    """Raise UnsupportedPipelineError where a hook of ours is inside a graph that would not run it."""
+    for part in NETWORKS:
+        model = getattr(pipe, part, None)
+        if isinstance(model, nn.Module):
+            check_seen(unwrapped(model), wrapped=unwrapped(model) is not model)
 
-    What was compiled before recording would run without them; what is compiled meanwhile may.
-    """
-    for name, module in model.named_modules():
-        whole = isinstance(module, torch._dynamo.OptimizedModule)
-        if whole or module._compiled_call_impl is not None:
-            where = f"{part}.{name}" if name else part
-            raise UnsupportedPipelineError(
-                f"pipe.{where} is compiled, and hooks inside a compiled network may not run: record the "
-                "pipeline before you compile it"
-            )
+
+def check_not_compiled(pipe: Any) -> None:
+    """Raise UnsupportedPipelineError for a pipeline with a compiled network: plain hooks inside of it may
+    not run, for Dynamo guards no hooks (`skip_nnmodule_hook_guards`)."""
+    for part in NETWORKS:
+        model = getattr(pipe, part, None)
+        for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+            if is_compiled(module):
+                where = f"{part}.{name}" if name else part
+                raise UnsupportedPipelineError(
+                    f"pipe.{where} is compiled, and hooks inside a compiled network may not run: verify "
+                    "the pipeline before you compile it"
+                )
 
 
 def _check_not_parallel(part: str, model: nn.Module) -> None:

@@ -12,7 +12,7 @@ import xarray as xr
 from torch import nn
 
 from stepscope.hooks.capture import Capture
-from stepscope.hooks.clock import Listener, Tick, denoiser_of, listening
+from stepscope.hooks.clock import Listener, Tick, denoiser_of, listening, network_of
 from stepscope.hooks.edits.proof import prove_edits
 from stepscope.hooks.families import Family, family_of
 from stepscope.hooks.finding import Finding
@@ -20,6 +20,7 @@ from stepscope.hooks.injections.check import InjectionCheck
 from stepscope.hooks.injections.proof import added
 from stepscope.hooks.recorder import record
 from stepscope.hooks.returned import numbers_of
+from stepscope.hooks.support import check_not_compiled
 from stepscope.hooks.tally import Tally
 from stepscope.hooks.wiring_check import WiringCheck
 
@@ -33,11 +34,12 @@ def verify(pipe: Any, call: Callable[[], Any]) -> list[Finding]:
     call: runs the pipeline with fixed seeds and returns its output, or the images alone; few steps are
         enough. Raises UnsupportedPipelineError for a pipeline that cannot be recorded.
     """
+    check_not_compiled(pipe)
     denoiser = denoiser_of(pipe)
     plain = numbers_of(call())
     told, capture = _Told(pipe), Capture(velocity=True)
     witness = WiringCheck(denoiser, told.masks, capture.massive)
-    apart = InjectionCheck(denoiser, getattr(pipe, "controlnet", None))
+    apart = InjectionCheck(denoiser, network_of(pipe))
     told.on_tick = [witness.begin_step, apart.begin_step]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = Path(folder) / "check.zarr"

@@ -65,12 +65,22 @@ GROWABLE = (2, 3, 4)
 
 @dataclass(frozen=True)
 class Variable:
-    """One recorded quantity: its dimensions, numpy dtype, unit and meaning (`description` on disk)."""
+    """One recorded quantity: its dimensions, numpy dtype, unit and meaning (`description` on disk).
+
+    dtype: of numpy, or bfloat16. whole: a tensor of a model, whose chunks are what one pass gave of one
+    sample, uncompressed.
+    """
 
     dims: tuple[str, ...]
     dtype: str
     units: str
     long_name: str
+    whole: bool = False
+
+    @property
+    def stored(self) -> str:
+        """The numpy dtype on disk."""
+        return "uint16" if self.dtype == "bfloat16" else self.dtype
 
     def unit(self) -> dict[str, str]:
         """The attribute `units`; text has none, and plots would write one behind its name."""

@@ -66,6 +66,7 @@ def outline(study: Study) -> Layout:
         image=made.image,
         grid=made.grid,
         full=full,
+        precision=study.backbone.dtype,
         injections=places,
     )
     extras = extras_of(study.reads)

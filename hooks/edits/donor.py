@@ -13,6 +13,7 @@ from stepscope.hooks.clock import denoiser_of
 from stepscope.hooks.errors import EditError, nearest
 from stepscope.hooks.fingerprint import of_tensors, own_weights
 from stepscope.hooks.paths import run_path
+from stepscope.hooks.whole import FORMAT, as_float32
 
 KEPT = 2**28
 """Bytes of samples that stay in memory, so that a chunk is not read again at every step."""
@@ -139,7 +140,9 @@ class Donor:
         return self._kept[key]
 
     def _read(self, site: str, sample: int) -> np.ndarray:
-        return self._run[site].isel(sample=sample).values
+        stored = self._run[site]
+        kind = stored.attrs.get(FORMAT, str(stored.dtype))
+        return as_float32(stored.isel(sample=sample).values, kind)
 
     def _keep(self, key: tuple[str, int | None], values: np.ndarray) -> None:
         if sum(kept.nbytes for kept in self._kept.values()) + values.nbytes > KEPT:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from stepscope.hooks import compiled
 from stepscope.hooks.clock import Clock, Listener, Tick, denoiser_of, listening
 from stepscope.hooks.edits.changes import Changes
 from stepscope.hooks.edits.course import Course
@@ -25,7 +26,7 @@ from stepscope.hooks.families.arguments import rows_of
 from stepscope.hooks.order import before_readers
 from stepscope.hooks.passes import check_called, undo
 from stepscope.hooks.patch import of_this, replaced
-from stepscope.hooks.support import branches_of, check_edit, parts_of
+from stepscope.hooks.support import branches_of, check_compiled, check_edit, parts_of
 from stepscope.hooks.texts import Texts
 
 
@@ -64,6 +65,7 @@ class Editing:
             raise UnsupportedPipelineError(
                 "the pipeline's denoiser was replaced after editing began: enter `edit` again"
             )
+        check_compiled(self.pipe)
         sites = Sites.of_pipe(self.pipe)
         for target in self.targets:
             sites.chosen(target.edit)  # an adapter may have been unloaded
@@ -159,7 +161,7 @@ class Editing:
         self._clock = stack.enter_context(listening(self.pipe, told))
         denoiser = self._denoiser
         before = of_this(denoiser, self._before_pass)
-        handles = [denoiser.register_forward_pre_hook(before, with_kwargs=True)]
+        handles = [compiled.before(denoiser, before, with_kwargs=True, outside=True)]
         for block in self._sites.blocks:
             for site in block.sites:
                 hook = self._changes.hook(block, site)
@@ -168,12 +170,14 @@ class Editing:
         for one in self._sites.declared:
             hook = self._changes.declared(one)
             if hook is not None:
-                handles.append(one.module.register_forward_hook(hook, with_kwargs=True))
+                handles.append(compiled.after(one.module, hook, with_kwargs=True))
         if (layers := self._sites.layers) is not None:
             for path, name in layers.matrices:
                 hook = self._changes.low_rank(layers, path, name)
                 if hook is not None:
-                    handles.append(layers.layers[path].lora_B[name].register_forward_hook(hook))
+                    handles.append(compiled.after(layers.layers[path].lora_B[name], hook))
+        sites = [site.module for block in self._sites.blocks for site in block.sites]
+        stack.enter_context(compiled.as_if_changed(*sites))
         for handle in handles:
             stack.callback(before_readers(handle).remove)
         if hasattr(self.pipe, "prepare_latents"):

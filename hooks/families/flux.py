@@ -12,6 +12,7 @@ import torch
 from diffusers import FluxControlNetModel, FluxTransformer2DModel
 from einops import rearrange
 from torch import nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from stepscope.hooks.families.arguments import argument
 from stepscope.hooks.families.edges import FluxEdges
@@ -42,12 +43,29 @@ def tokens_by_ids(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tokens:
     """
     hidden: torch.Tensor = argument(args, kwargs, 0, "hidden_states")
     ids: torch.Tensor = kwargs["img_ids"]
-    ids = ids if ids.ndim == 2 else ids[0]
-    reference = int((ids[:, 0] != 0).sum())
-    image = hidden.shape[1] - reference
-    grid = int(ids[:image, 1].max()) + 1, int(ids[:image, 2].max()) + 1
+    reference, grid = _told_by(ids)
     context: torch.Tensor = argument(args, kwargs, 1, "encoder_hidden_states")
-    return Tokens(image, reference, grid, context.shape[1])
+    return Tokens(hidden.shape[1] - reference, reference, grid, context.shape[1])
+
+
+_TOLD: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def _told_by(ids: torch.Tensor) -> tuple[int, tuple[int, int]]:
+    """The number of reference tokens, and the grid of the others.
+
+    Pipelines give every pass of a call the same ids. To read them from a GPU is to wait until it has done
+    all that it was asked for, so that it is idle until it is asked for more: they are read once.
+    """
+    version = None if ids.is_inference() else ids._version  # which inference tensors do not count
+    told = _TOLD.get(ids)
+    if told is None or told[0] is None or told[0] != version:
+        rows = ids if ids.ndim == 2 else ids[0]
+        reference = int((rows[:, 0] != 0).sum())
+        of_image = rows[: len(rows) - reference]
+        grid = int(of_image[:, 1].max()) + 1, int(of_image[:, 2].max()) + 1
+        told = _TOLD[ids] = version, (reference, grid)
+    return told[1]
 
 
 def unpacked(packed: torch.Tensor, tokens: Tokens) -> torch.Tensor:

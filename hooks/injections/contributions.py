@@ -1,7 +1,7 @@
 """What each adapter adds to a denoiser during a call, wherever it adds it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from stepscope.hooks.clock import Clock
+from stepscope.hooks.compiled import exchanged
 from stepscope.hooks.injections.declared import as_declared
 from stepscope.hooks.injections.image_prompt import after_double_blocks, in_cross_attentions
 from stepscope.hooks.injections.injection import Injection, Source
@@ -68,8 +69,7 @@ class Contributions:
         for source in self._sources:
             self._handles += source.attach(clock, self._denoiser)
         for handle in self._handles:
-            hooks: Any = handle.hooks_dict_ref()
-            hooks[handle.id] = self._sparing(clock, hooks[handle.id])
+            exchanged(handle, partial(self._sparing, clock))
 
     def _sparing(self, clock: Clock, hook: Callable[..., None]) -> Callable[..., None]:
         """The hook, which stops a call in its first step alone: a later error waits in `fault`."""

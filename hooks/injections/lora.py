@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from stepscope.hooks import compiled
 from stepscope.hooks.clock import Clock
 from stepscope.hooks.families import blocks_of, family_of
 from stepscope.hooks.fingerprint import tuner_layers
@@ -116,7 +117,7 @@ class Layers:
                 self._text = self._family.tokens(args, kwargs).context
 
         handles = self._meter.attach(clock, denoiser)
-        handles.append(denoiser.register_forward_pre_hook(reading(before), with_kwargs=True))
+        handles.append(compiled.before(denoiser, reading(before), with_kwargs=True, outside=True))
         for path, layer in self.layers.items():
             handles.append(lay(layer.base_layer, self._see(path, "", lambda: 1.0)))
             for name, matrix in layer.lora_B.items():

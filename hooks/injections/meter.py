@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from stepscope.hooks import compiled
 from stepscope.hooks.clock import Clock
 from stepscope.hooks.injections.injection import rows_of
 from stepscope.hooks.norm_buffer import NormBuffer, Place
@@ -46,8 +47,8 @@ class Meter:
             self._now = None
 
         return [
-            denoiser.register_forward_pre_hook(reading(before), with_kwargs=True),
-            denoiser.register_forward_hook(reading(after)),
+            compiled.before(denoiser, reading(before), with_kwargs=True, outside=True),
+            compiled.after(denoiser, reading(after), outside=True),
         ]
 
     def _start(self, clock: Clock, latents: torch.Tensor) -> None:
@@ -99,6 +100,6 @@ class Meter:
 Seen = Callable[[nn.Module, Any, dict[str, Any], Any], None]
 
 
-def lay(module: nn.Module, hook: Seen) -> RemovableHandle:
-    """A forward hook that only reads."""
-    return module.register_forward_hook(reading(hook), with_kwargs=True)
+def lay(module: nn.Module, hook: Seen, *, outside: bool = False) -> RemovableHandle:
+    """A forward hook that only reads. outside: as for `compiled.after`."""
+    return compiled.after(module, reading(hook), with_kwargs=True, outside=outside)

@@ -10,6 +10,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from stepscope.hooks import compiled
 from stepscope.hooks.clock import Clock
 from stepscope.hooks.families import blocks_of, family_of
 from stepscope.hooks.families.edges import UnetEdges
@@ -78,7 +79,7 @@ class Residuals:
             for row, residual in zip(self._buffer.row, residuals, strict=True):
                 norm_into(row, residual)
 
-        return [denoiser.register_forward_pre_hook(reading(hook), with_kwargs=True)]
+        return [compiled.before(denoiser, reading(hook), with_kwargs=True, outside=True)]
 
     def ratios(self, seen: Observer) -> Mapping[Place, np.ndarray]:
         given, sources, found = self._buffer.read(), self._sources(), {}
@@ -150,14 +151,14 @@ class SkipResiduals:
 
         return [
             *self._meter.attach(clock, denoiser),
-            denoiser.register_forward_pre_hook(reading(before), with_kwargs=True),
-            lay(model.conv_in, lambda _, args, kwargs, output: base(output)),
+            compiled.before(denoiser, reading(before), with_kwargs=True, outside=True),
+            lay(model.conv_in, lambda _, args, kwargs, output: base(output), outside=True),
             *(
-                lay(block, lambda _, args, kwargs, output: base(*output[1]))
+                lay(block, lambda _, args, kwargs, output: base(*output[1]), outside=True)
                 for block in model.down_blocks
             ),
             *(
-                lay(block, lambda _, args, kwargs, output: base(output))
+                lay(block, lambda _, args, kwargs, output: base(output), outside=True)
                 for block in (model.mid_block,)
                 if block is not None
             ),

@@ -11,6 +11,7 @@ from diffusers import FluxTransformer2DModel
 from torch import nn
 
 from stepscope.hooks.clock import Listener, denoiser_of, listening
+from stepscope.hooks.compiled import before
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.families import blocks_of
 from stepscope.hooks.patch import replaced
@@ -69,7 +70,7 @@ def windowed(pipe: Any, attentions: Attentions, inside: Collection[int]) -> Iter
             return args, kwargs
 
         # after the clock's own hook, before any that records
-        handle = denoiser.register_forward_pre_hook(gate, with_kwargs=True)
+        handle = before(denoiser, gate, with_kwargs=True, outside=True)
         stack.callback(handle.remove)
         yield
 

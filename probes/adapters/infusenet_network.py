@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stepscope.hooks import families
-from stepscope.hooks.clock import Listener, listening
+from stepscope.hooks.clock import Listener, denoiser_of, listening
+from stepscope.hooks.compiled import before
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.families.flux import FLUX_CONTROLNET
 from stepscope.probes.weights import WeightsError, check_complete, explained, folder
@@ -183,7 +184,7 @@ def positive_only(pipe: Any) -> Iterator[None]:
             return args, kwargs
 
         # After the clock's own hook, before any that records.
-        handle = pipe.transformer.register_forward_pre_hook(withhold, with_kwargs=True)
+        handle = before(denoiser_of(pipe), withhold, with_kwargs=True, outside=True)
         try:
             yield
         finally:

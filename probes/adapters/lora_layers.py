@@ -17,6 +17,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from stepscope.hooks.clock import Listener, denoiser_of, listening
+from stepscope.hooks.compiled import before
 from stepscope.hooks.fingerprint import tuner_layers
 from stepscope.probes.weights import WeightsError
 
@@ -120,7 +121,7 @@ def gated(
                 for layer in layers:
                     switch(layer, name, on=now)
 
-        handle = denoiser_of(pipe).register_forward_pre_hook(gate)
+        handle = before(denoiser_of(pipe), gate, outside=True)
         stack.callback(handle.remove)
         yield
 

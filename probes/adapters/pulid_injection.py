@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stepscope.hooks.clock import Clock, Listener, denoiser_of, listening
+from stepscope.hooks.compiled import before
 from stepscope.hooks.errors import StepscopeError
 from stepscope.hooks.families import blocks_of
 from stepscope.hooks.injections import Declared, declare, returned
@@ -78,7 +79,7 @@ def injected(
         stack.enter_context(declared(model, modules))
         for (_, following), module in zip(places, modules, strict=True):
             hook = of_this(following, _adding(clock, network, module, steps))
-            handle = following.register_forward_pre_hook(hook, with_kwargs=True)
+            handle = before(following, hook, with_kwargs=True, outside=True)
             stack.callback(handle.remove)
         yield
 
