@@ -49,8 +49,7 @@ class Early:
     share: of the lessons at times from EARLY on. faint: down to this ratio of signal to noise, an error of
     the picture weighs as much as elsewhere. offset: deviation of a constant that is added to the noise of
     each channel (https://www.crosslabs.org/blog/diffusion-with-offset-noise). alone: the share of rows that
-    are noise alone, of which the critic sees the estimate, at times within `start`. critic: the weight of its
-    distance, at the schedule's start and end.
+    are noise alone, of which the critic sees the estimate, at times within `start`.
     """
 
     share: float = 0.6
@@ -58,7 +57,6 @@ class Early:
     offset: float = 0.12
     alone: float = 0.25
     start: tuple[int, int] = (880, 980)
-    critic: tuple[float, float] = (2.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -136,8 +134,7 @@ def make(said: Options, name: str) -> None:
         if critic is not None:
             guess = clean_of(x, found, kept[time])
             apart = (critic(guess, time, pictures, rows) * ~dropped).mean()
-        first, last = prompt.early.critic if prompt.early else (CRITIC_FROM, CRITIC_TO)
-        weight = first + progress * (last - first)
+        weight = CRITIC_FROM + progress * (CRITIC_TO - CRITIC_FROM)
         stage.descend(loss + weight * apart, noise=error.mean(), apart=apart)
         if rank() == 0 and progress > (checked + 1) / CHECKS:
             checked += 1
