@@ -30,6 +30,7 @@ NETWORKS = (
     "wholeness",
     "export",
     "portraits",
+    "pictures",
 )
 # Together in one process per GPU, so that the album is painted once.
 FLOWS = ("base", "guidance", "critic", "adapter", "schnell", "quality")

@@ -67,6 +67,8 @@ def table(logs: Path = LOGS) -> str:
     for name, told_by in (("speed.json", _speed), ("by_eye.json", _by_eye)):
         if (logs / name).exists():
             parts.append(told_by(json.loads((logs / name).read_text())))
+    if (logs / "adapters_quality.json").exists():
+        parts.append(_adapters(json.loads((logs / "adapters_quality.json").read_text())))
     return "\n\n".join([*parts, f"All weights together: {total(lines()) / 1e6:.1f} MB."])
 
 
@@ -162,6 +164,33 @@ def _by_eye(told: Mapping[str, Any]) -> str:
         parts.append(_markdown(heads, body))
         parts.append(f"The broken ones' mean is {told['left_over_of_broken']:.3f}.")
     return "\n\n".join(parts)
+
+
+def _adapters(told: Mapping[str, Any]) -> str:
+    """Each adapter on its base and, frozen, on the few-step model."""
+    body = []
+    for name, row in told.items():
+        for where in ("base", "few_step"):
+            found = row[where]
+            share = [f"{100 * v:.0f}" for v in found["of_the_way"]]
+            body.append(
+                [
+                    f"`{name}`" if where == "base" else "",
+                    f"{found['backbone']}, {found['steps']} steps",
+                    _interval(found["floor"], 2),
+                    _interval(found["cosine"], 2),
+                    f"{share[0]} % [{share[1]}, {share[2]}]",
+                    f"{100 * found['judged']:.0f} %",
+                ]
+            )
+    heads = ["adapter", "on", "judge's cosine without", "with it", "of the way", "judged"]
+    counts = sorted({row["references"] for row in told.values()})
+    said = (
+        f"The other adapters, frozen, on {' or '.join(map(str, counts))} references never trained on, each "
+        "under another prompt: from the cosine without the adapter to that of another render of the same "
+        "face, look or hat; 95 % intervals by resampling references. None has seen the few-step model."
+    )
+    return said + "\n\n" + _markdown(heads, body)
 
 
 def _percent(interval: Sequence[float]) -> str:

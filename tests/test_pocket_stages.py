@@ -77,6 +77,14 @@ UNET_WEIGHTS = (
     "ip-adapter/style_sdxl.safetensors",
     "ip-adapter/object_sd15.safetensors",
     "ip-adapter/face_id_sdxl.safetensors",
+    "instantid/ip-adapter.bin",
+    "instantid/ControlNetModel/diffusion_pytorch_model.safetensors",
+)
+ON_DEV_WEIGHTS = (
+    "ip-adapter/face_dev.safetensors",
+    "person-lora/pytorch_lora_weights.safetensors",
+    "pulid/eva_clip.pt",
+    "pulid/pulid_flux.safetensors",
 )
 
 
@@ -91,9 +99,33 @@ def test_every_stage_of_the_u_nets_leaves_its_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["make", *words])
     make.main()
     assert [name for name in UNET_WEIGHTS if not (tmp_path / "models" / name).exists()] == []
-    told = json.loads((tmp_path / "kept" / "unet_quality.json").read_text())
-    assert told.keys() == {"style", "object"}
-    assert all(one["scales"].keys() == {"0.0", "0.5", "1.0"} for one in told.values())
+
+
+@pytest.mark.slow
+def test_adapters_learn_on_dev_and_all_are_measured_on_both_models(tmp_path, monkeypatch):
+    models = tmp_path / "models"
+    models.mkdir()
+    for one in MODELS.iterdir():
+        if one.name not in {name.split("/")[0] for name in ON_DEV_WEIGHTS}:
+            (models / one.name).symlink_to(one)
+    (models / "ip-adapter").mkdir()
+    for one in (MODELS / "ip-adapter").glob("*_s*.safetensors"):  # those on sd15 and sdxl
+        (models / "ip-adapter" / one.name).symlink_to(one)
+    words = ["--smoke", "--only", ",".join(["critic", *make.ON_DEV, *make.LAST])]
+    words += ["--checkpoints", str(tmp_path / "kept"), "--models", str(models)]
+    monkeypatch.setattr(training, "SMOKE_STEPS", 1)
+    monkeypatch.setattr(sys, "argv", ["make", *words])
+    make.main()
+    assert [name for name in ON_DEV_WEIGHTS if not (models / name).exists()] == []
+    told = json.loads((tmp_path / "kept" / "adapters_quality.json").read_text())
+    backbones = {
+        name: (row["base"]["backbone"], row["few_step"]["steps"]) for name, row in told.items()
+    }
+    sdxl, dev = ("sdxl", 4), ("dev", 2)  # a smoke run of schnell has two steps
+    assert backbones == {
+        "style": sdxl, "object": ("sd15", 4), "face_id": sdxl, "instantid": sdxl, "face_prompt": dev,
+        "pulid": dev, "person": dev,
+    }  # fmt: skip
 
 
 @pytest.mark.slow

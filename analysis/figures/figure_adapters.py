@@ -2,14 +2,14 @@
 
 (a) Root mean square of |alpha r| / |h|, of the positive branch, over all places where the adapter adds
 something; mean over faces or reference images, as a share of the curve's own maximum: shapes compare, sizes
-do not. Of each backbone the run with the most steps. Shaded: bootstrap of faces, pointwise, with the
-maximum taken anew each time. (b, c) Causal windows of the same runs, where they were made: likeness of the
-final image with the adapter off from the step to the end, and off in one bin of steps alone, as a share of
-the way from the run without the adapter (0) to the run itself (1), by the judge of faces or, of a picture,
-by DINOv2 or CLIP; bars: Fieller's intervals; of a run of several adapters all are off, in the look of its
-first; small letters: what has no share, or one of a cosine below `verdict.least_lift`, of which none should
-be read. log-SNR is 2 ln(alpha / sigma) at the start of the step: noise on the left. A first step of noise
-alone is at minus infinity, and left out.
+do not. Of each adapter the run with the most steps, of InfuseNet those of both backbones. Shaded: bootstrap
+of faces, pointwise, with the maximum taken anew each time. (b, c) Causal windows of the same runs, where
+they were made: likeness of the final image with the adapter off from the step to the end, and off in one
+bin of steps alone, as a share of the way from the run without the adapter (0) to the run itself (1), by the
+judge of faces or, of a picture, by DINOv2 or CLIP; bars: Fieller's intervals; of a run of several adapters
+all are off, in the look of its first; small letters: what has no share, or one of a cosine below
+`verdict.least_lift`, of which none should be read. log-SNR is 2 ln(alpha / sigma) at the start of the step:
+noise on the left. A first step of noise alone is at minus infinity, and left out.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,8 @@ from stepscope.analysis.figures.style import QUIET, canvas, gap, panel
 from stepscope.analysis.lookup import MissingEvidenceError, measured, setting
 from stepscope.analysis.quantities import adapters, name, whole_contribution
 
-EXPERIMENTS = ("trajectory", "style_adapter", "object_adapter")
+EXPERIMENTS = ("trajectory", "adapters", "style_adapter", "object_adapter")
+ADAPTER = "adapter.name"
 PARTS = {"first steps": "off from the step on", "all but one step": "off in one bin of steps alone"}
 """Parts of the causal study, by what the figure calls them."""
 
@@ -79,9 +80,10 @@ def draw(evidence: Evidence) -> Figure:
 
 
 def every_run(evidence: Evidence) -> list[xr.Dataset]:
-    """Of each experiment that was made, and each backbone, the run of the most steps."""
+    """Of each adapter that was run the run of the most steps: its base's; InfuseNet's of both backbones."""
     made = [name for name in EXPERIMENTS if evidence.runs.get(name)] or EXPERIMENTS[:1]
-    return [run for name in made for run in longest(evidence.all(name))]
+    by = {EXPERIMENTS[0]: "backbone"}
+    return [run for name in made for run in longest(evidence.all(name), by.get(name, ADAPTER))]
 
 
 def of_runs(evidence: Evidence, runs: Sequence[xr.Dataset]) -> Figure:
@@ -109,13 +111,13 @@ def of_runs(evidence: Evidence, runs: Sequence[xr.Dataset]) -> Figure:
     return figure
 
 
-def longest(runs: Sequence[xr.Dataset]) -> list[xr.Dataset]:
-    """Of each backbone the run of the most steps, and of those the one of the largest adapter scale."""
+def longest(runs: Sequence[xr.Dataset], by: str) -> list[xr.Dataset]:
+    """Of each value of a setting the run of the most steps, and of those that of the largest scale."""
     best: dict[str, xr.Dataset] = {}
     for run in runs:
-        backbone = str(setting(run, "backbone"))
-        if backbone not in best or rank(run) > rank(best[backbone]):
-            best[backbone] = run
+        value = str(setting(run, by))
+        if value not in best or rank(run) > rank(best[value]):
+            best[value] = run
     return list(best.values())
 
 
@@ -138,7 +140,7 @@ def courses(evidence: Evidence, runs: Sequence[xr.Dataset]) -> list[Course]:
         except MissingEvidenceError as error:
             lacking = error
             continue
-        own = setting(run, "adapter.name")
+        own = setting(run, ADAPTER)
         for adapter in every:
             word = own if own and len(every) == 1 else adapter
             found.append(

@@ -4,6 +4,7 @@ from stepscope.analysis.exhibit import Exhibit, exhibits
 from stepscope.analysis.tables import (
     table1_main,
     table2_per_prompt,
+    table_adapters,
     table_causes,
     table_confounders,
     table_guidance,
@@ -20,6 +21,7 @@ TABLES: dict[str, Exhibit[Table]] = exhibits(
     table_numbers,
     table1_main,
     table2_per_prompt,
+    table_adapters,
     table_causes,
     table_planted,
     table_guidance,
