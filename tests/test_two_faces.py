@@ -9,6 +9,7 @@ import xarray as xr
 
 from stepscope.probes.faces import RAW, UNIT, face_files
 from stepscope.probes.models import faces_of
+from stepscope.probes.typed import each_adapter
 from tests.adapter_words import PULID, embedding, pulid_face, pulid_words
 from tests.models import INFINITE_YOU
 from tests.shell import Words, listed, study_of
@@ -40,7 +41,8 @@ def test_which_is_named_first_changes_no_image(given, typed, tmp_path):
         assert answer.status == 0, answer.err
         runs.append(xr.open_zarr(f"{first}.zarr").load())
     np.testing.assert_array_equal(runs[0].final_latents, runs[1].final_latents)
-    study = study_of(of_both(tmp_path, "pulid", "infusenet", listed(given)))
+    words = of_both(tmp_path, "pulid", "infusenet", listed(given))
+    study = study_of([one for word in words for one in each_adapter(word)])
     (face,) = faces_of(study, face_files(study.faces), "cpu").values()
     arrays = np.load(given)
     unit = arrays["face_embedding"] / np.linalg.norm(arrays["face_embedding"])

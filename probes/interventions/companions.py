@@ -67,8 +67,8 @@ def with_random_faces(loaded: Models, others: Mapping[str, str]) -> Models:
 
 
 def random_like(
-    name: str, own: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]
-) -> Float[np.ndarray, "*shape"]:
+    name: str, own: Float[np.ndarray, "..."], other: Float[np.ndarray, "..."]
+) -> Float[np.ndarray, "..."]:
     """Numbers as long as `other` and at its angle a from `own`, in a direction drawn from the name.
 
     |other| (cos(a) e + sin(a) u), with e along `own`, and u of unit norm and at right angles to it; `own`
