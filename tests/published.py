@@ -13,7 +13,7 @@ def trajectory(run: xr.Dataset) -> np.ndarray:
     return np.concatenate([run.latents.values[0, 1:], run.final_latents.values])
 
 
-def check_unet_run(run: xr.Dataset, published: Mapping[str, np.ndarray], name: str) -> None:
+def assert_unet_run(run: xr.Dataset, published: Mapping[str, np.ndarray], name: str) -> None:
     """Latents, both passes and the picture of a case are the published ones."""
     np.testing.assert_allclose(trajectory(run), published[f"{name}/latents"][0], rtol=0, atol=1e-4)
     negative, positive = published[f"{name}/noise"]

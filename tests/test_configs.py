@@ -37,13 +37,20 @@ def of_its_own(group: str, name: str) -> list[str]:
     if group != "experiment" or name in OF_ANY:
         return []
     words = at_the_head(name, "probe")[0]
-    return [word for word in words if word.startswith(("backbone=", "adapter="))]
+    return [word.split(",")[0] for word in words if word.startswith(("backbone=", "adapter="))]
 
 
 def backbone_for(adapter: str) -> str:
     """A backbone that an adapter is made for."""
     families = {kind.KIND: kind.FAMILIES for kind in ADAPTERS}
-    return "flux_dev" if "flux" in families.get(adapter, ("flux",)) else families[adapter][0]
+    own = families.get(kind_of(adapter), ("flux",))
+    return "flux_dev" if "flux" in own else own[0]
+
+
+def kind_of(adapter: str) -> str:
+    """What an adapter's file names as its kind; empty for none."""
+    told: Any = OmegaConf.load(CONF / "adapter" / f"{adapter}.yaml")
+    return told.get("kind", "") if told else ""
 
 
 def named(group: str, name: str) -> list[str]:
@@ -55,7 +62,7 @@ def named(group: str, name: str) -> list[str]:
         words.append(f"backbone={backbone_for(name) if group == 'adapter' else 'flux_dev'}")
     if (group, name) == ("adapter", "lora"):
         words.append("adapter.path=a.safetensors")
-    if (group, name) == ("adapter", "instantid"):
+    if group == "adapter" and kind_of(name) == "instantid":
         words.append("control_image=pose.png")
     if group != "experiment":
         words.append(PROMPT)

@@ -20,7 +20,7 @@ from stepscope.probes.adapters.instantid import InstantIDSettings
 from stepscope.probes.control import load_control
 from stepscope.probes.faces import RAW, Face, Finder, face_files
 from tests.adapter_words import INSTANTID, IP_ADAPTER, PACK, instantid, instantid_words
-from tests.published import check_unet_run
+from tests.published import assert_unet_run
 from tests.shell import Words, listed, study_of
 from tests.test_faces import PORTRAITS
 from tests.test_ip_adapter import layer_of
@@ -56,7 +56,7 @@ def test_latents_are_the_published_ones(case, typed, tmp_path):
     answer = typed(of_case(case, tmp_path))
     assert answer.status == 0, answer.err
     run, name = xr.open_zarr(tmp_path / "run.zarr").load(), case["name"]
-    check_unet_run(run, PUBLISHED, name)
+    assert_unet_run(run, PUBLISHED, name)
     face = PUBLISHED[f"{name}/face_embedding"].ravel()
     np.testing.assert_allclose(run.face_embedding[0], face / np.linalg.norm(face), atol=1e-6)
     controlnet = run.contribution.sel(injection=run.injection_adapter == "controlnet")

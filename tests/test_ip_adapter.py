@@ -16,7 +16,7 @@ from stepscope.probes.models import load
 from stepscope.probes.plan import latent_shape, outline
 from tests.adapter_words import IP_ADAPTER, picture, unet_words
 from tests.pictured import image_encoder
-from tests.published import check_unet_run
+from tests.published import assert_unet_run
 from tests.shell import Words, listed, run_command, study_of
 
 CASES: list[dict[str, Any]] = json.loads((IP_ADAPTER / "cases.json").read_text())
@@ -66,7 +66,7 @@ def layer_of(block: str) -> str:
 
 def test_latents_are_the_published_ones(published):
     case, run = published
-    check_unet_run(run, PUBLISHED, case["name"])
+    assert_unet_run(run, PUBLISHED, case["name"])
 
 
 def test_it_adds_in_the_published_layers_alone(published):

@@ -89,29 +89,36 @@ def test_studies_of_one_backbone_have_a_place_and_a_name_each(planned, full):
 
 
 def test_on_the_pocket_models_they_are_of_the_pocket_stable_diffusions(tmp_path):
-    """With drawings of one's own: words and judges that the pocket models know."""
+    """Looks and hats that ship, words and judges that the pocket models know."""
     config = composed([], "paper")
-    known = {"styles": ["a.png", "b.png"], "objects": ["c.png"]}
+    known = chosen_pictures(None, config["models"]["pictures"])
     wanted = experiments(config["study"], NAMES, None, known)
     overrides = config["models"]["overrides"]
     found = plan(wanted, [], overrides, tmp_path, dry=True, pictures=known)
     names = {(one.study.backbone.name, adapters_name(one.study)) for one in found}
-    assert names == {("pocket_sdxl", "pocket_style"), ("pocket_sd15", "pocket_object")}
+    assert names == {
+        ("pocket_sdxl", "pocket_style"),
+        ("pocket_sdxl_lcm", "pocket_style"),
+        ("pocket_sd15", "pocket_object"),
+        ("pocket_sd15_lcm", "pocket_object"),
+    }
     assert [one.metrics for one in wanted] == [
         ("reference_look_pocket",),
         ("reference_hat_pocket",),
     ]
     studies = planned_studies(config["causal"], found, config["models"])
-    assert [(one.study.name, one.metrics) for one in studies] == [
+    assert {(one.study.name, one.metrics) for one in studies} == {
         ("style_window", ("edited_reference_look_pocket",)),
         ("object_window", ("edited_reference_hat_pocket",)),
-    ]
+    }
 
 
-@pytest.mark.parametrize(("models", "given"), [("full", []), ("pocket", None)])
-def test_without_pictures_they_are_left_out_or_refused_where_they_are_named(models, given):
-    config = composed([f"models={models}"], "paper")
-    assert config["models"]["pictures"] == {"styles": given, "objects": given}
+@pytest.mark.parametrize(
+    "words", [["models=full"], ["models.pictures.styles=null", "models.pictures.objects=null"]]
+)
+def test_without_pictures_they_are_left_out_or_refused_where_they_are_named(words):
+    config = composed(words, "paper")
+    assert not any(config["models"]["pictures"].values())
     known = chosen_pictures(None, config["models"]["pictures"])
     made = {one.name for one in experiments(config["study"], None, None, known)}
     assert made == {*config["study"]} - {*NAMES}
