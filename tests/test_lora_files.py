@@ -114,7 +114,7 @@ def test_one_of_text_encoders_alone_runs_as_diffusers_runs_it_and_says_what_it_i
     run = xr.open_zarr(tmp_path / "run.zarr").load()
     assert "contribution" not in run
     pipe: Any = StableDiffusionPipeline.from_pretrained(IP_ADAPTER / "sd15")
-    bare = own_call(pipe, run, 4.0)
+    bare = own_call(pipe, run, 4.0).numpy()
     pipe.load_lora_weights(str(tmp_path), weight_name=path.name, adapter_name="k")
     pipe.set_adapters(["k"], [0.5])
     np.testing.assert_allclose(run.final_latents, own_call(pipe, run, 4.0), rtol=0, atol=1e-4)
