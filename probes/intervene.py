@@ -74,8 +74,7 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
         say(f"finished: nothing to do\n{after}")
         return out
     if study.dry:
-        for one in [*other_backbones(plan).values(), run.study]:
-            check_all_present(one, say)
+        check_all_present([run.study, *other_backbones(plan).values()], say)
         return out
     check_same_models(run.store, run.study)
     loaded = companions.with_other_photos(
