@@ -152,6 +152,8 @@ def composition(error: Exception, words: Sequence[str] = ()) -> str:
         if match[1] in text.partition("\n")[2] or not _keys(error):
             return f"{match[1]} cannot be set so: it is no group of keys, or takes one value"
         return f"no configuration key {match[1]!r}; {nearest(match[1], _keys(error))}"
+    if match := re.search(r"Error merging override ([^=\s]+)=(\{.*\})", text):
+        return f"{match[1]} takes a list: {match[1]}=[{match[2]}]"
     if match := re.search(r"Could not delete from config[^']*'([^']+)'", text):
         return f"~{match[1]} leaves out what is not there"
     return text.splitlines()[0]

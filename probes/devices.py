@@ -1,5 +1,8 @@
 """Where models run."""
 
+import ctypes
+import platform
+
 import torch
 
 from stepscope.hooks.errors import StepscopeError
@@ -18,3 +21,19 @@ def pick_device(name: str) -> str:
     if name not in there:
         raise StepscopeError(f"no device={name!r} here; known: auto, {', '.join(there)}")
     return name
+
+
+_TRIM, _MMAP = -1, -3
+"""`M_TRIM_THRESHOLD` and `M_MMAP_THRESHOLD` of glibc's malloc.h."""
+
+
+def keep_freed_memory() -> None:
+    """Let the process keep the memory of tensors that are gone, for those that come; with glibc alone.
+
+    A batch's activations are of megabytes, and glibc gives those back to the system: each is then filled
+    with pages anew, which takes an eighth of a pass of the pocket FLUX on a CPU.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_MMAP, 32 * 2**20)  # the most that it takes
+        libc.mallopt(_TRIM, 2**31 - 1)

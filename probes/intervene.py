@@ -22,18 +22,17 @@ if __name__ == "__main__":
 import stepscope.probes.quiet  # noqa: F401  isort: skip  (first: it silences what later imports print)
 
 import numpy as np
-from hydra.errors import HydraException
 
 from stepscope.hooks.edits.sites import Sites
 from stepscope.hooks.errors import StepscopeError
 from stepscope.probes import models
-from stepscope.probes.command import command, composition, entry
-from stepscope.probes.composing import composed
+from stepscope.probes.command import command, entry
 from stepscope.probes.existing import check_same_models
 from stepscope.probes.interventions import companions, store
 from stepscope.probes.interventions.activations import Learning
 from stepscope.probes.interventions.batch import Job, computed_once
 from stepscope.probes.interventions.learned import check_learnable, learned, learning
+from stepscope.probes.interventions.makeable import check_makeable, other_backbones
 from stepscope.probes.interventions.making import Making, given, make
 from stepscope.probes.interventions.planned import Planned, planned
 from stepscope.probes.interventions.study import CausalStudy
@@ -43,9 +42,8 @@ from stepscope.probes.reread import Settings as Rereadings
 from stepscope.probes.reread import check_all_present, check_reproduces
 from stepscope.probes.reread import load as load_models
 from stepscope.probes.rereading import open_rereading
-from stepscope.probes.study import Backbone, Study
+from stepscope.probes.study import Study
 from stepscope.probes.usage import says
-from stepscope.probes.values import checked
 
 Say = Callable[[str], None]
 
@@ -64,6 +62,7 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
     sites = sites_of(run.study)
     check_learnable(run, study, sites)
     plan = planned(run, study, sites)
+    check_makeable(plan)
     asked = learning(plan, sites)
     out = store.folder(plan)
     done = store.open_or_create(plan).done if out.exists() else np.zeros(plan.size, bool)
@@ -75,7 +74,7 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
         say(f"finished: nothing to do\n{after}")
         return out
     if study.dry:
-        check_all_present(run.study, say)
+        check_all_present([run.study, *other_backbones(plan).values()], say)
         return out
     check_same_models(run.store, run.study)
     loaded = companions.with_other_photos(
@@ -94,23 +93,11 @@ def intervene(path: str | Path, study: CausalStudy, say: Say = print) -> Path:
 
 
 def continuing(plan: Planned, loaded: models.Models) -> dict[str, models.Models]:
-    """The models of every other backbone that continues the run, with the run's faces.
-
-    Raises StepscopeError for a name that is not in conf/backbone.
-    """
+    """The models of every other backbone that continues the run, with the run's faces."""
     found = {}
-    for name in dict.fromkeys(str(p.to) for p in plan.study.parts if p.do == "backbone"):
-        try:
-            own = composed([f"backbone={name}", "prompts=[a]"])
-        except HydraException as error:
-            raise StepscopeError(f"backbone {name!r}: {composition(error)}") from error
-        study = replace(
-            loaded.study,
-            backbone=checked(Backbone, own["backbone"]),
-            guidance=own["guidance"],
-            true_cfg=own["true_cfg"],
-        )
-        made = models.load(study, {}, plan.run.latent_shape, len(plan.run.cells))
+    for name, study in other_backbones(plan).items():
+        on_device = replace(study, device=loaded.study.device)
+        made = models.load(on_device, {}, plan.run.latent_shape, len(plan.run.cells))
         found[name] = replace(made, faces=loaded.faces)
     return found
 

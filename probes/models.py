@@ -17,7 +17,7 @@ from stepscope.hooks.errors import StepscopeError
 from stepscope.probes import grid
 from stepscope.probes.adapters import Loaded, Steps
 from stepscope.probes.backbones.late_guidance import guided_from
-from stepscope.probes.devices import pick_device
+from stepscope.probes.devices import keep_freed_memory, pick_device
 from stepscope.probes.faces import Face, joined, read_all
 from stepscope.probes.found import doubts
 from stepscope.probes.study import Study
@@ -113,6 +113,8 @@ def load(
     Raises StepscopeError for weights, faces, pictures and latents that are missing.
     """
     device = pick_device(study.device)
+    if device == "cpu":
+        keep_freed_memory()
     given = study.initial_latents
     latents = None if given is None else grid.read_latents(given, latent_shape, samples)
     if given is None and (equal := grid.equal_noise(study.seeds)):

@@ -16,6 +16,7 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscr
 from jaxtyping import Float
 from torch import Tensor
 
+from stepscope.hooks.alike import alike_once, networks_of
 from stepscope.hooks.edits import Edit, edit
 from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.estimate import clean_estimate, levels
@@ -25,7 +26,8 @@ from stepscope.probes.encoded_once import encoded_once
 from stepscope.probes.models import Models
 
 OnStep = Callable[[], None]
-MEMORYLESS = (FlowMatchEulerDiscreteScheduler, EulerDiscreteScheduler, DDIMScheduler)
+FLOW = FlowMatchEulerDiscreteScheduler
+MEMORYLESS = (FLOW, EulerDiscreteScheduler, DDIMScheduler)
 """Schedulers of which a step follows from x_t and the output alone, as the pipelines call them."""
 
 
@@ -104,6 +106,7 @@ def continue_rows(
     rows: the face and prompt of each. latents: x_t of each. edits: with steps counted from `start`.
     sigmas: of the run's steps, where the models have another schedule; None for their own.
     steps: only so many, of an adapter whose window holds all of them; None to the end.
+    Rows that begin alike go through a block as one, up to the first edit that they do not share.
     Raises UnsupportedPipelineError for a scheduler whose steps depend on earlier ones, EditError for an
     edit that touches nothing.
     """
@@ -128,7 +131,8 @@ def continue_rows(
             first.append(clean_estimate(scheduler, level, sample[None], output[None])[0])
         return original(output, timestep, sample, **more)
 
-    with replaced(scheduler, "set_timesteps", cut), replaced(scheduler, "step", keep):
+    once = alike_once(*networks_of(loaded.pipe))
+    with once, replaced(scheduler, "set_timesteps", cut), replaced(scheduler, "step", keep):
         final = run_pipeline(loaded, rows, latents, on_step, start, edits)
     sides = latents.shape[-2:]
     return Continued(unpack(loaded, final, sides), unpack(loaded, first[0], sides))
@@ -158,10 +162,15 @@ def require_memoryless(scheduler: Any) -> Any:
     """The scheduler. Raises UnsupportedPipelineError where its steps depend on earlier ones."""
     if isinstance(scheduler, MEMORYLESS):
         return scheduler
+    raise UnsupportedPipelineError(not_memoryless(type(scheduler).__name__))
+
+
+def not_memoryless(scheduler: str) -> str:
+    """Why a run with a scheduler of this class is not continued."""
     known = ", ".join(kind.__name__ for kind in MEMORYLESS)
-    raise UnsupportedPipelineError(
-        f"a run with {type(scheduler).__name__} cannot continue from stored latents: its steps may depend "
-        f"on earlier ones, or draw noise; known: {known}"
+    return (
+        f"a run with {scheduler} cannot continue from stored latents: its steps may depend on earlier "
+        f"ones, or draw noise; known: {known}"
     )
 
 
@@ -172,7 +181,7 @@ def noised(scheduler: Any, x0: np.ndarray, noise: np.ndarray, sigma: float) -> n
     UnsupportedPipelineError for a scheduler whose steps depend on earlier ones.
     """
     require_memoryless(scheduler)
-    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+    if isinstance(scheduler, FLOW):
         return (1 - sigma) * x0 + sigma * noise
     exploding = isinstance(scheduler, EulerDiscreteScheduler)
     return (x0 + sigma * noise) / (1.0 if exploding else sqrt(1 + sigma**2))
@@ -180,10 +189,13 @@ def noised(scheduler: Any, x0: np.ndarray, noise: np.ndarray, sigma: float) -> n
 
 def require_flow(scheduler: Any) -> None:
     """Raise UnsupportedPipelineError for a scheduler that cannot take over another's sigmas."""
-    if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
-        raise UnsupportedPipelineError(
-            f"{type(scheduler).__name__} cannot take over another backbone's steps"
-        )
+    if not isinstance(scheduler, FLOW):
+        raise UnsupportedPipelineError(no_flow(type(scheduler).__name__))
+
+
+def no_flow(scheduler: str) -> str:
+    """Why a run with a scheduler of this class is not continued by another backbone."""
+    return f"{scheduler} cannot take over another backbone's steps: {FLOW.__name__} can"
 
 
 def index_of(scheduler: Any, timestep: Any) -> int | None:

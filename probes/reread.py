@@ -113,7 +113,7 @@ def reread(path: str | Path, settings: Settings, say: Say = print) -> list[Path]
         say(f"finished: all of it is read again, nothing to do\n{after}")
         return []
     if settings.dry:
-        check_all_present(run.study, say)
+        check_all_present([run.study], say)
         return []
     check_same_models(run.store, run.study)
     loaded = load(run, settings)
@@ -142,9 +142,12 @@ def allowed(run: Rereading, say: Say) -> tuple[str, ...]:
     return tuple(name for name in READINGS if name != "swapped")
 
 
-def check_all_present(study: Study, say: Say) -> None:
-    """Say which models are needed. Raises StepscopeError where one is not here."""
-    wanted = needs(replace(study, faces=("face.npy",)))  # embeddings are the run's
+def check_all_present(studies: Sequence[Study], say: Say) -> None:
+    """Say which models are needed, each once. Raises StepscopeError where one is not here."""
+    every = [need for study in studies for need in needs(replace(study, faces=("face.npy",)))]
+    wanted = list(
+        {(need.role, need.place): need for need in every}.values()
+    )  # embeddings are the run's
     say("\n".join(model_lines(wanted)))
     lost = [f"no {need.role} {need.place}" for need in wanted if need.cure]
     if lost:

@@ -202,7 +202,9 @@ def test_a_clamped_effect_is_counted_between_the_two_x0_of_its_step():
     np.testing.assert_allclose(found["change"], [-0.14, -0.3], atol=1e-5)
 
 
-@pytest.mark.parametrize("study", ["adapter_window", "face_swap", "transplant", "directions"])
+@pytest.mark.parametrize(
+    "study", ["adapter_window", "face_swap", "branch", "transplant", "directions"]
+)
 def test_the_words_of_a_study_are_its_numbers(study):
     told = whole()
     text = FIGURES[f"figure_{study}"].words(told)
@@ -227,6 +229,12 @@ def test_the_words_of_a_study_are_its_numbers(study):
     if study == "directions":
         own = next(one for one in shares(told, study, "pocket_schnell") if one.label == "own x 1")
         assert f"own x 1 {own.share:.2f} [{own.low:.2f}, {own.high:.2f}]" in backbone
+        return
+    if study == "branch":
+        first = effects(told, study, "pocket_schnell", "other noise").isel(cell=0)
+        kept = [float(first[f"kept{end}"]) for end in ("", "_low", "_high")]
+        assert "other noise from step 1 on leaves {:.2f} [{:.2f}, {:.2f}]".format(*kept) in backbone
+        assert f"by {float(first['outside']):.2f} (of 4 steps)." in backbone
         return
     part = {"adapter_window": "all but one block", "transplant": "attention"}[study]
     found = effects(told, study, "pocket_schnell", part)

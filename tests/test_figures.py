@@ -30,6 +30,7 @@ CONTRACT = (
     "figure_adapter_window",
     "figure_adapters",
     "figure_face_swap",
+    "figure_branch",
     "figure_transplant",
     "figure_window_seconds",
     "figure_directions",

@@ -9,10 +9,12 @@ import torch
 import xarray as xr
 
 from stepscope.hooks.edits import Edit, Scale, edit
-from stepscope.hooks.errors import EditError, RunError, StepscopeError
+from stepscope.hooks.errors import RunError, StepscopeError, UnsupportedPipelineError
+from stepscope.hooks.store import Run
 from stepscope.probes.intervene import intervene, main, sites_of
 from stepscope.probes.interventions import making
 from stepscope.probes.interventions.companions import RANDOM, with_random_faces
+from stepscope.probes.interventions.makeable import check_makeable
 from stepscope.probes.interventions.names import ANCHOR, CLAMPED
 from stepscope.probes.interventions.part import Part
 from stepscope.probes.interventions.planned import planned
@@ -307,21 +309,46 @@ def test_what_was_made_is_kept_and_the_rest_is_made(made, monkeypatch):
     assert "nothing to do" in again[-1]
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "said"),
-    [
-        ({"photos": ()}, StepscopeError, "another photo"),
-        ({"faces": ("eve",)}, StepscopeError, "no 'eve'"),
-        ({"parts": (Part("a", "zero", ("*.adaptor",)),)}, EditError, "adapter"),
-        ({"parts": ()}, EditError, "none is named"),
-    ],
-)
-def test_what_cannot_be_made_is_refused(made, change, error, said):
-    base = {"parts": (Part("photo", "face", (), "same", "from"),), "name": "wrong"}
-    with pytest.raises(error, match=said):
-        intervene(
-            made, CausalStudy(**{**base, "photos": photos(made), **change}), say=lambda text: None
-        )
+PHOTO = Part("photo", "face", (), "same", "from")
+REFUSED = {
+    "another photo of 'ann_1'": {"photos": ()},
+    "no 'eve'": {"faces": ("eve",)},
+    "adapter": {"parts": (Part("a", "zero", ("*.adaptor",)),)},
+    "none is named": {"parts": ()},
+    r"within=\[5, 7\] holds no step": {"within": (5, 7)},
+    r"no block matches 'triple.\*'; did you mean": {"among": ("triple.*",)},
+    "no backbone='pocket_devs'": {
+        "parts": (Part("b", "backbone", to="pocket_devs", steps="from"),)
+    },
+    "adapter=infusenet is made for flux": {
+        "parts": (Part("b", "backbone", to="sdxl", steps="from"),)
+    },
+    r"has latents of \(16, 16, 16\)": {
+        "parts": (Part("b", "backbone", to="pocket_schnell", steps="from"),)
+    },
+}
+
+
+@pytest.mark.parametrize(("said", "change"), REFUSED.items())
+@pytest.mark.parametrize("dry", [True, False])
+def test_what_cannot_be_made_is_refused_before_models_load(made, change, said, dry, monkeypatch):
+    monkeypatch.setattr("stepscope.probes.models.load", lambda *given: pytest.fail("models load"))
+    base = {"parts": (PHOTO,), "name": "wrong", "photos": photos(made), "dry": dry}
+    with pytest.raises(StepscopeError, match=said):
+        intervene(made, CausalStudy(**{**base, **change}), say=lambda text: None)
+
+
+def test_a_run_whose_steps_depend_on_earlier_ones_is_refused_before_models_load(made, monkeypatch):
+    opened = open_rereading(made)
+    plan = planned(opened, study(made, PHOTO), sites_of(opened.study))
+    check_makeable(plan)
+    told = opened.store.attributes
+    told["scheduler"]["class"] = "DPMSolverMultistepScheduler"
+    monkeypatch.setattr(Run, "attributes", property(lambda run: told))
+    with pytest.raises(
+        UnsupportedPipelineError, match="DPMSolverMultistepScheduler cannot continue"
+    ):
+        check_makeable(plan)
 
 
 def test_a_part_of_a_map_is_made_fine(made):
@@ -340,7 +367,7 @@ def test_a_part_of_a_map_is_made_fine(made):
     assert places(some) == wanted
     assert len(wanted) < len(whole)
     with pytest.raises(StepscopeError, match="named after"):
-        planned(opened, study(made, parts[0], within=(7, 9)), sites)
+        planned(opened, study(made, parts[0], within=(1, 2), among=("double.00",), every=3), sites)
     with pytest.raises(StepscopeError, match="holds no step"):
         study(made, *parts, within=(3, 3))
 

@@ -8,11 +8,15 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from stepscope.analysis.causal.planned import planned_studies
+from stepscope.analysis.commands import experiments, plan
 from stepscope.analysis.paper import main
+from stepscope.hooks.errors import StepscopeError
 from stepscope.probes.composing import composed
 from tests.shell import run_command
 
@@ -230,3 +234,19 @@ def test_what_metrics_lack_is_said_before_a_run_is_made(tmp_path, capsys) -> Non
         in capsys.readouterr().err
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_causal_study_is_of_the_run_of_its_steps(tmp_path) -> None:
+    config = composed([], "paper")
+    models, wanted = config["models"], experiments(config["study"], ["step_budget"], 1)
+    made = plan(wanted, models["faces"], models["overrides"], tmp_path, dry=True)
+    causal = {"transplant": config["causal"]["transplant"]}
+
+    def steps(**changed: Any) -> list[int]:
+        chosen = {"transplant": causal["transplant"] | changed}
+        return [one.of.study.steps for one in planned_studies(chosen, made, models)]
+
+    assert steps() == [8, 4]
+    assert steps(steps=None) == [28, 8]  # the longest
+    with pytest.raises(StepscopeError, match=r"no run of 9 steps; there are 1, 2, 4, 8, 14, 28"):
+        steps(steps=[9, 4])

@@ -7,6 +7,7 @@ from stepscope.analysis.causal.moved import LIKENESSES, Moved
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.lookup import MissingEvidenceError
 from stepscope.hooks.errors import StepscopeError
+from stepscope.probes.composing import composed
 from stepscope.probes.usage import says
 
 LEVEL = 0.05
@@ -16,9 +17,11 @@ LEVEL = 0.05
 def study_of(evidence: Evidence, name: str, backbone: str) -> xr.Dataset:
     """A measured causal study. Raises MissingEvidenceError where it was not made."""
     if (name, backbone) not in evidence.causal:
+        planned = composed([], "paper")["causal"]
+        of = planned[name]["of"] if name in planned else "trajectory"
         raise MissingEvidenceError(
             f"the causal study {name!r} was not made on {backbone}: {says('paper')} "
-            f"experiments=[trajectory] makes it, where its causal.{name} says how"
+            f"experiments=[{of}] makes it, where its causal.{name} says how"
         )
     return evidence.causal[name, backbone]
 

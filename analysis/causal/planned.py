@@ -45,13 +45,14 @@ def planned_studies(
     `faces`, the first so many; `prompts`; `every` and `together`, of the baseline and of the swapped
     backbone, or one number of every backbone; `parts`, names of those that are made of each, all without;
     and `metrics`, without them METRIC and those of the models. A study is made once of each backbone: of
-    the run of the most steps, and of those of the largest scale. Of parts with `learned: there` the other
-    run is the baseline's. Raises StepscopeError for a prompt that the experiment does not have, and for an
-    unknown part.
+    the run of the most steps, or of `steps` (of the baseline's and the swapped's), and of those of the
+    largest scale. Of parts with `learned: there` the other run is the baseline's. Raises StepscopeError for
+    a prompt or steps that the experiment does not have, and for an unknown part.
     """
     found = []
     for name, values in (causal or {}).items():
-        for one in longest([one for one in planned if one.experiment.name == values["of"]]):
+        some = [one for one in planned if one.experiment.name == values["of"]]
+        for one in longest(of_steps(name, some, values.get("steps"), models)):
             known = prompts_of(one.study)
             for prompt in values["prompts"]:
                 if prompt not in known:
@@ -76,6 +77,29 @@ def planned_studies(
                 config["directions_of"] = str(baseline.of.path)
             metrics = values.get("metrics") or (METRIC, *models["edited"])
             found.append(PlannedStudy(CausalStudy.from_config(config), one, tuple(metrics)))
+    return found
+
+
+def of_steps(
+    name: str, planned: Sequence[Planned], steps: Any, models: Mapping[str, Any]
+) -> list[Planned]:
+    """The runs of so many steps, of the baseline and of the swapped backbone; all, where none is named.
+
+    Raises StepscopeError where a backbone has no run of its number.
+    """
+    if steps is None:
+        return list(planned)
+    found = []
+    for swapped in (False, True):
+        own = [one for one in planned if (one.study.backbone.name == models["swapped"]) is swapped]
+        wanted = of_backbone(steps, swapped)
+        some = [one for one in own if one.study.steps == wanted]
+        if own and not some:
+            known = ", ".join(str(n) for n in sorted({one.study.steps for one in own}))
+            raise StepscopeError(
+                f"causal.{name}.steps: no run of {wanted} steps; there are {known}"
+            )
+        found += some
     return found
 
 

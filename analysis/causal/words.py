@@ -11,6 +11,7 @@ from stepscope.analysis.causal.swaps import crossing, swapped
 from stepscope.analysis.evidence import Evidence
 from stepscope.analysis.lookup import MissingEvidenceError
 from stepscope.analysis.quantities import name
+from stepscope.probes.interventions.names import ANCHOR
 
 
 def of_backbones(evidence: Evidence, say: Callable[[Evidence, str], str]) -> str:
@@ -130,6 +131,21 @@ SWAP_CONTROLS: Mapping[str, Callable[[Evidence, str, str], str]] = {
     "at random": _nobody,
     "another person in shuffled steps": _shuffled,
 }
+
+
+def branch(evidence: Evidence, backbone: str) -> str:
+    """What is left of identity where the run goes on with something else from the earliest step on."""
+    study, said = study_of(evidence, "branch", backbone), []
+    for part in dict.fromkeys(study["part"].values.tolist()):
+        if part == ANCHOR:
+            continue
+        found = effects(evidence, "branch", backbone, part)
+        cell = found.isel(cell=int(np.argmin(found["at"].values)))
+        said.append(
+            f"{part} from step {int(cell['at'])} on leaves {_share(cell)} of identity and changes pixels "
+            f"outside the face by {float(cell['outside']):.2f}"
+        )
+    return f"{'; '.join(said)} (of {study.sizes['step']} steps)."
 
 
 def transplant(evidence: Evidence, backbone: str) -> str:

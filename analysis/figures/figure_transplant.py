@@ -6,10 +6,10 @@ the judge's cosine to the other person's reference, A the sample and B the other
 Free-running: of the final image. Clamped: of x0 at the edited step, from the sample's own x_t. Rows of
 maps: what the adapter adds, attention outputs and residual streams, both of image tokens. Dots: cells
 in which the change of the similarity to the sample's own person differs from 0 with the error of the
-map held (max-T over sign flips of faces); their number stands above. Controls: another photo of the
-same person, of which the share of the own identity that is lost is drawn; a change of the same length
-in a random direction; and as many blocks as come before a block, at random places, others for each
-sample.
+map held (max-T over sign flips of faces); their number stands above. In groups of blocks: all blocks
+before one; and controls: another photo of the same person, of which the share of the own identity that
+is lost is drawn; a change of the same length in a random direction; and as many blocks as come before a
+block, at random places, others for each sample.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ from stepscope.analysis.figures.style import canvas, gap
 from stepscope.analysis.quantities import name
 from stepscope.hooks.errors import StepscopeError
 
-EXPERIMENTS = ("trajectory",)
+EXPERIMENTS = ("step_budget",)
 STUDY = "transplant"
 MAPS = (
     ("adapter", "final", "adapter, free-running"),
@@ -64,8 +64,8 @@ def draw(evidence: Evidence) -> Figure:
                 gap(one, str(error))
                 count = ""
             one.set_title(f"$\\bf{{{letter}}}$ {title}\n{count}", fontsize=6)
-        axes[2 * k, 0].set_ylabel(name(backbone))
-        axes[2 * k + 1, 0].set_ylabel(name(backbone))
+        axes[2 * k, 0].set_ylabel(of_run(evidence, backbone))
+        axes[2 * k + 1, 0].set_ylabel(of_run(evidence, backbone))
     bar = figure.colorbar(
         ScalarMappable(NORM, COLOURS), ax=axes, location="bottom", shrink=0.4, aspect=40
     )
@@ -73,6 +73,12 @@ def draw(evidence: Evidence) -> Figure:
         "share of the way to the other person (another photo: share of the own identity lost)"
     )
     return figure
+
+
+def of_run(evidence: Evidence, backbone: str) -> str:
+    """The backbone, and the steps of its run where the study was made."""
+    made = evidence.causal.get((STUDY, backbone))
+    return name(backbone) if made is None else f"{name(backbone)}, {made.sizes['step']} steps"
 
 
 def draw_map(evidence: Evidence, axes: Axes, backbone: str, part: str, image: str) -> str:

@@ -85,7 +85,7 @@ def draw(evidence: Evidence) -> Figure:
         bars(one, seconds[0], list(lost), look(0))
         of_points = {"textcoords": "offset points", "fontsize": 7}
         whole = str(found.windows[0].steps)
-        one.annotate(whole, (0.0, 0.0), (-5, -9), ha="right", **of_points)
+        one.annotate(whole, (0.0, 0.0), (0, 6), ha="center", **of_points)
         for window, x, y in zip(found.windows, seconds[0], lost[0], strict=True):
             one.annotate(str(window.end), (x, y), (4, 4), **of_points)
         if evidence.margins is not None:

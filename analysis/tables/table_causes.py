@@ -27,7 +27,7 @@ from stepscope.analysis.quantities import name
 from stepscope.analysis.tables.table import Table
 from stepscope.probes.interventions.names import ANCHOR
 
-EXPERIMENTS = ("trajectory", "style_adapter", "object_adapter")
+EXPERIMENTS = ("trajectory", "step_budget", "style_adapter", "object_adapter")
 COLUMNS = (
     "study", "backbone", "part", "cells", "survive", "largest change", "in the cell", "share left",
     "share gained", "outside the face", "prompt", "face found",

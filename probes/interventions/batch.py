@@ -130,16 +130,18 @@ def batches(
 ) -> Iterator[Batch]:
     """Batches of at most `size` rows, those of a sample together; the same ones for the same jobs.
 
-    Jobs that are one change are one row. A batch holds a job and what gives it values, also where that is
-    more than `size`. scale: the adapter's in the run. adapter: its sites.
+    Jobs that are one change are one row. Edits within blocks are in batches of their own: rows that are
+    alike do not go through a block as one where it is edited (hooks/alike.py). A batch holds a job and what
+    gives it values, also where that is more than `size`. scale: the adapter's in the run. adapter: its
+    sites.
     """
 
-    def kind(job: Job) -> tuple[str, int, bool]:
+    def kind(job: Job) -> tuple[str, int, bool, bool]:
         one = job.intervention
-        return one.backbone or "", one.start, one.switches
+        return one.backbone or "", one.start, one.switches, one.within
 
     ordered = sorted(computed_once(jobs), key=lambda job: (*kind(job), job.base.index, job.index))
-    for (backbone, start, switches), some in groupby(ordered, key=kind):
+    for (backbone, start, switches, _), some in groupby(ordered, key=kind):
         batch = Batch(start, scale, backbone or None, switches, adapter)
         for job in some:
             if batch.jobs and len(batch) + 1 + len(batch.lacks(job)) > size:

@@ -1,6 +1,6 @@
 """What gives values and is not recorded: another photo of the person, a random face, the adapter off."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ def trajectories(
     return [Trajectory(x, final) for x, final in zip(latents, made.final, strict=True)]
 
 
-def needed_face(faces: Mapping[str, Face], name: str, photos: Sequence[str]) -> str:
+def needed_face(faces: Container[str], name: str, photos: Sequence[str]) -> str:
     """The name of the other photo of a face's person. Raises StepscopeError where there is none."""
     if SAME + name not in faces:
         raise StepscopeError(

@@ -7,7 +7,7 @@ A sample is learned from only if it shares neither the prompt nor the seed, of w
 are several: `held_out`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -50,13 +50,7 @@ class Directions:
 
         Raises StepscopeError for samples of one prompt and one seed.
         """
-        words = tuple(word for word in VARIED if len(set(getattr(self, word).tolist())) > 1)
-        if not words:
-            raise StepscopeError(
-                f"{self.path}: its samples are of one prompt and one seed, so that no direction can be "
-                "learned from other samples than those it is tested on: record another seed, seeds=[0,1]"
-            )
-        return words
+        return varied(self.path, {word: getattr(self, word).tolist() for word in VARIED})
 
     def apart(self, cell: Cell) -> Bool[np.ndarray, "sample"]:
         """The samples that share nothing with this one that is held out; of every face."""
@@ -109,6 +103,20 @@ class Directions:
     def at(self, sigma: float) -> int:
         """The learned step whose noise level is nearest."""
         return int(np.abs(self.sigma - sigma).argmin())
+
+
+def varied(path: Path, columns: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
+    """Of prompts and seeds, those of which the samples have several.
+
+    Raises StepscopeError for samples of one prompt and one seed.
+    """
+    words = tuple(word for word in VARIED if len(set(columns[word])) > 1)
+    if not words:
+        raise StepscopeError(
+            f"{path}: its samples are of one prompt and one seed, so that no direction can be learned "
+            "from other samples than those it is tested on: record another seed, seeds=[0,1]"
+        )
+    return words
 
 
 def read_directions(path: Path, *, pooled: bool = False) -> Directions:

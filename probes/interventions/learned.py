@@ -12,7 +12,7 @@ from stepscope.probes import models
 from stepscope.probes.backbones import Outline
 from stepscope.probes.interventions import activations, store
 from stepscope.probes.interventions.activations import Learning
-from stepscope.probes.interventions.directions import read_directions
+from stepscope.probes.interventions.directions import VARIED, read_directions, varied
 from stepscope.probes.interventions.making import Advance
 from stepscope.probes.interventions.names import GROUP
 from stepscope.probes.interventions.part import block_of
@@ -106,9 +106,12 @@ def patterns_of(study: CausalStudy) -> tuple[list[str], list[str]]:
 
 
 def check_learnable(run: Rereading, study: CausalStudy, sites: Sites) -> None:
-    """Raise StepscopeError for a study with steered parts at blocks that cannot be compared."""
+    """Raise StepscopeError for a study with steered parts at blocks that cannot be compared, or of a run
+    from which no direction can be learned on other samples than those it is used on.
+    """
     if not study.learns:
         return
+    varied(run.path, {word: [getattr(cell, word) for cell in run.cells] for word in VARIED})
     outline = skeletons(run.study).outline
     try:
         chosen = sites.chosen(Edit(patterns_of(study)[1], Scale(0.0)))

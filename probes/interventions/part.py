@@ -199,6 +199,11 @@ class Intervention:
         return self.part.do == "face" and self.part.steps == SHUFFLED
 
     @property
+    def within(self) -> bool:
+        """Whether it touches values within a block, and not only between two."""
+        return any(".attention." in site for site in self.sites)
+
+    @property
     def change(self) -> tuple[Any, ...]:
         """What is changed, and not what it is called: equal for interventions that are one computation.
 

@@ -1,5 +1,6 @@
 """Every edited sample of a causal study on one run, and the recorded images that it is compared with."""
 
+import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ from stepscope.probes import grid
 from stepscope.probes.interventions.batch import ADAPTER, Job, computed_once
 from stepscope.probes.interventions.companions import RANDOM, SAME
 from stepscope.probes.interventions.names import ANCHOR
-from stepscope.probes.interventions.part import Intervention, Part
+from stepscope.probes.interventions.part import Intervention, Part, in_order
 from stepscope.probes.interventions.study import CausalStudy
 from stepscope.probes.rereading import Rereading
 
@@ -74,6 +75,7 @@ def planned(run: Rereading, study: CausalStudy, sites: Sites) -> Planned:
     """
     bases = select(run, study)
     check_on(run, study)
+    check_named(run, study, sites)
 
     def interventions(part: Part, seed: int) -> tuple[Intervention, ...]:
         every = part.interventions(sites, run.steps, study.every, study.together, seed)
@@ -106,6 +108,19 @@ def planned(run: Rereading, study: CausalStudy, sites: Sites) -> Planned:
                 place += 1
     own = tuple(sites.chosen(Edit(ADAPTER, Scale(0.0)))) if run.study.beside else ADAPTER
     return Planned(run, study, tuple(anchors), tuple(jobs), own)
+
+
+def check_named(run: Rereading, study: CausalStudy, sites: Sites) -> None:
+    """Raise StepscopeError for `within` outside of the run, and for `among` that matches no block."""
+    if study.within is not None and study.within[0] >= run.steps:
+        raise StepscopeError(
+            f"within={list(study.within)} holds no step of {run.path}: it has {run.steps}, from 0 to "
+            f"{run.steps - 1}"
+        )
+    blocks = in_order(sites.names)
+    for pattern in study.among:
+        if not fnmatch.filter(blocks, pattern):
+            raise StepscopeError(f"among: no block matches {pattern!r}; {nearest(pattern, blocks)}")
 
 
 def check_on(run: Rereading, study: CausalStudy) -> None:
