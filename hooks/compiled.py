@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.in_graph import Kind, number_of, show
-from stepscope.hooks.laid import HOOK, OUTSIDE, Hooks, hooks_of, laid, pre_hooks_of, run
+from stepscope.hooks.laid import HOOK, OUTSIDE, Hooks, hooks_of, laid, pre_hooks_of, run, unwrapped
 from stepscope.hooks.order import reads
 
 _NUMBER, _PLAIN = "_stepscope_number", "_stepscope_plain"
@@ -190,11 +190,6 @@ def _around(module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any)
 
 
 # A network that was compiled by `torch.compile(network)` is inside another module.
-
-
-def unwrapped(network: Any) -> Any:
-    """The network itself, of one that `torch.compile` wrapped."""
-    return network._orig_mod if isinstance(network, torch._dynamo.OptimizedModule) else network
 
 
 def is_compiled(module: nn.Module) -> bool:

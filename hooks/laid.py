@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 HOOK, OUTSIDE = "_stepscope_hook", "_stepscope_outside"
@@ -35,3 +36,8 @@ def run(module: nn.Module, hooks: Hooks, args: Any, kwargs: Any, output: Any) ->
         made = hook(module, *given, output)
         output = output if made is None else made
     return output
+
+
+def unwrapped(network: Any) -> Any:
+    """The network itself, of one that `torch.compile` wrapped."""
+    return network._orig_mod if isinstance(network, torch._dynamo.OptimizedModule) else network
