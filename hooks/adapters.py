@@ -15,6 +15,7 @@ from torch import nn
 
 from stepscope.hooks.clock import denoiser_of
 from stepscope.hooks.fingerprint import of_tensors, parameters_of, tuner_layers
+from stepscope.hooks.laid import unwrapped
 
 
 def active_adapters(pipe: Any) -> str:
@@ -31,7 +32,7 @@ def active_adapters(pipe: Any) -> str:
         adapter
         for name, model in pipe.components.items()
         if isinstance(model, nn.Module)
-        for adapter in _of_peft(name, model)
+        for adapter in _of_peft(name, unwrapped(model))
     ]
     return json.dumps([*found, *_ip_adapters(pipe)], sort_keys=True)
 
@@ -107,7 +108,7 @@ def _ip_adapters(pipe: Any) -> list[dict[str, Any]]:
 
 
 def _component(pipe: Any, model: nn.Module) -> str:
-    return next(name for name, part in pipe.components.items() if part is model)
+    return next(name for name, part in pipe.components.items() if unwrapped(part) is model)
 
 
 def _layer(name: str) -> str:

@@ -25,8 +25,9 @@ import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from torch import nn
 
-from stepscope.hooks.compiled import around_optimized, before, unwrapped
+from stepscope.hooks.compiled import around_optimized, before
 from stepscope.hooks.errors import UnsupportedPipelineError
+from stepscope.hooks.laid import unwrapped
 from stepscope.hooks.patch import of_class, replaced
 
 NETWORKS = ("transformer", "unet", "controlnet")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from stepscope.hooks.laid import unwrapped
 from stepscope.hooks.offloaded import held_values
 
 VALUES = 16
@@ -75,7 +76,7 @@ def _on_host(samples: list[torch.Tensor]) -> torch.Tensor:
 def of_models(pipe: Any) -> dict[str, str]:
     """Component -> fingerprint of its own weights, those of adapters left out."""
     return {
-        name: of_tensors(own_weights(model))
+        name: of_tensors(own_weights(unwrapped(model)))
         for name, model in pipe.components.items()
         if isinstance(model, nn.Module)
     }

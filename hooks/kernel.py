@@ -27,7 +27,12 @@ class Group(NamedTuple):
 
 def usable(device: torch.device) -> bool:
     """Whether the kernel runs on a device."""
-    return device.type == "cuda" and find_spec("triton") is not None
+    return device.type == "cuda" and _is_installed()
+
+
+@cache
+def _is_installed() -> bool:
+    return find_spec("triton") is not None
 
 
 def width(channels: int) -> int:

@@ -96,6 +96,7 @@ class Observer:
             self.maps.reset()
         self.passes, self.fault = {}, None
         self.shapes = {}
+        self._once.reset()
 
     def attach(self, clock: Clock, network: nn.Module) -> list[RemovableHandle]:
         """Lay the hooks; the caller removes the handles."""

@@ -62,6 +62,10 @@ class OneReading:
         self._kinds = list(kinds)
         self._plans: dict[Key, Plan] = {}
 
+    def reset(self) -> None:
+        """A call begins. Buffers are of its prompts' lengths: another call may need others."""
+        self._plans.clear()
+
     def begin(self) -> None:
         """A pass begins: nothing of it has been read."""
         for plan in self._plans.values():

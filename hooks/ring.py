@@ -19,7 +19,7 @@ class Ring:
     """limit: bytes of tensors on their way."""
 
     def __init__(self, limit: int = LIMIT) -> None:
-        self._limit, self._taken = limit, 0
+        self._limit, self._taken, self._made = limit, 0, 0
         self._free: dict[tuple[int, bool], list[torch.Tensor]] = defaultdict(list)
         self._room = threading.Condition()
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
@@ -55,8 +55,10 @@ class Ring:
             self._taken += size
             if free := self._free[size, pinned]:
                 return free.pop()
-            for others in self._free.values():  # of other sizes
-                others.clear()
+            if self._made + size > self._limit:  # what is free is of other sizes
+                self._free.clear()
+                self._made = self._taken - size
+            self._made += size
         with torch.inference_mode(False):
             return torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
 
@@ -87,4 +89,6 @@ class Held:
 
     def release(self) -> None:
         """The values are needed no more."""
+        if self._ready is not None:
+            self._ready.synchronize()  # or what is still under way would meet the next tensor
         self._ring._give_back(self._slab)

@@ -10,10 +10,11 @@ from typing import Any
 from torch import nn
 
 from stepscope.hooks.clock import NETWORKS, denoiser_of, network_of
-from stepscope.hooks.compiled import check_seen, is_compiled, unwrapped
+from stepscope.hooks.compiled import check_seen, is_compiled
 from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.estimate import SCHEDULERS, refusal
 from stepscope.hooks.families import PIPELINES, Branches, Family, Pass, blocks_of, family_of
+from stepscope.hooks.laid import unwrapped
 from stepscope.hooks.norm_buffer import Place
 from stepscope.hooks.patch import is_laid
 

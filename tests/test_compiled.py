@@ -11,7 +11,7 @@ import xarray as xr
 from torch._dynamo.utils import counters
 
 from stepscope.hooks import Capture, record
-from stepscope.hooks.edits import Edit, Scale, edit
+from stepscope.hooks.edits import Edit, Scale, Swap, edit
 from stepscope.hooks.errors import UnsupportedPipelineError
 from tests.cases import CASES, Case, wiring
 from tests.small import opened
@@ -164,3 +164,15 @@ def test_what_a_graph_does_not_show_is_refused_by_name(fresh, tmp_path):
         with pytest.raises(UnsupportedPipelineError, match="UNet2DConditionModel is compiled, and"):
             case()
     assert not (tmp_path / "run.zarr").exists()
+
+
+def test_a_wrapped_network_is_the_same_model(fresh, tmp_path):
+    """Of which a run takes further calls, and an edit values."""
+    case, path = fresh("flux"), tmp_path / "run.zarr"
+    with record(case.pipe, path, Capture(level="full", sites=(SITE,))):
+        case()
+        compiled(case, "wrapped")
+        case()
+    with edit(case.pipe, Edit(SITE, Swap(str(path), (0,)))):
+        case()
+    assert opened(path).sizes["sample"] == 2

@@ -12,6 +12,7 @@ from stepscope.hooks.attributes import unpacked
 from stepscope.hooks.clock import denoiser_of
 from stepscope.hooks.errors import EditError, nearest
 from stepscope.hooks.fingerprint import of_tensors, own_weights
+from stepscope.hooks.laid import unwrapped
 from stepscope.hooks.paths import run_path
 from stepscope.hooks.whole import FORMAT, as_float32
 
@@ -65,7 +66,7 @@ class Donor:
     def check_model(self, pipe: Any) -> None:
         """Raise EditError where the run is of another denoiser than the pipeline's."""
         denoiser = denoiser_of(pipe)
-        name = next(name for name, part in pipe.components.items() if part is denoiser)
+        name = next(name for name, part in pipe.components.items() if unwrapped(part) is denoiser)
         about = unpacked(self._run.attrs)
         then = about.get("models", {}).get(name)
         now = of_tensors(own_weights(denoiser))
