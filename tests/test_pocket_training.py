@@ -16,6 +16,7 @@ def options(folder: Path, *, slice_: float | None = None) -> process.Options:
         slice=slice_,
         onward=False,
         album=0,
+        people=None,
         checkpoints=folder,
         models=folder,
     )

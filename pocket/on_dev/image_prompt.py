@@ -67,9 +67,8 @@ def attached(dev: FluxTransformer2DModel) -> nn.ModuleList:
             processors[name] = FluxAttnProcessor()
             continue
         own = FluxIPAdapterAttnProcessor(WIDTH, TEXT_WIDTH, num_tokens=(TOKENS,)).to(device())
-        for layer in own.to_v_ip:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for parameter in own.to_v_ip.parameters():
+            nn.init.zeros_(parameter)
         processors[name] = own
     dev.set_attn_processor(dict(processors))  # which is emptied
     return nn.ModuleList(p for p in processors.values() if isinstance(p, nn.Module))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stepscope.pocket import folders
 from stepscope.pocket.muon import Muon
-from stepscope.pocket.process import Options, autocast, device, rank
+from stepscope.pocket.process import Options, autocast, device, on_device, rank
 from stepscope.pocket.references import photos
 from stepscope.pocket.training import Stage
 from stepscope.pocket.unet import gallery, layout
@@ -150,7 +150,7 @@ def new_network(unet: Any) -> IdentityNet:
     own, kept = network.state_dict(), unet.state_dict()
     fits = {k: v for k, v in kept.items() if k in own and own[k].shape == v.shape}
     network.load_state_dict(fits, strict=False)
-    return network.to(device()).train()
+    return on_device(network).train()
 
 
 def branch(unet: Any, resampler: nn.Module) -> dict[str, dict[str, Tensor]]:

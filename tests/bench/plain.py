@@ -19,7 +19,10 @@ def plain_hooks(bench: Bench) -> Iterator[None]:
         for part in output if isinstance(output, tuple) else (output,):
             kept.append(torch.linalg.vector_norm(part, dtype=torch.float32))
 
-    blocks = [*bench.transformer.transformer_blocks, *bench.transformer.single_transformer_blocks]
+    blocks: list[Any] = [
+        *bench.transformer.transformer_blocks,
+        *bench.transformer.single_transformer_blocks,
+    ]
     handles = [m.register_forward_hook(hook) for b in blocks for m in (b, b.attn)]
     try:
         yield
@@ -41,7 +44,9 @@ def copies(bench: Bench) -> Iterator[None]:
         "double": bench.transformer.transformer_blocks,
         "single": bench.transformer.single_transformer_blocks,
     }
-    modules = [lists[kind][int(index)].attn for kind, index in (n.split(".") for n in names)]
+    modules: list[Any] = [
+        lists[kind][int(index)].attn for kind, index in (n.split(".") for n in names)
+    ]
     handles = [module.register_forward_hook(hook) for module in modules]
     try:
         yield
