@@ -8,12 +8,14 @@ subclass of its own class, which the compiler tells apart, and the hooks stand a
 - Inside a graph, an operator of ours stands where the hooks would run. The graph gives it the module's
   number, a tensor and no constant, so that all blocks of a kind share one graph; when the graph runs, the
   operator runs the hooks. They see the module's output, and no arguments.
+
+What the compiler traces is marked `no_type_check`: it cannot trace what checks annotations in tests.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial, wraps
-from typing import Any
+from typing import Any, no_type_check
 from weakref import WeakKeyDictionary
 
 import torch
@@ -65,6 +67,7 @@ def before(
 def _aside(hook: Callable[..., Any], *, outside: bool = False) -> Callable[..., Any]:
     """The hook, which does nothing while its module is traced or while it runs around it."""
 
+    @no_type_check
     @wraps(hook)
     def told(module: nn.Module, *seen: Any) -> Any:
         if torch.compiler.is_compiling() or id(module) in _AROUND:
@@ -145,6 +148,7 @@ def _with_hooks(plain: type[nn.Module], first: Kind, last: Kind) -> type[nn.Modu
     """A subclass whose calls run our hooks; the compiler keeps its graphs apart from the plain class's."""
     call = plain.__call__
 
+    @no_type_check
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             if first:
@@ -217,6 +221,7 @@ def check_seen(network: nn.Module, *, wrapped: bool) -> None:
 
 @cache
 def _optimized(plain: type[nn.Module]) -> type[nn.Module]:
+    @no_type_check
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
         return _around(self._orig_mod, partial(plain.__call__, self), args, kwargs)
 

@@ -5,7 +5,7 @@ returned, and no arguments.
 """
 
 from itertools import count
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, no_type_check
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
@@ -49,6 +49,7 @@ class _NoArguments(tuple[Any, ...]):
     __getitem__ = __iter__ = _NoNames._refuse  # type: ignore[assignment]
 
 
+@no_type_check
 def show(number: torch.Tensor, value: Any, kind: Kind, after: bool) -> None:
     """Traced: put the operator into the graph. value: a tensor, or several with None among them."""
     if isinstance(value, torch.Tensor):
