@@ -48,13 +48,14 @@ def panel(
 
     given: insightface packs, by name under `root` or by folder, and recogniser files (IR-SE50's
     `.pth`, an ArcFace-form `.onnx`); None is the pack that found the run's faces and, flagged, the
-    encoder that conditioned it; of a run without an adapter of faces `DEFAULT`. Raises StepscopeError where
-    no pack is given that finds faces, WeightsError if one is missing.
+    encoder that conditioned it; of an adapter that reads no face, the pack whose folder its settings name,
+    else `DEFAULT`. Raises StepscopeError where no pack is given that finds faces, WeightsError if one is
+    missing.
     """
     adapter = about.get("configuration", {}).get("adapter")
     if given is None:
         own = adapter if adapter is not None and reads_faces(adapter, root) else None
-        given = [DEFAULT] if own is None else [own["detector"], own["encoder"]]
+        given = [own["detector"], own["encoder"]] if own else [pack_of(adapter) or DEFAULT]
     packs = [one for one in given if Path(one).suffix not in RECOGNISER_FILES]
     detector = packs[0] if packs else (adapter or {}).get("detector")
     if detector is None:
@@ -73,6 +74,12 @@ def panel(
             Recogniser(name, source, source if source in packs else detector, circular, files)
         )
     return tuple(found)
+
+
+def pack_of(adapter: Mapping[str, Any] | None) -> str | None:
+    """The folder of the pack that an adapter's settings name; None for the name of one."""
+    named = str((adapter or {}).get("detector") or "")
+    return named if "/" in named else None
 
 
 def reads_faces(adapter: Mapping[str, Any], root: str) -> bool:
