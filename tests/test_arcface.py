@@ -173,17 +173,18 @@ def test_the_detection_size_follows_the_image(image: tuple[int, int], size: int)
 
 
 @pytest.mark.parametrize(
-    ("encoder", "found"),
+    ("detector", "encoder", "found"),
     [
-        ("pocket/models/infinite-you/identity.onnx", ["pocket", "identity"]),
-        ("h94/IP-Adapter/sdxl_models/image_encoder", ["buffalo_l"]),
-        ("", ["buffalo_l"]),
+        (PACK, "pocket/models/infinite-you/identity.onnx", ["pocket", "identity"]),
+        ("antelopev2", "h94/IP-Adapter/sdxl_models/image_encoder", ["buffalo_l"]),
+        (PACK, "h94/IP-Adapter/sdxl_models/image_encoder", ["pocket"]),
+        (None, "", ["buffalo_l"]),
     ],
 )
-def test_an_encoder_of_pictures_is_no_recogniser(encoder, found, tmp_path):
+def test_an_encoder_of_pictures_is_no_recogniser(detector, encoder, found, tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "buffalo_l").symlink_to(Path(PACK).absolute())
-    adapter = {"detector": PACK, "encoder": encoder}
+    adapter = {"detector": detector, "encoder": encoder}
     names = [
         one.name for one in panel({"configuration": {"adapter": adapter}}, None, str(tmp_path))
     ]
