@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from stepscope.analysis.causal.planned import (
 )
 from stepscope.analysis.causal.projections import projections
 from stepscope.analysis.commands import (
+    FACES,
     Planned,
     chosen_faces,
     chosen_pictures,
@@ -101,7 +103,7 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
     reread_runs(planned, say)
     for one in causal:
         intervene(one.of.path, one.study, say)
-    measure_runs(measured, settings, say)
+    measure_runs(measured, settings, say, shown(planned))
     known = read_all(local_path(config["planted"], "planted"))
     evidence = load_evidence(planned, models, margins, causal, known)
     items = make_items(config, evidence, planned, say, hidden)
@@ -158,6 +160,8 @@ def wanted_metrics(
         else:
             along = measured["every_step"]
             ends = (*measured["at_the_end"], *config["models"]["metrics"])
+            if one.path in shown([one]):
+                ends = ("reference", *ends)
         names |= dict.fromkeys([*ends, *(along if one.experiment.every_step else ())])
         if one.experiment.readings:
             names |= dict.fromkeys(measured["read_again"])
@@ -165,11 +169,25 @@ def wanted_metrics(
     return {path: tuple(names) for path, names in sorted(wanted.items())}
 
 
-def measure_runs(measured: Mapping[Path, Sequence[str]], settings: Settings, say: Say) -> None:
-    """Measure each run by its metrics; what is measured with the same inputs is left as it is."""
+def shown(planned: Sequence[Planned]) -> dict[Path, tuple[str, ...]]:
+    """The portraits of each run whose adapter is given them as pictures, and which holds no faces."""
+    of_people = (one for one in planned if one.experiment.of == FACES)
+    return {one.path: tuple(one.study.faces) for one in of_people if one.study.reads == {"picture"}}
+
+
+def measure_runs(
+    measured: Mapping[Path, Sequence[str]],
+    settings: Settings,
+    say: Say,
+    portraits: Mapping[Path, Sequence[str]],
+) -> None:
+    """Measure each run by its metrics; what is measured with the same inputs is left as it is.
+
+    portraits: of whom the images should be, of runs that hold no faces.
+    """
     for k, (path, names) in enumerate(measured.items()):
         say(f"measuring run {k + 1} of {len(measured)}: {path.name}")
-        measure_all([path], names, settings)
+        measure_all([path], names, replace(settings, references=portraits.get(path, ())))
 
 
 def load_evidence(

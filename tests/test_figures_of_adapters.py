@@ -28,8 +28,8 @@ def test_adapters_lie_over_one_another_each_as_a_share_of_its_own_maximum() -> N
     expected = {
         "sdxl, style": style,
         "sd15, object": object_,
-        "sdxl, ip adapter:0": twice,
-        "sdxl, lora:a": twice,
+        "sdxl, style, ip adapter:0": twice,
+        "sdxl, style, lora:a": twice,
     }
     assert top.get_legend_handles_labels()[1] == list(expected)
     for label, run in expected.items():

@@ -127,6 +127,13 @@ def rank(run: xr.Dataset) -> tuple[int, float]:
     return run.sizes["step"], float(scale) if isinstance(scale, int | float) else 0.0
 
 
+def label_of(run: xr.Dataset, own: str | None, adapter: str, alone: bool) -> str:
+    """Backbone and adapter, and its part, as `controlnet`, where one adapter has several."""
+    part = [] if own and alone else [adapter]
+    named = [own] if own and not setting(run, "beside") else []
+    return ", ".join(name(str(word)) for word in (setting(run, "backbone"), *named, *part))
+
+
 def courses(evidence: Evidence, runs: Sequence[xr.Dataset]) -> list[Course]:
     """Every adapter of every run that has a contribution and log-SNR, named so that no two are alike.
 
@@ -142,10 +149,7 @@ def courses(evidence: Evidence, runs: Sequence[xr.Dataset]) -> list[Course]:
             continue
         own = setting(run, ADAPTER)
         for adapter in every:
-            word = own if own and len(every) == 1 else adapter
-            found.append(
-                Course(f"{name(setting(run, 'backbone'))}, {name(str(word))}", run, adapter)
-            )
+            found.append(Course(label_of(run, own, adapter, len(every) == 1), run, adapter))
     if not found:
         raise lacking
     labels = [one.label for one in found]

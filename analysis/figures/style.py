@@ -59,7 +59,7 @@ class Look:
     marker: str
 
 
-# Okabe & Ito (2008), ordered so that neighbours also differ in lightness.
+# Okabe & Ito (2008), ordered so that neighbours also differ in lightness; three more for many conditions.
 LOOKS = (
     Look("#0072B2", "-", "o"),
     Look("#E69F00", "--", "s"),
@@ -67,6 +67,10 @@ LOOKS = (
     Look("#009E73", ":", "^"),
     Look("#CC79A7", (0, (5, 1, 1, 1, 1, 1)), "v"),
     Look("#56B4E9", (0, (1, 1)), "P"),  # pyright: ignore[reportArgumentType]
+    Look("#D55E00", (0, (7, 2)), "X"),  # pyright: ignore[reportArgumentType]
+    Look("#7B6BB2", (0, (3, 1, 1, 1)), "*"),  # pyright: ignore[reportArgumentType]
+    Look("#8C564B", (0, (9, 1)), "<"),  # pyright: ignore[reportArgumentType]
+    Look("#999933", (0, (4, 1, 1, 1, 1, 1, 1, 1)), ">"),  # pyright: ignore[reportArgumentType]
 )
 INK, QUIET = "#222222", "#777777"
 
