@@ -106,7 +106,8 @@ def continue_rows(
     rows: the face and prompt of each. latents: x_t of each. edits: with steps counted from `start`.
     sigmas: of the run's steps, where the models have another schedule; None for their own.
     steps: only so many, of an adapter whose window holds all of them; None to the end.
-    Rows that begin alike go through a block as one, up to the first edit that they do not share.
+    Under edits rows that begin alike go through a block as one, up to the first that they do not share;
+    without, the rows are computed as they were recorded, bit for bit.
     Raises UnsupportedPipelineError for a scheduler whose steps depend on earlier ones, EditError for an
     edit that touches nothing.
     """
@@ -131,7 +132,7 @@ def continue_rows(
             first.append(clean_estimate(scheduler, level, sample[None], output[None])[0])
         return original(output, timestep, sample, **more)
 
-    once = alike_once(*networks_of(loaded.pipe))
+    once = alike_once(*networks_of(loaded.pipe)) if edits else nullcontext()
     with once, replaced(scheduler, "set_timesteps", cut), replaced(scheduler, "step", keep):
         final = run_pipeline(loaded, rows, latents, on_step, start, edits)
     sides = latents.shape[-2:]
