@@ -12,7 +12,6 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-import torch
 
 KINDS = {"float32": "float32", "float16": "float16", "bfloat16": "uint16"}
 """The precisions that are kept, and the numpy type that each is stored in."""
@@ -53,14 +52,16 @@ class Whole:
         return Whole((self.shape[0], len(theirs), *self.shape[2:]), self.kind, files)
 
 
-def precision(tensor: torch.Tensor) -> str:
-    """The precision that a tensor is kept in: its own, or float32 where Zarr has no such numbers."""
+def precision(tensor: Any) -> str:
+    """The precision that a torch tensor is kept in: its own, or float32 where Zarr has no such numbers."""
     name = str(tensor.dtype).removeprefix("torch.")
     return name if name in KINDS else "float32"
 
 
-def encoded(values: torch.Tensor) -> Iterator[Any]:
-    """The bytes of a chunk and its CRC-32C, as Zarr's codecs `bytes` and `crc32c` make them."""
+def encoded(values: Any) -> Iterator[Any]:
+    """The bytes of a chunk, a torch tensor, and its CRC-32C, as Zarr's `bytes` and `crc32c` make them."""
+    import torch  # not above: a run is read without it
+
     data = values.contiguous().flatten().view(torch.uint8).numpy().tobytes()
     yield data
     yield google_crc32c.value(data).to_bytes(4, "little")

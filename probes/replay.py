@@ -100,14 +100,16 @@ def continue_rows(
     on_step: OnStep = lambda: None,
     sigmas: Sequence[float] | None = None,
     steps: int | None = None,
+    *,
+    once: bool = False,
 ) -> Continued:
     """Denoise rows from their x_t before the step `start` to the end, under edits.
 
     rows: the face and prompt of each. latents: x_t of each. edits: with steps counted from `start`.
     sigmas: of the run's steps, where the models have another schedule; None for their own.
     steps: only so many, of an adapter whose window holds all of them; None to the end.
-    Under edits rows that begin alike go through a block as one, up to the first that they do not share;
-    without, the rows are computed as they were recorded, bit for bit.
+    once: rows that begin alike go through a block as one, up to the first edit that they do not share; that
+    rounds as a smaller batch does. Else they are computed as they were recorded, bit for bit.
     Raises UnsupportedPipelineError for a scheduler whose steps depend on earlier ones, EditError for an
     edit that touches nothing.
     """
@@ -132,8 +134,8 @@ def continue_rows(
             first.append(clean_estimate(scheduler, level, sample[None], output[None])[0])
         return original(output, timestep, sample, **more)
 
-    once = alike_once(*networks_of(loaded.pipe)) if edits else nullcontext()
-    with once, replaced(scheduler, "set_timesteps", cut), replaced(scheduler, "step", keep):
+    joined = alike_once(*networks_of(loaded.pipe)) if once else nullcontext()
+    with joined, replaced(scheduler, "set_timesteps", cut), replaced(scheduler, "step", keep):
         final = run_pipeline(loaded, rows, latents, on_step, start, edits)
     sides = latents.shape[-2:]
     return Continued(unpack(loaded, final, sides), unpack(loaded, first[0], sides))

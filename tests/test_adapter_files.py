@@ -166,7 +166,7 @@ def test_what_is_missing_or_of_another_size_is_named(name, typed, tmp_path):
     [
         ("{upp: 1.0}", "adapter.scale has no 'upp'; did you mean 'up'"),
         ("{up: {block_9: 1.0}}", "adapter.scale: up has no 'block_9'"),
-        ("{up: {block_1: [1.0]}}", "up.block_1 has 2 attentions, and 1 numbers are named"),
+        ("{up: {block_1: [1.0]}}", "up.block_1 has 3 attentions, and 1 numbers are named"),
     ],
 )
 def test_a_scale_of_blocks_that_are_not_there_is_refused(scale, told, typed, tmp_path):

@@ -383,9 +383,9 @@ def test_one_change_under_several_names_is_computed_once(made, monkeypatch):
     )
     rows, real = [], making.continue_rows
 
-    def counted(loaded, some, *more):
+    def counted(loaded, some, *more, **named):
         rows.append(len(some))
-        return real(loaded, some, *more)
+        return real(loaded, some, *more, **named)
 
     monkeypatch.setattr(making, "continue_rows", counted)
     said: list[str] = []

@@ -119,8 +119,9 @@ def test_one_of_text_encoders_alone_runs_as_diffusers_runs_it_and_says_what_it_i
     pipe.set_adapters(["k"], [0.5])
     np.testing.assert_allclose(run.final_latents, own_call(pipe, run, 4.0), rtol=0, atol=1e-4)
     assert np.abs(run.final_latents - bare).max() > 1e-2
+    typed([])  # what the calls said
     late = typed([*words(path), "adapter.window=[0.5,1.0]"])
-    assert "which run before the first step: leave adapter.window out" in late.line
+    assert "which run before the first step: leave adapter.window out" in late.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

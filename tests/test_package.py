@@ -21,6 +21,8 @@ BY_EXTRA = {"hooks": "recording", "probes": "evidence", "analysis": "evidence", 
 INDIRECT = {"accelerate", "peft"}
 """Declared and imported by no file of ours: diffusers loads models with it."""
 OWN_EXTRA = {"lpips", "torchvision"}
+OF_TORCH = {"triton"}
+"""Comes with torch's builds for a card; without it the plain path runs."""
 
 
 def declared(extra: str | None) -> set[str]:
@@ -41,7 +43,7 @@ def imported(room: str) -> set[str]:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
                 names.add(node.module.split(".")[0])
-    foreign = names - {*sys.stdlib_module_names, "stepscope"} - OWN_EXTRA
+    foreign = names - {*sys.stdlib_module_names, "stepscope"} - OWN_EXTRA - OF_TORCH
     by_module = packages_distributions()
     return {by_module.get(name, [name])[0].lower() for name in foreign}
 

@@ -288,7 +288,7 @@ def test_one_face_has_no_other_and_no_adapter_nothing_to_switch_off(faces, tmp_p
     first = f"[{faces[1:-1].split(',')[0]}]"
     alone = run(study_of(infused(faces=first, out=tmp_path / "one.zarr")), say=lambda text: None)
     with pytest.raises(StepscopeError, match="has one face, 'ann': there is no other"):
-        reread(alone, Settings())
+        reread(alone, Settings(("swapped",)))
     words = infused(faces=first, out=tmp_path / "none.zarr", adapter__scale=0.0)
     none = run(study_of(words), say=lambda text: None)
     with pytest.raises(StepscopeError, match="was made without an adapter"):

@@ -94,7 +94,7 @@ MISTAKES = {
     "record.sitse=[]": "no configuration key 'record.sitse'; did you mean 'record.sites'",
     "+stepz=1": "no configuration key 'stepz'; did you mean 'steps'",
     "~sedes": "no configuration key 'sedes'; did you mean 'seeds'",
-    "adapter=pullid": "no adapter='pullid'; did you mean 'pulid'?",
+    "adapter=pullid": "no adapter='pullid'; did you mean 'pulid' or 'pocket_pulid'?",
     "--backbone pocket_dev": "no option '--backbone': keys stand without dashes, backbone=pocket_dev",
     "--config-name conifg": "no --config-name 'conifg'; did you mean 'config'?",
     "faces = a.png": "no space stands around =: faces=a.png",

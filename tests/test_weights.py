@@ -65,13 +65,15 @@ def test_adapter_that_lacks_a_tensor(typed, tmp_path, face):
     assert answer.line.startswith(f"adapter '{adapter}' cannot be read: InfuseNet lacks ")
 
 
-@pytest.mark.parametrize("damage", [cut, other])
-def test_damaged_projection(damage, typed, tmp_path, face):
+@pytest.mark.parametrize(
+    ("damage", "told"), [(cut, "cannot be read: "), (other, "lacks image_proj")]
+)
+def test_damaged_projection(damage, told, typed, tmp_path, face):
     adapter = Path(shutil.copytree(INFINITE_YOU / "infinite-you", tmp_path / "adapter"))
     damage(adapter / "image_proj_model.bin")
     answer = typed(infused(faces=listed(face), adapter__path=adapter))
     assert answer.status == 2
-    assert answer.line.startswith(f"adapter '{adapter}' cannot be read: ")
+    assert answer.line.startswith(f"adapter '{adapter}' {told}")
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,10 @@ def make_batch(making: Making, batch: Batch, out: Run, on_step: Callable[[], Non
     if batch.backbone is not None:
         loaded, sigmas = making.others[batch.backbone], making.plan.run.sigma.tolist()
     edits = batch.edits() + ([*making.steering.edits(batch)] if making.steering else [])
-    made = continue_rows(loaded, rows, np.stack(start), batch.start, edits, on_step, sigmas)
+    once = making.steering is None  # a direction times zero changes no bit
+    made = continue_rows(
+        loaded, rows, np.stack(start), batch.start, edits, on_step, sigmas, once=once
+    )
     for row, job in enumerate(batch.jobs, len(batch.giving)):
         write(out, job, made.final[row], made.x0[row])
 
