@@ -18,7 +18,7 @@ from stepscope.pocket.sampling import DEV_STEPS, SCHNELL_STEPS
 from stepscope.pocket.shipped import from_onnx
 from stepscope.pocket.unet import few_steps, gallery, image_encoder, instantid, judges
 from stepscope.pocket.unet import painting as unet_painting
-from stepscope.pocket.unet.image_prompt import PROMPTS
+from stepscope.pocket.unet.image_prompt_file import PROMPTS
 from stepscope.pocket.world import sample_identities
 
 COUNT = {"cuda": 64, "cpu": 16}

@@ -11,7 +11,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
 from stepscope.pocket.process import MODELS
 from stepscope.pocket.unet import layout
-from stepscope.pocket.unet.image_prompt import PROMPTS
+from stepscope.pocket.unet.image_prompt_file import PROMPTS
 
 PORTRAIT = MODELS.parent / "portraits" / "00_0.png"
 PROMPT = "portrait of a person with a hat"

@@ -28,9 +28,8 @@ from stepscope.pocket.unet.image_prompt import (
     CRITIC_TO,
     DROPPED,
     DROPPED_IMAGE,
-    crossed,
-    parts,
 )
+from stepscope.pocket.unet.image_prompt_file import crossed, parts
 from stepscope.pocket.unet.reading import Words
 from stepscope.pocket.world import SIZE, sample_identities
 from stepscope.probes.adapters.instantid_network import BRANCH, NETWORK, IdentityNet

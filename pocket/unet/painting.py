@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stepscope.pocket.process import device
 from stepscope.pocket.unet import few_steps, instantid, layout
-from stepscope.pocket.unet.image_prompt import PROMPTS
+from stepscope.pocket.unet.image_prompt_file import PROMPTS
 from stepscope.probes.adapters.image_attention import each_its_own
 from stepscope.probes.adapters.instantid_network import BRANCH, NETWORK, IdentityNet
 
