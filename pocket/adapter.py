@@ -1,41 +1,26 @@
 """Train InfuseNet and its face projection on frozen dev: `python -m pocket.adapter`.
 
 Two losses: the flow's own, at guidance 1, heavier on the face; and the likeness of the estimated
-x0 to the reference, read by critic.py. A part of each batch starts from noise and goes through a
-few steps of its own at the users' guidance, so that likeness is learnt on the states that sampling
-visits (as PuLID does on a few-step model). Neither the judge nor schnell is ever seen.
+x0 to the reference, read by critic.py, on noised pictures and on states of its own (walks.py). Neither the
+judge nor schnell is ever seen.
 
 What ships saw 2,310 steps of 1,024 (346 s on two H200), then 570 and 910 on the devs that followed (131
 and 191 s on one): held-out likeness to the reference .64 after 411 steps, .80 at the end.
 """
 
-import torch
-from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
 from stepscope.pocket import album, critic, folders, likeness
-from stepscope.pocket.flow import Words, infuse, infusenet, noised, resampler, velocity
+from stepscope.pocket.flow import Words, infuse, infusenet, resampler, velocity
 from stepscope.pocket.muon import Muon, split
 from stepscope.pocket.process import Options, autocast, compiled, options, rank
-from stepscope.pocket.sampling import (
-    DEV_STEPS,
-    USER_GUIDANCE,
-    Adapter,
-    draw_sigmas,
-    sample,
-    shifted,
-)
 from stepscope.pocket.training import Stage
+from stepscope.pocket.walks import OWN_DONE, states
 
 SECONDS = 1100.0
 BATCH = 1024
 RATE, MUON = 1e-3, 3.0
-SIGMA_MEAN = 0.8
 DROPPED = 0.05
-# The part of a batch on states of its own, after 1 to OWN_DONE steps of a run of dev whose steps are
-# as long as those of a run of 4 to 28. With the noise levels of one run only, the adapter learnt to
-# speak up at just those: its contribution doubled there.
-OWN_SHARE, OWN_DONE, OWN_RUNS = 0.25, 4, (4, DEV_STEPS)
 # The weight of unlikeness falls over the schedule: first find the face, then paint it well.
 LIKENESS_FROM, LIKENESS_TO = 0.3, 0.1
 # An estimate from more noise than this has no face in any one place yet.
@@ -60,6 +45,13 @@ def make(said: Options) -> None:
         "adapter", modules, said, rate=RATE, seconds=SECONDS, ema=0.998, compact=True, every=100
     )
     stage.optimiser = Muon(*split(stage.modules), RATE, ratio=MUON)
+
+    def with_adapter(
+        x: Tensor, sigma: Tensor, told: Words, guidance: Tensor, identity: Tensor
+    ) -> Tensor:
+        added = infuse(net, x, sigma, identity, told.pooled, dark)
+        return velocity(dev, x, sigma, told, guidance, added)
+
     size = 4 if said.smoke else BATCH
     check = likeness.Check(said, dev, words, count=1 if said.smoke else 128)
     checked = 0
@@ -70,9 +62,8 @@ def make(said: Options) -> None:
         with autocast():
             identity = projection(reference[:, None]).float()
         done = 1 + stage.step % OWN_DONE
-        x, sigma, guidance, own = states(dev, batch, told, Adapter(net, identity, dark), done)
-        added = infuse(net, x, sigma, identity, told.pooled, dark)
-        found = velocity(dev, x, sigma, told, guidance, added)
+        x, sigma, guidance, own = states(with_adapter, batch, told, identity, done)
+        found = with_adapter(x, sigma, told, guidance, identity)
         error = ((found - (batch.noise - batch.clean)) ** 2 * shelf.face_weight(batch.rows))[own:]
         like = (eye(x - sigma[:, None, None] * found) * reference).sum(-1)
         sharp = ((FADE_TO - sigma) / (FADE_TO - FADE_FROM)).clamp(0, 1)
@@ -91,32 +82,6 @@ def make(said: Options) -> None:
     if rank() == 0:
         folders.save_adapter(said.models, net, projection)
         check(stage, net, projection, dark)
-
-
-@torch.no_grad()
-def states(
-    dev: FluxTransformer2DModel, batch: album.Batch, told: Words, adapter: Adapter, done: int
-) -> tuple[Tensor, Tensor, Tensor, int]:
-    """(x, sigma, guidance, own): the first `own` rows walked `done` steps, the others are noised."""
-    size = len(batch.rows)
-    own = int(OWN_SHARE * size)
-    levels = walk(done)
-    mine = Adapter(adapter.infusenet, adapter.identity[:own].detach(), adapter.black)
-    said = Words(told.tokens[:own], told.pooled[:own])
-    walked = sample(dev, batch.noise[:own], said, levels, USER_GUIDANCE, mine)
-    sigma = draw_sigmas(size, SIGMA_MEAN, uniform=0.1)
-    sigma[:own] = levels[-1]
-    guidance = torch.ones_like(sigma)
-    guidance[:own] = USER_GUIDANCE
-    x = noised(batch.clean, batch.noise, sigma)
-    x[:own] = walked
-    return x, sigma, guidance, own
-
-
-def walk(done: int) -> list[float]:
-    """Noise levels from 1 down `done` steps of a dev run of random length, even in dev's own time."""
-    length = 1 / torch.empty(()).uniform_(*OWN_RUNS).item()
-    return [shifted(1 - i * length) for i in range(done + 1)]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ same size in every direction of a weight matrix.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -83,4 +83,12 @@ def split(modules: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         inner = "transformer_blocks." in name and parameter.ndim == 2
         if parameter.requires_grad:
             (matrices if inner and ".norm" not in name else others).append(parameter)
+    return matrices, others
+
+
+def by_shape(parameters: Iterable[nn.Parameter]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """(matrices for Muon, the rest), of an adapter's own weights: it has no modulations."""
+    matrices, others = [], []
+    for one in parameters:
+        (matrices if one.ndim == 2 else others).append(one)
     return matrices, others

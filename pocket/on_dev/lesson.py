@@ -1,34 +1,21 @@
-"""How an adapter learns a face on frozen dev: the two losses and the walks of adapter.py, for any adapter.
+"""How an adapter learns a face on frozen dev: the two losses of adapter.py, and walks.py, for any adapter.
 
 A pupil says what it reads of a row's reference and what dev's velocity is with that; neither the judge nor
 schnell is ever seen.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
 
-import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
 from stepscope.pocket import album, critic, folders
-from stepscope.pocket.adapter import (
-    FADE_FROM,
-    FADE_TO,
-    LIKENESS_FROM,
-    LIKENESS_TO,
-    OWN_DONE,
-    OWN_SHARE,
-    SIGMA_MEAN,
-    walk,
-)
-from stepscope.pocket.flow import Words, noised
-from stepscope.pocket.muon import Muon
+from stepscope.pocket.adapter import FADE_FROM, FADE_TO, LIKENESS_FROM, LIKENESS_TO
+from stepscope.pocket.muon import Muon, by_shape
 from stepscope.pocket.process import Options
-from stepscope.pocket.sampling import USER_GUIDANCE, draw_sigmas
 from stepscope.pocket.training import Stage
+from stepscope.pocket.walks import OWN_DONE, Velocity, states
 
 BATCH, RATE, MUON = 512, 1e-3, 3.0
 DROPPED = 0.05
@@ -46,7 +33,7 @@ class Pupil:
     modules: Mapping[str, nn.Module]
     shelf: album.Album
     identity: Callable[[Tensor], Tensor]
-    velocity: Callable[[Tensor, Tensor, Words, Tensor, Tensor], Tensor]
+    velocity: Velocity
 
 
 def dev_alone(said: Options) -> FluxTransformer2DModel:
@@ -68,7 +55,7 @@ def learn(said: Options, pupil: Pupil, seconds: float) -> None:
         compact=True,
         every=50,
     )
-    wide, others = matrices(stage.parameters)
+    wide, others = by_shape(stage.parameters)
     if others:  # a LoRA is matrices alone, and keeps AdamW
         stage.optimiser = Muon(wide, others, RATE, ratio=MUON)
     size = 4 if said.smoke else BATCH
@@ -76,7 +63,9 @@ def learn(said: Options, pupil: Pupil, seconds: float) -> None:
         batch = shelf.draw(size, dropped=DROPPED)
         told = words(batch.clip_ids, batch.t5_ids)
         identity = pupil.identity(batch.rows)
-        x, sigma, guidance, own = states(pupil, batch, told, identity, 1 + stage.step % OWN_DONE)
+        x, sigma, guidance, own = states(
+            pupil.velocity, batch, told, identity, 1 + stage.step % OWN_DONE
+        )
         found = pupil.velocity(x, sigma, told, guidance, identity)
         error = ((found - (batch.noise - batch.clean)) ** 2 * shelf.face_weight(batch.rows))[own:]
         face = shelf.portraits[batch.rows // album.RENDERS]
@@ -90,42 +79,3 @@ def learn(said: Options, pupil: Pupil, seconds: float) -> None:
             like_own=like[:own].mean(),
         )
     stage.finish()
-
-
-@torch.no_grad()
-def states(
-    pupil: Pupil, batch: album.Batch, told: Words, identity: Tensor, done: int
-) -> tuple[Tensor, Tensor, Tensor, int]:
-    """(x, sigma, guidance, own): the first `own` rows walked `done` steps, the others are noised."""
-    size = len(batch.rows)
-    own = int(OWN_SHARE * size)
-    levels = walk(done)
-    sigma = draw_sigmas(size, SIGMA_MEAN, uniform=0.1)
-    sigma[:own] = levels[-1]
-    guidance = torch.ones_like(sigma)
-    guidance[:own] = USER_GUIDANCE
-    x = noised(batch.clean, batch.noise, sigma)
-    x[:own] = walked(
-        pupil, batch.noise[:own], Words(*(part[:own] for part in told)), identity[:own], levels
-    )
-    return x, sigma, guidance, own
-
-
-@torch.no_grad()
-def walked(
-    pupil: Pupil, x: Tensor, told: Words, identity: Tensor, levels: Sequence[float]
-) -> Tensor:
-    """Euler with the pupil from x through the noise levels, at the users' guidance."""
-    guidance = x.new_full((len(x),), USER_GUIDANCE)
-    for level, following in pairwise(levels):
-        sigma = x.new_full((len(x),), level)
-        x = x + (following - level) * pupil.velocity(x, sigma, told, guidance, identity)
-    return x
-
-
-def matrices(parameters: Sequence[nn.Parameter]) -> tuple[list[Any], list[Any]]:
-    """Those that Muon trains, and the others."""
-    both: tuple[list[Any], list[Any]] = ([], [])
-    for one in parameters:
-        both[one.ndim != 2].append(one)
-    return both

@@ -114,12 +114,13 @@ class Critic:
         self.reader = load_half(Reader(self.reading.numbers), path)
 
     def __call__(
-        self, guess: Tensor, time: Tensor, pictures: gallery.Gallery, rows: Tensor
+        self, x: Tensor, found: Tensor, time: Tensor, pictures: gallery.Gallery, rows: Tensor
     ) -> Tensor:
         """The distance of each row, (b,), less and less of it from `fading` to `latest`.
 
-        guess: estimates of x0 at time (b,), (b, 16, 32, 32).
+        found: the noise that was predicted at x and time (b,), (b, 16, 32, 32) as x.
         """
+        guess = clean_of(x, found, alphas()[time])
         apart = self.reading.apart(self.reader(guess), self.reading.true(pictures, rows))
         latest, fading = self.reading.latest, self.reading.fading
         return apart * ((latest - time) / (latest - fading)).clamp(0, 1)

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stepscope.pocket.muon import Muon
+from stepscope.pocket.muon import Muon, by_shape
 from stepscope.pocket.process import Options, device, rank
 from stepscope.pocket.training import Stage
 from stepscope.pocket.unet import gallery, image_encoder, layout
 from stepscope.pocket.unet.base import unsaid
 from stepscope.pocket.unet.critic import READINGS, Critic
-from stepscope.pocket.unet.diffusion import FAINT, TIMES, alphas, clean_of, level, noised
+from stepscope.pocket.unet.diffusion import FAINT, TIMES, alphas, level, noised
 from stepscope.pocket.unet.image_prompt_file import (
     PROMPTS,
     Early,
@@ -59,9 +59,7 @@ def make(said: Options, name: str) -> None:
     stage = Stage(
         name, {"own": own}, said, rate=RATE, seconds=SECONDS, ema=0.995, every=50, save_seconds=300
     )
-    matrices = [one for one in own.parameters() if one.ndim == 2]
-    others = [one for one in own.parameters() if one.ndim != 2]
-    stage.optimiser = Muon(matrices, others, RATE, ratio=MUON)
+    stage.optimiser = Muon(*by_shape(stage.parameters), RATE, ratio=MUON)
     size, kept = 4 if said.smoke else BATCH, alphas()
     strangers = gallery.paint(
         said.models, prompt.backbone, 6 if said.smoke else 600, gallery.HELD_OUT
@@ -87,8 +85,7 @@ def make(said: Options, name: str) -> None:
         loss = (error.mean((1, 2, 3)) * weights).mean()
         apart = loss.new_zeros(())
         if critic is not None:
-            guess = clean_of(x, found, kept[time])
-            apart = (critic(guess, time, pictures, rows) * ~dropped).mean()
+            apart = (critic(x, found, time, pictures, rows) * ~dropped).mean()
         weight = CRITIC_FROM + progress * (CRITIC_TO - CRITIC_FROM)
         stage.descend(loss + weight * apart, noise=error.mean(), apart=apart)
         if rank() == 0 and progress > (checked + 1) / CHECKS:

@@ -15,14 +15,14 @@ from diffusers.models.embeddings import IPAdapterPlusImageProjection
 from torch import Tensor, nn
 
 from stepscope.pocket import folders
-from stepscope.pocket.muon import Muon
+from stepscope.pocket.muon import Muon, by_shape
 from stepscope.pocket.process import Options, autocast, device, on_device, rank
 from stepscope.pocket.references import photos
 from stepscope.pocket.training import Stage
 from stepscope.pocket.unet import gallery, layout
 from stepscope.pocket.unet.base import unsaid
 from stepscope.pocket.unet.critic import Critic
-from stepscope.pocket.unet.diffusion import TIMES, alphas, clean_of, level, noised
+from stepscope.pocket.unet.diffusion import TIMES, alphas, level, noised
 from stepscope.pocket.unet.image_prompt import (
     CRITIC_FROM,
     CRITIC_TO,
@@ -58,14 +58,11 @@ def make(said: Options) -> None:
     for parameter in own.parameters():
         parameter.requires_grad_(True)
     critic = Critic(said, "faces")
-    modules = nn.ModuleDict({"own": own, "network": network})
     stage = Stage(
-        FOLDER, dict(modules.items()), said, rate=RATE, seconds=SECONDS, ema=0.995, compact=True,
+        FOLDER, {"own": own, "network": network}, said, rate=RATE, seconds=SECONDS, ema=0.995, compact=True,
         every=50,
     )  # fmt: skip
-    matrices = [one for one in modules.parameters() if one.ndim == 2]
-    others = [one for one in modules.parameters() if one.ndim != 2]
-    stage.optimiser = Muon(matrices, others, RATE, ratio=MUON)
+    stage.optimiser = Muon(*by_shape(stage.parameters), RATE, ratio=MUON)
     size, kept = 4 if said.smoke else BATCH, alphas()
     for progress in stage:
         rows = pictures.draw(size)
@@ -82,8 +79,7 @@ def make(said: Options) -> None:
         x = noised(clean, noise, kept[time])
         found = predicted(unet, network, x, time, told, face, drawings[rows].float() / 255)
         error = ((found - noise) ** 2 * pictures.face_weight(rows)).mean((1, 2, 3))
-        guess = clean_of(x, found, kept[time])
-        apart = (critic(guess, time, pictures, rows) * ~dropped).mean()
+        apart = (critic(x, found, time, pictures, rows) * ~dropped).mean()
         weight = CRITIC_FROM + progress * (CRITIC_TO - CRITIC_FROM)
         loss = (error * level(kept[time])).mean()
         stage.descend(loss + weight * apart, noise=error.mean(), apart=apart)
