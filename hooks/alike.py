@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stepscope.hooks.clock import denoiser_of
+from stepscope.hooks.clock import controlnet_of, denoiser_of
 from stepscope.hooks.families import FAMILIES, blocks_of
 from stepscope.hooks.patch import replaced
 
@@ -62,7 +62,8 @@ class _Network:
             self._may = self._may or place == 0
             if not self._may or _hooked(block):
                 return original(*args, **kwargs)
-            given = rows_given(signature.bind(*args, **kwargs).arguments)
+            bound = signature.bind(*args, **kwargs)
+            given = rows_given(bound.arguments)
             if given is None:
                 return original(*args, **kwargs)
             stands = first_alike(list(given.values()))
@@ -72,9 +73,7 @@ class _Network:
             if len(chosen) == len(stands):
                 self._may = False
                 return original(*args, **kwargs)
-            given_once = {name: rows[chosen] for name, rows in given.items()}
-            bound = signature.bind(*args, **kwargs)
-            bound.arguments.update(given_once)
+            bound.arguments.update({name: rows[chosen] for name, rows in given.items()})
             made = original(*bound.args, **bound.kwargs)
             place_of = torch.tensor([chosen.index(row) for row in stands])
             return _spread(made, place_of)
@@ -84,9 +83,9 @@ class _Network:
 
 def networks_of(pipe: Any) -> list[nn.Module]:
     """A pipeline's denoiser, and the ControlNet beside it if it has one of a known family."""
-    beside = getattr(pipe, "controlnet", None)
-    known = any(isinstance(beside, family.model) for family in FAMILIES)
-    return [denoiser_of(pipe), *([beside] if isinstance(beside, nn.Module) and known else [])]
+    beside = controlnet_of(pipe)
+    known = beside is not None and any(isinstance(beside, family.model) for family in FAMILIES)
+    return [denoiser_of(pipe), *([beside] if beside is not None and known else [])]
 
 
 def _hooked(block: nn.Module) -> bool:

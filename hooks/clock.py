@@ -89,7 +89,7 @@ class Tick:
     after: torch.Tensor
 
 
-def network_of(pipe: Any) -> nn.Module | None:
+def controlnet_of(pipe: Any) -> nn.Module | None:
     """The ControlNet beside a pipeline's denoiser, None without one."""
     return unwrapped(getattr(pipe, "controlnet", None))
 

@@ -45,9 +45,7 @@ def after(
 
     outside: of a whole network; it runs around the compiled network and never inside another graph.
     """
-    told = _aside(hook, outside=outside)
-    handle = module.register_forward_hook(told, with_kwargs=with_kwargs, prepend=prepend)
-    return _Handle(handle, module)
+    return _laid(module, module.register_forward_hook, hook, outside, with_kwargs, prepend)
 
 
 def before(
@@ -59,9 +57,19 @@ def before(
     outside: bool = False,
 ) -> RemovableHandle:
     """`module.register_forward_pre_hook`, as `after`. Inside a graph it sees the first argument alone."""
+    return _laid(module, module.register_forward_pre_hook, hook, outside, with_kwargs, prepend)
+
+
+def _laid(
+    module: nn.Module,
+    register: Callable[..., RemovableHandle],
+    hook: Callable[..., Any],
+    outside: bool,
+    with_kwargs: bool,
+    prepend: bool,
+) -> RemovableHandle:
     told = _aside(hook, outside=outside)
-    handle = module.register_forward_pre_hook(told, with_kwargs=with_kwargs, prepend=prepend)
-    return _Handle(handle, module)
+    return _Handle(register(told, with_kwargs=with_kwargs, prepend=prepend), module)
 
 
 def _aside(hook: Callable[..., Any], *, outside: bool = False) -> Callable[..., Any]:

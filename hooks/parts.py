@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from stepscope.hooks.capture import Capture
-from stepscope.hooks.clock import denoiser_of, network_of
+from stepscope.hooks.clock import controlnet_of, denoiser_of
 from stepscope.hooks.families import Family, blocks_of, family_of
 from stepscope.hooks.injections.contributions import Contributions
 from stepscope.hooks.injections.declared import declared_of
@@ -54,7 +54,7 @@ def observers(
         outputs={name: module for name, module in added.items() if name in whole},
         keep_output=capture.velocity,
     )
-    network = network_of(pipe)
+    network = controlnet_of(pipe)
     added = Contributions(denoiser_of(pipe), network, denoiser)
     if network is None:
         return Parts(family, denoiser, None, added)

@@ -20,9 +20,9 @@ from stepscope.hooks.clock import (
     Clock,
     Listener,
     Tick,
+    controlnet_of,
     denoiser_of,
     listening,
-    network_of,
 )
 from stepscope.hooks.collect import axes_of, collect
 from stepscope.hooks.edits.opened import told_edits
@@ -290,7 +290,7 @@ class Recording:
         handles = parts.denoiser.attach(self._clock, denoiser)
         networks = {"denoiser": denoiser}
         if parts.adapter is not None:
-            network = network_of(self.pipe)
+            network = controlnet_of(self.pipe)
             assert network is not None
             networks["adapter"] = network
             handles += parts.adapter.attach(self._clock, network)

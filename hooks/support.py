@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from stepscope.hooks.clock import NETWORKS, denoiser_of, network_of
+from stepscope.hooks.clock import NETWORKS, controlnet_of, denoiser_of
 from stepscope.hooks.compiled import check_seen, is_compiled
 from stepscope.hooks.errors import UnsupportedPipelineError
 from stepscope.hooks.estimate import SCHEDULERS, refusal
@@ -114,7 +114,7 @@ def parts_of(
 
 
 def _check_network(pipe: Any) -> None:
-    network = network_of(pipe)
+    network = controlnet_of(pipe)
     if network is None:
         return
     if hasattr(network, "nets"):

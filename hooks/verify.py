@@ -12,7 +12,7 @@ import xarray as xr
 from torch import nn
 
 from stepscope.hooks.capture import Capture
-from stepscope.hooks.clock import Listener, Tick, denoiser_of, listening, network_of
+from stepscope.hooks.clock import Listener, Tick, controlnet_of, denoiser_of, listening
 from stepscope.hooks.edits.proof import prove_edits
 from stepscope.hooks.families import Family, family_of
 from stepscope.hooks.finding import Finding
@@ -39,7 +39,7 @@ def verify(pipe: Any, call: Callable[[], Any]) -> list[Finding]:
     plain = numbers_of(call())
     told, capture = _Told(pipe), Capture(velocity=True)
     witness = WiringCheck(denoiser, told.masks, capture.massive)
-    apart = InjectionCheck(denoiser, network_of(pipe))
+    apart = InjectionCheck(denoiser, controlnet_of(pipe))
     told.on_tick = [witness.begin_step, apart.begin_step]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = Path(folder) / "check.zarr"

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from stepscope.hooks.clock import denoiser_of, network_of
+from stepscope.hooks.clock import controlnet_of, denoiser_of
 from stepscope.hooks.edits.value import Edit
 from stepscope.hooks.errors import EditError, StepscopeError
 from stepscope.hooks.families import blocks_of, family_of
@@ -52,7 +52,7 @@ class Sites:
 
     @classmethod
     def of_pipe(cls, pipe: Any) -> "Sites":
-        return cls.of(denoiser_of(pipe), network_of(pipe))
+        return cls.of(denoiser_of(pipe), controlnet_of(pipe))
 
     @property
     def aliases(self) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from stepscope.hooks.clock import Listener, denoiser_of, listening
+from stepscope.hooks.compiled import after
 
 
 @contextmanager
@@ -38,7 +39,7 @@ def guided_from(pipe: Any, start: int, *, first: int = 0) -> Iterator[None]:
                 return None
             return (positive.pop(), *output[1:])
 
-        handle = denoiser_of(pipe).register_forward_hook(see)
+        handle = after(denoiser_of(pipe), see, outside=True)
         try:
             yield
         finally:

@@ -1,6 +1,6 @@
 """What one writes without stepscope: hooks for norms, and for whole tensors."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -8,6 +8,17 @@ import torch
 
 from stepscope.hooks import kernel
 from tests.bench.full_pipeline import Bench
+
+
+@contextmanager
+def hooked(modules: Sequence[Any], hook: Callable[..., None]) -> Iterator[None]:
+    """A hook on each of the modules."""
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
@@ -23,12 +34,8 @@ def plain_hooks(bench: Bench) -> Iterator[None]:
         *bench.transformer.transformer_blocks,
         *bench.transformer.single_transformer_blocks,
     ]
-    handles = [m.register_forward_hook(hook) for b in blocks for m in (b, b.attn)]
-    try:
+    with hooked([m for b in blocks for m in (b, b.attn)], hook):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -47,12 +54,8 @@ def copies(bench: Bench) -> Iterator[None]:
     modules: list[Any] = [
         lists[kind][int(index)].attn for kind, index in (n.split(".") for n in names)
     ]
-    handles = [module.register_forward_hook(hook) for module in modules]
-    try:
+    with hooked(modules, hook):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
