@@ -87,9 +87,10 @@ def paper(config: Mapping[str, Any], say: Say = print) -> Path | None:
         say(f"note: without {' and '.join(told)}: {again} {adds}")
     for note in idle_limits(task_words(), planned):
         say(f"note: {note}")
-    causal = planned_studies(config["causal"], planned, models)
-    if causal:
-        say(describe_studies(causal, timings(planned, models)))
+    studies = planned_studies(config["causal"], planned, models)
+    if studies:
+        say(describe_studies(studies, timings(planned, models)))
+    causal = [one for one in studies if one.left_out is None]
     networks = {word: value for word, value in config["networks"].items() if value is not None}
     settings = Settings(photos=tuple(models["photos"]), **networks)
     measured = wanted_metrics(planned, config) | {one.path: one.metrics for one in causal}

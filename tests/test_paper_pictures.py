@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from PIL import Image
 
-from stepscope.analysis.causal.planned import planned_studies
+from stepscope.analysis.causal.planned import describe_studies, planned_studies
 from stepscope.analysis.commands import Planned, chosen_pictures, experiments, left_out, plan
 from stepscope.analysis.cost import describe, latents_of, run_bytes, timings
 from stepscope.analysis.paper import main, paper, wanted_metrics
@@ -111,6 +111,12 @@ def test_on_the_pocket_models_they_are_of_the_pocket_stable_diffusions(tmp_path)
         ("style_window", ("edited_reference_look_pocket",)),
         ("object_window", ("edited_reference_hat_pocket",)),
     }
+    assert {one.backbone for one in studies if one.left_out} == {
+        "pocket_sdxl_lcm",
+        "pocket_sd15_lcm",
+    }
+    told = describe_studies(studies, {}).splitlines()
+    assert sum("left out: a run with LCMScheduler cannot continue" in line for line in told) == 2
 
 
 @pytest.mark.parametrize(

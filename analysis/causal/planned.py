@@ -7,12 +7,14 @@ from typing import Any
 
 from stepscope.analysis.commands import FACES, Planned
 from stepscope.hooks.errors import StepscopeError, nearest
+from stepscope.probes.backbones.distilled import distillation_of
 from stepscope.probes.composing import composed
 from stepscope.probes.faces import FaceError, face_files
 from stepscope.probes.intervene import sites_of
 from stepscope.probes.interventions.names import GROUP
 from stepscope.probes.interventions.part import Intervention
 from stepscope.probes.interventions.study import CausalStudy
+from stepscope.probes.replay import MEMORYLESS, not_memoryless
 from stepscope.probes.study import prompts_of
 
 METRIC = "edited_identity"
@@ -34,6 +36,15 @@ class PlannedStudy:
     @property
     def backbone(self) -> str:
         return self.of.study.backbone.name
+
+    @property
+    def left_out(self) -> str | None:
+        """Why no run on this backbone is continued, as its configuration says; else None."""
+        backbone = self.of.study.backbone
+        distilled = distillation_of(backbone)
+        scheduler = distilled.scheduler if distilled is not None else backbone.scheduler
+        known = {None, *(kind.__name__ for kind in MEMORYLESS)}
+        return None if scheduler in known else not_memoryless(str(scheduler))
 
 
 def planned_studies(
@@ -150,13 +161,16 @@ def names_of(one: Planned) -> list[str]:
 def describe_studies(
     studies: Sequence[PlannedStudy], timed: Mapping[str, Mapping[str, float]]
 ) -> str:
-    """The studies as text: interventions of each, and minutes, `-` of a backbone that nobody timed.
+    """The studies as text: interventions of each, and minutes, or why it is left out.
 
-    timed: the seconds of each backbone, as `cost.timings` knows them.
+    timed: the seconds of each backbone, as `cost.timings` knows them; `-` of one that nobody timed.
     """
     lines = []
     for one in studies:
         what = f"  {one.study.name:<18} {one.backbone:<30}"
+        if one.left_out is not None:
+            lines.append(f"{what} left out: {one.left_out}")
+            continue
         try:
             steps, every = one.of.study.steps, made_of(one)
         except StepscopeError as error:
