@@ -60,7 +60,10 @@ ON_DEV = {
 LAST = ("adapters_quality",)
 FOLDERS = {**dict.fromkeys(UNETS, "pocket.unet"), **dict.fromkeys(ON_DEV, "pocket.on_dev")}
 # Those that may start from the weights that ship.
-ONWARD = ("base", "guidance", "adapter", "schnell", "sd15", "sdxl", "style", "object", "face_id")
+ONWARD = (
+    *("base", "guidance", "adapter", "schnell", "sd15", "sdxl"),
+    *("style", "object", "face_id", "face_prompt", "pulid"),
+)
 # The last stage looks at all files.
 STAGES = (*NETWORKS, *FLOWS, *FOLDERS, *LAST, "manifest")
 

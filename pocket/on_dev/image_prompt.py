@@ -14,7 +14,7 @@ from diffusers.models.transformers.transformer_flux import (
     FluxAttnProcessor,
     FluxIPAdapterAttnProcessor,
 )
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from stepscope.pocket import album
@@ -30,10 +30,12 @@ FILE = Path("ip-adapter/face_dev.safetensors")
 
 
 def make(said: Options) -> None:
-    """Train and write the adapter's file."""
+    """Train (or go on training) and write the adapter's file."""
     dev = dev_alone(said)
     projection = new()
     attentions = attached(dev)
+    if said.onward:
+        fill(load_file(said.models / FILE, device=str(device())), projection, attentions)
     shelf, seen = album.load(said), photos(said, album.people(said))
 
     def identity(rows: Tensor) -> Tensor:

@@ -11,13 +11,15 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
 from stepscope.pocket import album, critic, folders
-from stepscope.pocket.adapter import FADE_FROM, FADE_TO, LIKENESS_FROM, LIKENESS_TO
+from stepscope.pocket.adapter import FADE_FROM, FADE_TO
 from stepscope.pocket.muon import Muon, by_shape
 from stepscope.pocket.process import Options
 from stepscope.pocket.training import Stage
 from stepscope.pocket.walks import OWN_DONE, Velocity, states
 
-BATCH, RATE, MUON = 512, 1e-3, 3.0
+BATCH, RATE, MUON = 256, 1e-3, 3.0
+# As adapter.py's, twice: these have fewer steps to find the face in.
+LIKENESS_FROM, LIKENESS_TO = 0.6, 0.2
 DROPPED = 0.05
 
 

@@ -21,7 +21,7 @@ from stepscope.pocket.process import Options, autocast, device, rank
 from stepscope.pocket.references import photos
 from stepscope.pocket.weights import cast_state
 from stepscope.probes.adapters.pulid_injection import places_of
-from stepscope.probes.adapters.pulid_network import Pulid
+from stepscope.probes.adapters.pulid_network import Pulid, load_pulid
 from stepscope.probes.adapters.pulid_sizes import SCALES, PulidSizes
 
 SECONDS = 200.0
@@ -46,9 +46,11 @@ SIZES = PulidSizes(
 
 
 def make(said: Options) -> None:
-    """Train and write PuLID's file."""
+    """Train (or go on training) and write PuLID's file."""
     dev = dev_alone(said)
     network = new()
+    if said.onward:
+        network.load_state_dict(load_pulid(said.models / FILE, torch.float32).state_dict())
     shelf, seen = album.load(said), photos(said, album.people(said))
     output, hidden = eva.read(eva.load(said.models), seen.images, seen.keypoints)
 
